@@ -1,0 +1,61 @@
+"""Costs C of an output against a target: one number per sample."""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+
+class AbstractCost(eqx.Module):
+    """A supervised cost. Holomorphic where it can be: complex outputs are never conjugated."""
+
+    @abc.abstractmethod
+    def __call__(self, output: Array, target: Array) -> Array:
+        """Cost per sample, shape `(batch,)`, of an output and a one-hot or real target of the same shape."""
+
+    @abc.abstractmethod
+    def quadratic(self, output: Array, target: Array) -> tuple[Array, float]:
+        """`(pull, curvature)` with dC/dv = curvature * v - pull at `output`; exact for a quadratic cost.
+
+        Block minimisers use it to place an output under a nudge exactly.
+        """
+
+
+class SquaredError(AbstractCost):
+    """C = 1/2 |v - y|^2 (Millidge et al. 2023, Eq. 22, with the 1/2 and the square restored)."""
+
+    def __call__(self, output, target):
+        """Half the squared distance, summed over all axes but the batch."""
+        return total((output - target) ** 2) / 2
+
+    def quadratic(self, output, target):
+        """Exact: pull y, curvature 1."""
+        return target, 1.0
+
+
+class CrossEntropy(AbstractCost):
+    """C = -sum_k y_k log softmax(v)_k, of logits v.
+
+    On a state output this is an energy without a lower bound for a free softmax to exploit only while it is
+    nudged; with `Node(output, ..., state=False)` it is an external softmax readout (Laborieux et al. 2021).
+    """
+
+    def __call__(self, output, target):
+        """Cross-entropy of the softmax over the last axis."""
+        # the shift keeps exp in range and cancels exactly, so its real part is enough for complex logits
+        shift = jax.lax.stop_gradient(jnp.max(output.real, axis=-1, keepdims=True))
+        shifted = output - shift
+        log_sum = jnp.log(jnp.sum(jnp.exp(shifted), axis=-1, keepdims=True))
+        return total(target * (log_sum - shifted))
+
+    def quadratic(self, output, target):
+        """Linearised at `output`: pull y - softmax(v), curvature 0."""
+        gradient = jax.grad(lambda v: jnp.sum(self(v, target)), holomorphic=jnp.iscomplexobj(output))(output)
+        return -gradient, 0.0
+
+
+def total(values: Array) -> Array:
+    """Sum over all axes but the first."""
+    return jnp.sum(values.reshape(values.shape[0], -1), axis=1)

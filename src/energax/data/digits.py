@@ -1,0 +1,53 @@
+"""The 1797 handwritten digits that travel inside the package.
+
+`digits.npz` holds `images` (uint8, `(1797, 8, 8)`, values 0 to 16: the number of dark pixels in each 4x4
+block of a 32x32 bitmap), `labels` (uint8, `(1797,)`) and `order` (int16, `(1797,)`). Images and labels are
+the test part of "Optical Recognition of Handwritten Digits" (E. Alpaydin and C. Kaynak, UCI Machine Learning
+Repository, 1998,
+CC BY 4.0) in the order of scikit-learn's `load_digits`, from which the file was made once:
+
+    bunch = sklearn.datasets.load_digits()
+    np.savez_compressed("digits.npz", images=bunch.images.astype(np.uint8),
+    labels=bunch.target.astype(np.uint8),
+                        order=np.random.default_rng(0).permutation(1797).astype(np.int16))
+
+The order is stored because NumPy does not promise the same permutation in every release: the rows of the
+splits are those of `order`, 1297 for training, then 200 for validation, then 300 for the test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from energax.data.arrays import check_arrays
+from energax.data.reader import AbstractReader, Parts, Sizes
+
+FILE = "digits.npz"
+SIZES = Sizes(1297, 200, 300)
+
+
+@dataclass(frozen=True)
+class DigitsReader(AbstractReader):
+    """Reads the embedded digits."""
+
+    def required(self) -> tuple[str, ...]:
+        """Return the name of the one file."""
+        return (FILE,)
+
+    def locate(self, folder: Path, name: str) -> Path | None:
+        """Return the file if it is there, else None."""
+        return folder / name if (folder / name).is_file() else None
+
+    def count(self, folder: Path) -> Sizes:
+        """Return the fixed sizes of the splits."""
+        return SIZES
+
+    def read(self, folder: Path, *, progress: bool) -> Parts:
+        """Read the digits and split them by the stored order."""
+        with np.load(folder / FILE, allow_pickle=False) as file:
+            images, labels, order = file["images"][..., None], file["labels"], file["order"]
+        rows = np.split(order, np.cumsum(SIZES)[:-1])
+        return Parts(*(check_arrays(images[part], labels[part], 10, FILE) for part in rows))

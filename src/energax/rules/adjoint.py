@@ -1,0 +1,110 @@
+"""The exact gradient of the cost at an equilibrium, by implicit differentiation."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from energax.graph import States
+from energax.phase import Phase, choose, dot, norm, prepared, scaled
+from energax.rules.base import AbstractRule, Info, add, batch_size, free_phase
+
+
+class Adjoint(AbstractRule):
+    """g = dC/dtheta - (dforce/dtheta)^T lambda, with J^T lambda = dC/dv and J = dforce/dv at the free equilibrium.
+
+    Recurrent backprop (Almeida 1987; Pineda 1987) on any dynamics whose Jacobian is regular. Units that a box
+    activation saturates have no slope, so they drop out by themselves. Conjugate gradients on the normal
+    equations, per sample: no symmetry is assumed.
+
+    Args:
+        tol: relative residual of the linear solve; None takes 100 eps.
+        max_steps: bound on its iterations.
+    """
+
+    tol: float | None = eqx.field(static=True, default=None)
+    max_steps: int = eqx.field(static=True, default=1000)
+    updates_per_batch: int = eqx.field(static=True, default=1)
+
+    def init(self, dynamics, graph, batch):
+        """Nothing is carried."""
+        return None
+
+    def __call__(self, dynamics, graph, batch, solver, carry):
+        """Settle the free phase, solve for lambda, and differentiate the force's parameters."""
+        clamped = graph.clamp(batch.x)
+        size = batch_size(clamped)
+        free, settled, report = free_phase(dynamics, graph, clamped, batch, solver)
+        slope = jax.grad(lambda v: jnp.sum(free.cost(v, batch.y)))(settled.states)
+        signal = jax.tree.map(
+            jnp.negative, transposed_solve(free, settled.states, slope, self.tol, self.max_steps)
+        )
+        gradient = through_force(free, clamped, settled.states, signal, batch.y, size, batch.key)
+        output = free.output(settled.states)
+        return gradient, carry, Info(output, dynamics.cost(output, batch.y), {"free": report})
+
+    def tune(self, dynamics, graph, batch, solver):
+        """Measure in the free phase."""
+        phase = prepared(dynamics, graph, graph.clamp(batch.x), batch.key)
+        return solver.tuned(phase, dynamics.start(graph, phase.context).states)
+
+
+def through_force(
+    phase: Phase, clamped: States, states: States, signal: States, target: Array, batch: int, key=None
+) -> PyTree:
+    """dC/dtheta + (dforce/dtheta)^T signal at fixed states, averaged over the batch.
+
+    Directed rules differ only in the signal: -lambda is exact, the response of the states to a nudge is the
+    vector-field rule of Scellier et al. 2018.
+    """
+
+    def objective(graph):
+        again = prepared(phase.dynamics, graph, clamped, key)
+        force = again.force(states)
+        pulled = sum(jnp.sum(force[name] * s) for name, s in signal.items())
+        return (pulled + jnp.sum(again.cost(states, target))) / batch
+
+    return eqx.filter_grad(objective)(phase.graph)
+
+
+def transposed_solve(
+    phase: Phase, states: States, right: States, tol: float | None, max_steps: int
+) -> States:
+    """Solve J^T lambda = right with J = dforce/dv at `states`, per sample."""
+    _, forward = jax.linearize(phase.force, states)
+    back = jax.linear_transpose(forward, states)
+
+    def normal(vector):
+        return forward(back(vector)[0])
+
+    return conjugate_gradients(normal, forward(right), tol, max_steps)
+
+
+def conjugate_gradients(operator, right: States, tol: float | None, max_steps: int) -> States:
+    """Solve operator(x) = right per sample, for a positive definite operator."""
+    size = norm(right)
+    tiny = jnp.finfo(size.dtype).tiny
+    goal = (100 * jnp.finfo(size.dtype).eps if tol is None else tol) * size
+
+    def unfinished(state):
+        _, residual, _, taken = state
+        return jnp.any(norm(residual) > goal) & (taken < max_steps)
+
+    def advance(state):
+        x, residual, direction, taken = state
+        active = norm(residual) > goal
+        pushed = operator(direction)
+        square = dot(residual, residual)
+        length = square / jnp.maximum(dot(direction, pushed), tiny)
+        x_new = add(x, scaled(length, direction))
+        r_new = add(residual, scaled(-length, pushed))
+        d_new = add(r_new, scaled(dot(r_new, r_new) / jnp.maximum(square, tiny), direction))
+        return (
+            choose(active, x_new, x),
+            choose(active, r_new, residual),
+            choose(active, d_new, direction),
+            taken + 1,
+        )
+
+    zero = jax.tree.map(jnp.zeros_like, right)
+    return jax.lax.while_loop(unfinished, advance, (zero, right, right, 0))[0]

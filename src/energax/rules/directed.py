@@ -1,0 +1,52 @@
+"""Rules for directed networks, which have a force and no energy."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from energax.phase import prepared, scaled, subtract
+from energax.rules.adjoint import through_force
+from energax.rules.base import AbstractRule, Info, batch_size, free_phase, phase_info, sound
+
+
+class Directed(AbstractRule):
+    """g = dC/dtheta + (dforce/dtheta)^T nu, nu = (v^-beta - v^beta) / 2 beta, at the free equilibrium.
+
+    The vector-field rule of Scellier et al. 2018 with a centred response: local, because the force on a unit reads
+    its own synapses only. nu -> -J^-1 dC/dv where the exact signal is -J^-T dC/dv, so it equals the adjoint's
+    gradient wherever J is symmetric.
+
+    Args:
+        beta: nudge strength.
+    """
+
+    beta: Array = eqx.field(converter=jnp.asarray, default=0.1)
+    updates_per_batch: int = eqx.field(static=True, default=1)
+
+    def init(self, dynamics, graph, batch):
+        """Nothing is carried."""
+        return None
+
+    def __call__(self, dynamics, graph, batch, solver, carry):
+        """Free phase, two nudged phases, and the response as signal."""
+        clamped = graph.clamp(batch.x)
+        size = batch_size(clamped)
+        free, settled, report = free_phase(dynamics, graph, clamped, batch, solver)
+        ends, phases = [], {"free": report}
+        for name, beta in (("nudged", self.beta), ("opposite", -self.beta)):
+            phase = prepared(dynamics, graph, clamped, batch.key, batch.y, beta)
+            ends.append(solver.solve(phase, settled.states))
+            phases[name] = phase_info(phase, settled.states, ends[-1])
+        keep = sound(settled.result, ends[0].result, ends[1].result)
+        response = scaled(keep / (2 * self.beta), subtract(ends[0].states, ends[1].states))
+        gradient = through_force(
+            free, clamped, settled.states, jax.tree.map(jnp.negative, response), batch.y, size, batch.key
+        )
+        output = free.output(settled.states)
+        return gradient, carry, Info(output, dynamics.cost(output, batch.y), phases)
+
+    def tune(self, dynamics, graph, batch, solver):
+        """Measure in the nudged phase."""
+        phase = prepared(dynamics, graph, graph.clamp(batch.x), batch.key, batch.y, self.beta)
+        return solver.tuned(phase, dynamics.start(graph, phase.context).states)

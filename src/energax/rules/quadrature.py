@@ -1,0 +1,119 @@
+"""Nudge strengths and weights: which difference of equilibria estimates the gradient."""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+
+from energax.errors import SettingError
+
+
+class AbstractQuadrature(eqx.Module):
+    """g = w_0 dF/dtheta(v^0) + sum_k w_k dF/dtheta(v^beta_k; beta_k).
+
+    Attributes:
+        free_weight: w_0, the weight of the free phase; None where it does not enter.
+    """
+
+    free_weight: eqx.AbstractVar[Array | None]
+
+    @abc.abstractmethod
+    def at(self, batch: int, key: PRNGKeyArray | None) -> tuple[Array, Array]:
+        """Points and weights, each of shape `(points, batch)`."""
+
+
+class Quadrature(AbstractQuadrature):
+    """The same points and weights for every sample. All are array leaves: another beta never recompiles.
+
+    Args:
+        points: nudge strengths beta_k, shape `(points,)`.
+        weights: w_k, shape `(points,)`.
+        free_weight: w_0 or None.
+    """
+
+    points: Array = eqx.field(converter=jnp.atleast_1d)
+    weights: Array = eqx.field(converter=jnp.atleast_1d)
+    free_weight: Array | None = eqx.field(
+        converter=lambda w: None if w is None else jnp.asarray(w), default=None
+    )
+
+    def __check_init__(self):
+        if self.points.shape != self.weights.shape or self.points.ndim != 1:
+            raise SettingError(
+                f"points of shape {self.points.shape} and weights of shape {self.weights.shape}: "
+                "give one weight per point"
+            )
+
+    def at(self, batch, key):
+        """Repeat over the batch."""
+        shape = (*self.points.shape, batch)
+        return jnp.broadcast_to(self.points[:, None], shape), jnp.broadcast_to(self.weights[:, None], shape)
+
+
+def nudge(beta: float) -> Quadrature:
+    """One point beta with weight 1 / beta, for energies whose free gradient is zero: PC-Nudge (2023, Eq. 22)."""
+    checked(beta)
+    return Quadrature(beta, 1 / beta)
+
+
+def clamped() -> Quadrature:
+    """One point 1 with weight 1: ordinary predictive coding, dF/dtheta at the beta = 1 equilibrium."""
+    return Quadrature(1.0, 1.0)
+
+
+def one_sided(beta: float) -> Quadrature:
+    """(F at beta - F at 0) / beta: error of order beta (Scellier & Bengio 2017; 2023, Eq. 8)."""
+    checked(beta)
+    return Quadrature(beta, 1 / beta, -1 / beta)
+
+
+def centred(beta: float) -> Quadrature:
+    """(F at beta - F at -beta) / 2 beta: error of order beta^2 (Laborieux et al. 2021)."""
+    checked(beta)
+    return Quadrature(jnp.array([beta, -beta]), jnp.array([1, -1]) / (2 * beta))
+
+
+def richardson(beta: float) -> Quadrature:
+    """2 g(beta / 2) - g(beta) of one-sided gradients: order beta^2 without negative nudging."""
+    checked(beta)
+    return Quadrature(jnp.array([beta / 2, beta]), jnp.array([4, -1]) / beta, -3 / beta)
+
+
+def holomorphic(beta: float, points: int) -> Quadrature:
+    """N points beta e^(2 pi i k / N) with weights 1 / (N beta_k): error of order beta^N (Laborieux & Zenke 2022).
+
+    N = 2 is centred nudging, without complex numbers.
+    """
+    checked(beta)
+    if points < 2:
+        raise SettingError(f"points={points}: holomorphic nudging needs at least 2")
+    if points == 2:
+        return centred(beta)
+    at = beta * jnp.exp(2j * jnp.pi * jnp.arange(points) / points)
+    return Quadrature(at, 1 / (points * at))
+
+
+class RandomSign(AbstractQuadrature):
+    """One-sided nudging with a sign drawn per sample: unbiased to second order on average (2017).
+
+    Args:
+        beta: magnitude of the nudge strength.
+    """
+
+    beta: Array = eqx.field(converter=jnp.asarray)
+    free_weight: Array | None = None
+
+    def at(self, batch, key):
+        """Draw the signs."""
+        if key is None:
+            raise SettingError("RandomSign draws signs: give the batch a key")
+        points = self.beta * jax.random.rademacher(key, (1, batch), dtype=self.beta.dtype)
+        return points, 1 / points
+
+
+def checked(beta: float) -> None:
+    """Refuse nudge strengths that cannot be divided by; traced values pass."""
+    if not isinstance(beta, jax.core.Tracer) and not float(beta) > 0:
+        raise SettingError(f"beta={beta}: the nudge strength must be positive")

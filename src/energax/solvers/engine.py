@@ -1,0 +1,255 @@
+"""The engine that every iterative solver runs on: steps, the one stopping rule, and the verdict per sample."""
+
+import abc
+import enum
+from collections.abc import Callable
+from typing import Any, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from energax.errors import SettingError
+from energax.graph import States
+from energax.phase import Phase, choose, dot, norm, subtract
+
+
+class Verdict(enum.IntEnum):
+    """How the relaxation of one sample ended."""
+
+    CONVERGED = 0
+    STALLED = 1
+    OUT_OF_STEPS = 2
+    DIVERGED = 3
+
+    @property
+    def message(self) -> str:
+        """What the verdict means and what to do about it."""
+        return MESSAGES[self]
+
+
+MESSAGES = {
+    Verdict.CONVERGED: "the residual fell below the tolerance",
+    Verdict.STALLED: "the energy no longer falls although a residual is left: a kink, or the limit of the precision",
+    Verdict.OUT_OF_STEPS: "max_steps were too few for the tolerance: raise max_steps, or use a faster solver",
+    Verdict.DIVERGED: "the states grew without bound: lower step_size, or leave the step bound on",
+}
+
+
+class Equilibrium(eqx.Module):
+    """Settled states and the verdict on each sample.
+
+    Attributes:
+        states: states of the free nodes.
+        steps: steps taken, shape `(batch,)`.
+        residual: |force| / max(drive, 64 eps (1 + |v|)), shape `(batch,)`.
+        result: a `Verdict` as an integer, shape `(batch,)`.
+    """
+
+    states: States
+    steps: Array
+    residual: Array
+    result: Array
+
+    def share(self, verdict: Verdict) -> Array:
+        """Share of the samples with this verdict."""
+        return jnp.mean(self.result == verdict, dtype=self.residual.dtype)
+
+
+class Stopping(eqx.Module):
+    """The one stopping rule, in state coordinates and per sample.
+
+    Args:
+        tol: relative residual at which a sample has converged.
+        max_steps: steps after which it is given up.
+        check_every: steps between tests; 0 takes exactly `max_steps` steps and tests once at the end.
+        stall: a sample has stalled where a test interval lowers its energy by less than `stall * tol^2` of what
+            the relaxation has gained so far (near an equilibrium the energy to be gained goes with the residual's
+            square).
+    """
+
+    tol: Array = eqx.field(converter=jnp.asarray, default=1e-2)
+    max_steps: int = eqx.field(static=True, default=200)
+    check_every: int = eqx.field(static=True, default=5)
+    stall: Array = eqx.field(converter=jnp.asarray, default=0.1)
+
+    def __check_init__(self):
+        if self.max_steps < 1:
+            raise SettingError(f"max_steps={self.max_steps}: a relaxation needs at least one step")
+        if self.check_every < 0:
+            raise SettingError(
+                f"check_every={self.check_every}: give a number of steps, or 0 for no test on the way"
+            )
+
+    def tightened(self, tol: float, factor: int) -> "Stopping":
+        """A rule for references: a smaller tolerance, more steps, tests on the way."""
+        return Stopping(tol, self.max_steps * factor, self.check_every or 5, self.stall)
+
+    @property
+    def negligible(self) -> Array:
+        """Share of the energy gained so far that counts as nothing."""
+        return self.stall * self.tol**2
+
+
+class AbstractSolver(eqx.Module):
+    """Settles force = 0 and says how that went."""
+
+    @abc.abstractmethod
+    def solve(self, phase: Phase, start: States) -> Equilibrium:
+        """Relax from `start`, the states of the free nodes."""
+
+    @abc.abstractmethod
+    def tuned(self, phase: Phase, start: States) -> Self:
+        """The same solver with whatever it measures once in a while measured on this phase."""
+
+    @abc.abstractmethod
+    def tightened(self, tol: float, factor: int) -> Self:
+        """The same solver with a smaller tolerance and `factor` times the steps, for references."""
+
+
+class AbstractIteration(AbstractSolver):
+    """A solver given by one step; everything else is the engine's."""
+
+    stop: eqx.AbstractVar[Stopping]
+
+    @abc.abstractmethod
+    def init(self, phase: Phase, states: States) -> Any:
+        """What the solver carries from step to step."""
+
+    @abc.abstractmethod
+    def step(self, phase: Phase, states: States, carry: Any) -> tuple[States, Any]:
+        """One step of all samples."""
+
+    @abc.abstractmethod
+    def retreat(self, carry: Any, rose: Array) -> tuple[Any, Array]:
+        """React where the energy rose since the last test.
+
+        Args:
+            carry: the solver's carry.
+            rose: shape `(batch,)`.
+
+        Returns:
+            The new carry, and the mask of samples to be put back to where they were at the last test.
+        """
+
+    def solve(self, phase, start):
+        """Run the engine."""
+        return settle(self, phase, start)
+
+
+class _Progress(eqx.Module):
+    """The engine's loop state; arrays without a node are of shape `(batch,)`."""
+
+    states: States
+    force: States
+    carry: Any
+    gained: Array
+    residual: Array
+    steps: Array
+    result: Array
+    taken: Array
+
+
+RUNNING = -1
+
+
+def settle(solver: AbstractIteration, phase: Phase, start: States) -> Equilibrium:
+    """Relax until every sample has a verdict; finished samples stop moving."""
+    stop = solver.stop
+    scale = jnp.maximum(phase.drive(start), precision_floor(start))
+    if stop.check_every == 0:
+        states = run(solver, phase, start, solver.init(phase, start), stop.max_steps)[0]
+        residual = norm(phase.force(states)) / scale
+        steps = jnp.full(residual.shape, stop.max_steps)
+        return Equilibrium(states, steps, residual, judged(residual, stop.tol, Verdict.OUT_OF_STEPS))
+
+    force = phase.force(start)
+    residual = norm(force) / scale
+    begin = _Progress(
+        start,
+        force,
+        solver.init(phase, start),
+        jnp.zeros_like(residual),
+        residual,
+        jnp.zeros(residual.shape, int),
+        judged(residual, stop.tol, RUNNING),
+        jnp.zeros((), int),
+    )
+
+    def unfinished(now: _Progress):
+        return jnp.any(now.result == RUNNING) & (now.taken < stop.max_steps)
+
+    def advance(now: _Progress):
+        return tested(solver, phase, now, scale)
+
+    end = jax.lax.while_loop(unfinished, advance, begin)
+    result = jnp.where(end.result == RUNNING, Verdict.OUT_OF_STEPS, end.result)
+    return Equilibrium(end.states, end.steps, end.residual, result)
+
+
+def tested(solver: AbstractIteration, phase: Phase, now: _Progress, scale: Array) -> _Progress:
+    """Take the steps up to the next test and judge every sample."""
+    stop = solver.stop
+    count = jnp.minimum(stop.check_every, stop.max_steps - now.taken)
+    states, carry = run(solver, phase, now.states, now.carry, count)
+    force = phase.force(states)
+    active = now.result == RUNNING
+    rose = jnp.zeros_like(active)
+    stalled = jnp.zeros_like(active)
+    gained = now.gained
+    if phase.has_energy:
+        # the work done on the way: exact for a quadratic energy, and free of the cancellation in F - F'
+        work = dot(subtract(states, now.states), jax.tree.map(lambda f, g: (f + g) / 2, now.force, force))
+        rose = (work < -stop.negligible * gained) | ~jnp.isfinite(work)
+        gained = gained + jnp.where(rose, 0, work)
+        stalled = ~rose & (jnp.abs(work) <= stop.negligible * gained)
+    carry, back = solver.retreat(carry, active & rose)
+    residual = norm(force) / scale
+    result = judged(residual, stop.tol, jnp.where(stalled, Verdict.STALLED, RUNNING))
+    result = jnp.where(back, RUNNING, result)
+    moved = active & ~back & (result != Verdict.DIVERGED)
+    return _Progress(
+        choose(moved, states, now.states),
+        choose(moved, force, now.force),
+        carry,
+        jnp.where(moved, gained, now.gained),
+        jnp.where(active & ~back, residual, now.residual),
+        now.steps + jnp.where(active, count, 0),
+        jnp.where(active, result, now.result),
+        now.taken + count,
+    )
+
+
+def judged(residual: Array, tol: Array, otherwise: Array | int) -> Array:
+    """Converged, diverged, or `otherwise`, per sample."""
+    result = jnp.where(residual <= tol, int(Verdict.CONVERGED), otherwise)
+    return jnp.where(jnp.isfinite(residual) & (residual < 1e8), result, int(Verdict.DIVERGED))
+
+
+def run(solver: AbstractIteration, phase: Phase, states: States, carry: Any, count) -> tuple[States, Any]:
+    """`count` steps without a test."""
+    return jax.lax.fori_loop(0, count, lambda _, at: solver.step(phase, *at), (states, carry))
+
+
+def trace(
+    solver: AbstractIteration, phase: Phase, start: States, steps: int, observe: Callable[[States], Any]
+) -> tuple[States, Any]:
+    """Take `steps` steps and record `observe(states)` before the first and after each of them.
+
+    Returns:
+        The last states, and the observations stacked along a new first axis of length `steps + 1`.
+    """
+
+    def step(at, _):
+        after = solver.step(phase, *at)
+        return after, observe(after[0])
+
+    (states, _), seen = jax.lax.scan(step, (start, solver.init(phase, start)), length=steps)
+    return states, jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), observe(start), seen)
+
+
+def precision_floor(states: States) -> Array:
+    """64 eps (1 + |v|) per sample: forces below it are rounding."""
+    size = norm(states)
+    return 64 * jnp.finfo(size.dtype).eps * (1 + size)

@@ -1,0 +1,89 @@
+"""Any optimistix root finder or minimiser as a solver."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optimistix as optx
+
+from energax.errors import SettingError
+from energax.phase import Phase, norm, prepared
+from energax.solvers.engine import AbstractSolver, Equilibrium, Verdict, judged, precision_floor
+
+
+class Optimistix(AbstractSolver):
+    """Settle every sample on its own with an optimistix solver, e.g. `optx.Newton` or `optx.BFGS`.
+
+    Args:
+        method: an `optimistix.AbstractRootFinder` (on the force) or `AbstractMinimiser` (on the energy). Its
+            own tolerances decide when it stops; the verdict is energax's.
+        tol: relative residual at which a sample counts as converged.
+        max_steps: bound on the solver's steps.
+    """
+
+    method: Any
+    tol: float = 1e-2
+    max_steps: int = eqx.field(static=True, default=200)
+
+    def solve(self, phase, start):
+        """One solve per sample, batched by `vmap`."""
+        scale = jnp.maximum(phase.drive(start), precision_floor(start))
+        beta = None if phase.beta is None else jnp.broadcast_to(phase.beta, scale.shape)
+
+        def one(state, clamped, target, beta):
+            single = prepared(
+                phase.dynamics, phase.graph, batched(clamped), None, batched(target), batched(beta)
+            )
+            return self._settle(single, state)
+
+        states, steps = jax.vmap(one)(start, phase.context.clamped, phase.target, beta)
+        residual = norm(phase.force(states)) / scale
+        return Equilibrium(
+            states, steps, residual, judged(residual, jnp.asarray(self.tol), Verdict.OUT_OF_STEPS)
+        )
+
+    def _settle(self, phase: Phase, state):
+        if isinstance(self.method, optx.AbstractRootFinder):
+            found = optx.root_find(
+                lambda v, _: single(phase.force(batched(v))),
+                self.method,
+                state,
+                max_steps=self.max_steps,
+                throw=False,
+            )
+        elif isinstance(self.method, optx.AbstractMinimiser):
+            if not phase.has_energy:
+                raise SettingError(
+                    f"{type(phase.dynamics).__name__} has no energy to minimise; use a root finder"
+                )
+            found = optx.minimise(
+                lambda v, _: phase.energy(batched(v))[0],
+                self.method,
+                state,
+                max_steps=self.max_steps,
+                throw=False,
+            )
+        else:
+            raise SettingError(
+                f"{type(self.method).__name__} is neither an optimistix root finder nor a minimiser"
+            )
+        return found.value, found.stats["num_steps"]
+
+    def tuned(self, phase, start):
+        """Nothing is measured."""
+        return self
+
+    def tightened(self, tol, factor):
+        """A smaller tolerance for the verdict and more steps; the method's own tolerances stay."""
+        return Optimistix(self.method, self.tol * tol, self.max_steps * factor)
+
+
+def batched(tree):
+    """Add a batch axis of one."""
+    return jax.tree.map(lambda a: a[None], tree)
+
+
+def single(tree):
+    """Take the batch axis of one away."""
+    return jax.tree.map(lambda a: a[0], tree)
