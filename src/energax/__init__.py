@@ -19,10 +19,7 @@ from energax.energies import FunctionEnergy as FunctionEnergy
 from energax.energies import Hopfield as Hopfield
 from energax.energies import PredictiveCoding as PredictiveCoding
 from energax.energies import ScellierBengio as ScellierBengio
-from energax.graph import Edge as Edge
 from energax.graph import Graph as Graph
-from energax.graph import Node as Node
-from energax.graph import Nodes as Nodes
 from energax.phase import Batch as Batch
 from energax.phase import Phase as Phase
 from energax.relaxation import relax as relax
@@ -39,3 +36,6 @@ from energax.solvers import GradientFlow as GradientFlow
 from energax.solvers import Optimistix as Optimistix
 from energax.solvers import Stopping as Stopping
 from energax.solvers import Verdict as Verdict
+from energax.structure import Edge as Edge
+from energax.structure import Node as Node
+from energax.structure import Nodes as Nodes

@@ -4,7 +4,6 @@ Any callable can be the transform of a node in a predictive-coding graph; a Hopf
 """
 
 import abc
-from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -13,16 +12,7 @@ from jaxtyping import Array
 
 
 class AbstractActivation(eqx.Module):
-    """A monotone map rho with its potential.
-
-    Attributes:
-        lower, upper: bounds of the states that a relaxation must keep to.
-        analytic: whether the map extends to complex arguments (holomorphic equilibrium propagation).
-    """
-
-    lower: eqx.AbstractVar[float]
-    upper: eqx.AbstractVar[float]
-    analytic: eqx.AbstractVar[bool]
+    """A monotone map rho with its potential."""
 
     @abc.abstractmethod
     def __call__(self, drive: Array) -> Array:
@@ -44,13 +34,13 @@ class Box(AbstractActivation):
     upper: float = eqx.field(static=True, default=float("inf"))
 
     @property
-    def analytic(self):
-        """True for the unbounded identity only: a clip has kinks."""
+    def unbounded(self) -> bool:
+        """Whether this is the identity."""
         return self.lower == -float("inf") and self.upper == float("inf")
 
     def __call__(self, drive):
         """Clip to the box."""
-        return drive if self.analytic else jnp.clip(drive, self.lower, self.upper)
+        return drive if self.unbounded else jnp.clip(drive, self.lower, self.upper)
 
     def potential(self, state):
         """v^2 / 2; the box itself is kept by the relaxation."""
@@ -96,10 +86,6 @@ class AbstractSmooth(AbstractActivation):
 class Tanh(AbstractSmooth):
     """rho = tanh; G = v artanh v + log(1 - v^2) / 2."""
 
-    lower: ClassVar[float] = -1.0
-    upper: ClassVar[float] = 1.0
-    analytic: ClassVar[bool] = True
-
     def __call__(self, drive):
         """tanh(h)."""
         return jnp.tanh(drive)
@@ -123,16 +109,13 @@ class Sigmoid(AbstractSmooth):
 
     gain: float = eqx.field(static=True, default=1.0)
     midpoint: float = eqx.field(static=True, default=0.0)
-    lower: ClassVar[float] = 0.0
-    upper: ClassVar[float] = 1.0
-    analytic: ClassVar[bool] = True
 
     def __call__(self, drive):
         """The logistic function; written with tanh, which has a complex counterpart."""
         return (1 + jnp.tanh(self.gain * (drive - self.midpoint) / 2)) / 2
 
     def slope(self, drive):
-        """k rho (1 - rho)."""
+        """K rho (1 - rho)."""
         value = self(drive)
         return self.gain * value * (1 - value)
 
@@ -142,7 +125,7 @@ class Sigmoid(AbstractSmooth):
 
 
 def entropy(p: Array) -> Array:
-    """p log p + (1 - p) log(1 - p), with 0 log 0 = 0 and finite derivatives at the ends."""
+    """P log p + (1 - p) log(1 - p), with 0 log 0 = 0 and finite derivatives at the ends."""
 
     def term(q):
         tiny = jnp.finfo(q.dtype).tiny

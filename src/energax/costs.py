@@ -1,6 +1,8 @@
 """Costs C of an output against a target: one number per sample."""
 
 import abc
+import functools
+from collections.abc import Iterable
 
 import equinox as eqx
 import jax
@@ -59,3 +61,8 @@ class CrossEntropy(AbstractCost):
 def total(values: Array) -> Array:
     """Sum over all axes but the first."""
     return jnp.sum(values.reshape(values.shape[0], -1), axis=1)
+
+
+def added(terms: Iterable[Array]) -> Array:
+    """Sum of at least one array."""
+    return functools.reduce(jnp.add, terms)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from energax.costs import AbstractCost
-from energax.graph import AbstractStructure, Constant, States
+from energax.structure import AnyGraph, Constant, States
 
 
 class Context(eqx.Module):
@@ -51,7 +51,7 @@ class AbstractDynamics(eqx.Module):
     cost: eqx.AbstractVar[AbstractCost]
 
     @abc.abstractmethod
-    def prepare(self, graph: AbstractStructure, clamped: States, key: PRNGKeyArray | None) -> Context:
+    def prepare(self, graph: AnyGraph, clamped: States, key: PRNGKeyArray | None) -> Context:
         """Compute what the phase holds constant. Runs again inside the parameter gradient.
 
         Args:
@@ -61,13 +61,13 @@ class AbstractDynamics(eqx.Module):
         """
 
     @abc.abstractmethod
-    def start(self, graph: AbstractStructure, context: Context) -> Start:
+    def start(self, graph: AnyGraph, context: Context) -> Start:
         """Where the free phase begins."""
 
     @abc.abstractmethod
     def force(
         self,
-        graph: AbstractStructure,
+        graph: AnyGraph,
         states: States,
         context: Context,
         target: Array | None,
@@ -91,12 +91,12 @@ class AbstractTotalEnergy(AbstractDynamics):
     """
 
     @abc.abstractmethod
-    def energy(self, graph: AbstractStructure, states: States, context: Context) -> Array:
+    def energy(self, graph: AnyGraph, states: States, context: Context) -> Array:
         """Internal energy E of every sample, shape `(batch,)`."""
 
     def total_energy(
         self,
-        graph: AbstractStructure,
+        graph: AnyGraph,
         states: States,
         context: Context,
         target: Array | None,
@@ -104,11 +104,9 @@ class AbstractTotalEnergy(AbstractDynamics):
     ) -> Array:
         """F = E + beta * C per sample; E alone in a free phase."""
         internal = self.energy(graph, states, context)
-        return (
-            internal
-            if target is None
-            else internal + beta * output_cost(self, graph, states, context, target)
-        )
+        if target is None or beta is None:
+            return internal
+        return internal + beta * output_cost(self, graph, states, context, target)
 
 
 class AbstractEnergy(AbstractTotalEnergy):
@@ -131,7 +129,7 @@ class AbstractBlockEnergy(AbstractTotalEnergy):
     @abc.abstractmethod
     def block_minimiser(
         self,
-        graph: AbstractStructure,
+        graph: AnyGraph,
         states: States,
         context: Context,
         target: Array | None,
@@ -146,13 +144,11 @@ class AbstractBlockEnergy(AbstractTotalEnergy):
         return {name: best[name] - state for name, state in states.items()}
 
 
-def output_cost(
-    dynamics: AbstractDynamics, graph: AbstractStructure, states: States, context: Context, target: Array
-) -> Array:
+def output_cost(dynamics: AbstractDynamics, graph: AnyGraph, states: States, context: Context, target: Array) -> Array:
     """C of every sample, shape `(batch,)`."""
     return dynamics.cost(output_of(graph, states, context), target)
 
 
-def output_of(graph: AbstractStructure, states: States, context: Context) -> Array:
+def output_of(graph: AnyGraph, states: States, context: Context) -> Array:
     """What the cost reads."""
     return graph.output_value(context.everywhere(states), context.constant)

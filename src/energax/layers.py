@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from energax.activations import AbstractActivation
+from energax.activations import AbstractSmooth, Box
 
 
 class Conv2d(eqx.Module):
@@ -48,22 +48,18 @@ class Conv2d(eqx.Module):
         weight_key, bias_key = jax.random.split(key)
         shape = (kernel_size, kernel_size, in_channels, out_channels)
         self.weight = jax.random.uniform(weight_key, shape, minval=-limit, maxval=limit)
-        self.bias = (
-            jax.random.uniform(bias_key, (out_channels,), minval=-limit, maxval=limit) if use_bias else None
-        )
+        self.bias = jax.random.uniform(bias_key, (out_channels,), minval=-limit, maxval=limit) if use_bias else None
         self.stride, self.padding = stride, padding
 
     def __call__(self, image: Array) -> Array:
         """Shape `(height, width, in_channels)` to `(height', width', out_channels)`."""
         if image.ndim != 3 or image.shape[-1] != self.weight.shape[2]:
-            raise ValueError(
-                f"expected an image (height, width, {self.weight.shape[2]}), got shape {image.shape}"
-            )
+            raise ValueError(f"expected an image (height, width, {self.weight.shape[2]}), got shape {image.shape}")
         out = jax.lax.conv_general_dilated(
             image[None],
             self.weight.astype(image.dtype),
             (self.stride,) * 2,
-            [(self.padding,) * 2] * 2,
+            [(self.padding, self.padding)] * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )[0]
         return out if self.bias is None else out + self.bias
@@ -94,9 +90,7 @@ class Linear(eqx.Module):
         limit = gain / in_features**0.5
         weight_key, bias_key = jax.random.split(key)
         self.weight = jax.random.uniform(weight_key, (in_features, out_features), minval=-limit, maxval=limit)
-        self.bias = (
-            jax.random.uniform(bias_key, (out_features,), minval=-limit, maxval=limit) if use_bias else None
-        )
+        self.bias = jax.random.uniform(bias_key, (out_features,), minval=-limit, maxval=limit) if use_bias else None
 
     def __call__(self, x: Array) -> Array:
         """Shape `(in_features,)` to `(out_features,)`; weights are stored `(in, out)`, synapse i -> j at [i, j]."""
@@ -202,8 +196,8 @@ def is_analytic(layer) -> bool:
 
 
 @is_analytic.register
-def _(layer: AbstractActivation) -> bool:
-    return layer.analytic
+def _(layer: Box) -> bool:
+    return layer.unbounded
 
 
 @is_analytic.register
@@ -216,6 +210,7 @@ def _(layer: Chain) -> bool:
     return all(is_analytic(part) for part in layer.layers)
 
 
+@is_analytic.register(AbstractSmooth)
 @is_analytic.register(Conv2d)
 @is_analytic.register(Linear)
 @is_analytic.register(Flatten)

@@ -6,8 +6,9 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from energax.errors import GraphError
-from energax.graph import Edge, Graph, Node, out_shape
+from energax.graph import Graph
 from energax.layers import Chain, Conv2d, Flatten, Identity, Linear, Pool, mean_over_image
+from energax.structure import Edge, Node, out_shape
 
 
 def sequential(
@@ -40,7 +41,7 @@ def sequential(
             fns[transform] = activation
             arriving = out_shape(activation, arriving)
         nodes.append(Node(name, arriving, transform, state=output_state or not last))
-    return Graph(nodes, edges, fns, "input", "output")
+    return Graph(nodes=nodes, edges=edges, fns=fns, input="input", output="output")
 
 
 def mlp(
@@ -66,9 +67,7 @@ def mlp(
     maps: list = [Linear(a, b, gain=gain, key=k) for a, b, k in zip(sizes, sizes[1:], keys, strict=False)]
     if shape is not None:
         maps[0] = Chain((Flatten(), maps[0]))
-    return sequential(
-        [(fn, activation) for fn in maps[:-1]] + maps[-1:], shape or sizes[:1], output_state=output_state
-    )
+    return sequential([(fn, activation) for fn in maps[:-1]] + maps[-1:], shape or sizes[:1], output_state=output_state)
 
 
 def convolutional(
@@ -101,9 +100,7 @@ def convolutional(
     layers: list = []
     size = tuple(shape)
     for before, after, k in zip([shape[-1], *channels], channels, keys, strict=False):
-        conv = Conv2d(
-            before, after, kernel_size, stride=1 if pool else 2, padding=kernel_size // 2, gain=gain, key=k
-        )
+        conv = Conv2d(before, after, kernel_size, stride=1 if pool else 2, padding=kernel_size // 2, gain=gain, key=k)
         fn = Chain((conv, Pool(2, pool))) if pool else conv
         size = out_shape(fn, size)
         layers.append((fn, activation))
@@ -135,9 +132,7 @@ def residual(
         if stage > 1:
             first = Chain((activation, first))
         fns[f"down{stage}"] = first
-        fns[f"block{stage}"] = Chain(
-            (activation, Conv2d(after, after, 3, padding=1, gain=gain, key=next(keys)))
-        )
+        fns[f"block{stage}"] = Chain((activation, Conv2d(after, after, 3, padding=1, gain=gain, key=next(keys))))
         size = out_shape(first, nodes[-1].shape)
         edges += [
             Edge(nodes[-1].name, f"down{stage}", f"down{stage}"),
@@ -149,4 +144,4 @@ def residual(
     fns["readout"] = Chain((activation, mean_over_image, readout))
     edges.append(Edge(nodes[-1].name, "output", "readout"))
     nodes.append(Node("output", (classes,), state=output_state))
-    return Graph(nodes, edges, fns, "input", "output")
+    return Graph(nodes=nodes, edges=edges, fns=fns, input="input", output="output")

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from energax.costs import added
 from energax.dynamics import AbstractDynamics, AbstractTotalEnergy, Context, output_cost, output_of
-from energax.graph import AbstractStructure, States
+from energax.structure import AnyGraph, States
 
 
 class Batch(eqx.Module):
@@ -37,7 +38,7 @@ class Phase(eqx.Module):
     """
 
     dynamics: AbstractDynamics
-    graph: AbstractStructure
+    graph: AnyGraph
     context: Context
     target: Array | None = None
     beta: Array | None = None
@@ -78,9 +79,7 @@ class Phase(eqx.Module):
         return norm(subtract(self.force(start), free.force(start)))
 
 
-def prepared(
-    dynamics: AbstractDynamics, graph: AbstractStructure, clamped: States, key=None, target=None, beta=None
-) -> Phase:
+def prepared(dynamics: AbstractDynamics, graph: AnyGraph, clamped: States, key=None, target=None, beta=None) -> Phase:
     """A phase with its context computed from the clamped values."""
     return Phase(dynamics, graph, dynamics.prepare(graph, clamped, key), target, beta)
 
@@ -93,11 +92,11 @@ def norm(states: States) -> Array:
 def dot(a: States, b: States) -> Array:
     """Real inner product over all nodes, per sample, shape `(batch,)`."""
     parts = jax.tree.map(lambda p, q: jnp.real(p * jnp.conj(q)).reshape(p.shape[0], -1).sum(1), a, b)
-    return sum(jax.tree.leaves(parts))  # pyright: ignore[reportReturnType]
+    return added(jax.tree.leaves(parts))
 
 
 def subtract(a: States, b: States) -> States:
-    """a - b, node by node."""
+    """Return a - b, node by node."""
     return jax.tree.map(jnp.subtract, a, b)
 
 

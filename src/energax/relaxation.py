@@ -2,20 +2,20 @@
 
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, PRNGKeyArray
 
 from energax.dynamics import AbstractDynamics
 from energax.errors import DataError, GraphError
-from energax.graph import AbstractStructure, States
 from energax.phase import prepared
 from energax.solvers.engine import AbstractSolver, Equilibrium
+from energax.structure import AnyGraph, States
 
 
 def relax(
     dynamics: AbstractDynamics,
-    graph: AbstractStructure,
+    graph: AnyGraph,
     solver: AbstractSolver,
     *,
     clamp: Mapping[str, Array],
@@ -58,11 +58,9 @@ def relax(
 def require_finite(clamped: States) -> None:
     """Refuse NaN and infinite values, naming the first; traced values pass."""
     for name, value in clamped.items():
-        if isinstance(value, jax.core.Tracer):
+        if isinstance(value, Tracer):
             continue
         bad = jnp.argwhere(~jnp.isfinite(value), size=1, fill_value=-1)[0]
         if bad[0] >= 0:
             where = tuple(int(i) for i in bad)
-            raise DataError(
-                f"node {name!r}: value {value[where]} at index {where}; clamp finite numbers only"
-            )
+            raise DataError(f"node {name!r}: value {value[where]} at index {where}; clamp finite numbers only")

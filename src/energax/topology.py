@@ -60,9 +60,7 @@ def colouring(names: Sequence[str], links: Iterable[Link]) -> tuple[tuple[str, .
     for name in names:
         near = {b for a, b in links if a == name} | {a for a, b in links if b == name}
         if name in near:
-            raise ValueError(
-                f"node {name!r} has an edge to itself: it cannot be updated as a block of its own"
-            )
+            raise ValueError(f"node {name!r} has an edge to itself: it cannot be updated as a block of its own")
         free = next((group for group in groups if not near & set(group)), None)
         if free is None:
             groups.append([name])

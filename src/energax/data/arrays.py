@@ -119,8 +119,7 @@ class Dataset:
             if split.images.shape[1:] != first.shape[1:] or split.images.dtype != first.dtype:
                 raise DataError(
                     f"{name}/{part}: images are {split.images.dtype} of shape {split.images.shape[1:]}, but "
-                    "the "
-                    f"training images are {first.dtype} of shape {first.shape[1:]}. Bring all splits to one "
+                    f"the training images are {first.dtype} of shape {first.shape[1:]}. Bring all splits to one "
                     "image shape and dtype."
                 )
         if scale is None:

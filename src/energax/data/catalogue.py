@@ -146,8 +146,8 @@ _FASHION = Source(
     classes=10,
     image_shape=(28, 28, 1),
     terms="MIT (Zalando SE)",
-    citation="H. Xiao, K. Rasul and R. Vollgraf, Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine
-    " "Learning Algorithms, 2017, arXiv:1708.07747",
+    citation="H. Xiao, K. Rasul and R. Vollgraf, Fashion-MNIST: a Novel Image Dataset for Benchmarking "
+    "Machine Learning Algorithms, 2017, arXiv:1708.07747",
     homepage="https://github.com/zalandoresearch/fashion-mnist",
 )
 

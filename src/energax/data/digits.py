@@ -3,13 +3,12 @@
 `digits.npz` holds `images` (uint8, `(1797, 8, 8)`, values 0 to 16: the number of dark pixels in each 4x4
 block of a 32x32 bitmap), `labels` (uint8, `(1797,)`) and `order` (int16, `(1797,)`). Images and labels are
 the test part of "Optical Recognition of Handwritten Digits" (E. Alpaydin and C. Kaynak, UCI Machine Learning
-Repository, 1998,
-CC BY 4.0) in the order of scikit-learn's `load_digits`, from which the file was made once:
+Repository, 1998, CC BY 4.0) in the order of scikit-learn's `load_digits`, from which the file was made once:
 
     bunch = sklearn.datasets.load_digits()
-    np.savez_compressed("digits.npz", images=bunch.images.astype(np.uint8),
-    labels=bunch.target.astype(np.uint8),
-                        order=np.random.default_rng(0).permutation(1797).astype(np.int16))
+    images, labels = bunch.images.astype(np.uint8), bunch.target.astype(np.uint8)
+    order = np.random.default_rng(0).permutation(1797).astype(np.int16)
+    np.savez_compressed("digits.npz", images=images, labels=labels, order=order)
 
 The order is stored because NumPy does not promise the same permutation in every release: the rows of the
 splits are those of `order`, 1297 for training, then 200 for validation, then 300 for the test.

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import pooch
 from rich.console import Console
@@ -146,7 +147,7 @@ def _from_one(
                 # Without this header some servers compress, and requests decompresses, what is stored as .gz.
                 headers = {"Accept-Encoding": "identity"}
                 getter = pooch.HTTPDownloader(
-                    progressbar=bar, chunk_size=1 << 16, timeout=_TIMEOUT, headers=headers
+                    progressbar=cast(Any, bar), chunk_size=1 << 16, timeout=_TIMEOUT, headers=headers
                 )
                 getter(url, name, None)
             found = md5_of(Path(name))

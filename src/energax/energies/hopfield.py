@@ -6,10 +6,11 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.activations import AbstractActivation, Box
-from energax.costs import AbstractCost, SquaredError, total
+from energax.costs import AbstractCost, SquaredError, added, total
 from energax.dynamics import AbstractBlockEnergy, Context, Start
 from energax.errors import GraphError
-from energax.graph import AbstractStructure, Graph
+from energax.graph import Graph
+from energax.structure import AbstractStructure
 from energax.topology import distances
 
 
@@ -31,9 +32,7 @@ class Hopfield(AbstractBlockEnergy):
     """
 
     cost: AbstractCost = eqx.field(default_factory=SquaredError)
-    feedback_scale: Array | None = eqx.field(
-        converter=lambda g: None if g is None else jnp.asarray(g), default=None
-    )
+    feedback_scale: Array | None = eqx.field(converter=lambda g: None if g is None else jnp.asarray(g), default=None)
 
     def prepare(self, graph, clamped, key):
         """What the clamped nodes send; with weak feedback, the weight of every node."""
@@ -61,7 +60,7 @@ class Hopfield(AbstractBlockEnergy):
     def energy(self, graph, states, context):
         """E per sample (Millidge et al. 2023, Eq. 7, with the potential G and the sign of a descended energy)."""
         everywhere = context.everywhere(states)
-        stored = sum(
+        stored = added(
             context.extra.get(name, 1) * total(activation_of(graph, name).potential(v))
             for name, v in everywhere.items()
             if name != graph.input or name in states
@@ -72,18 +71,17 @@ class Hopfield(AbstractBlockEnergy):
         """sum_n gamma^-d(n) <v_n, a_n> per sample."""
         everywhere = context.everywhere(states)
         arriving, _ = graph.arrivals(everywhere, context.constant)
-        return sum(
+        return added(
             context.extra.get(name, 1) * total(everywhere[name] * sent)
             for name, sent in arriving.items()
             if name in everywhere
-        )  # pyright: ignore[reportReturnType]
+        )
 
     def block_minimiser(self, graph, states, context, target, beta, block):
         """v_n = argmin G(v) + c/2 v^2 - h v, with h all that arrives, forwards and backwards, and c the nudge's."""
 
         def pull(part):
-            value = self._interaction(graph, {**states, **part}, context)
-            return value
+            return self._interaction(graph, {**states, **part}, context)
 
         value, back = jax.vjp(pull, {name: states[name] for name in block})
         drive = back(jnp.ones_like(value))[0]
@@ -92,10 +90,7 @@ class Hopfield(AbstractBlockEnergy):
         curvature = dict.fromkeys(block, 0.0)
         if target is not None:
             drive, curvature = self._nudged(graph, states, context, target, beta, drive, weight)
-        return {
-            name: activation_of(graph, name).minimise(h, curvature.get(name, 0.0))
-            for name, h in drive.items()
-        }
+        return {name: activation_of(graph, name).minimise(h, curvature.get(name, 0.0)) for name, h in drive.items()}
 
     def _nudged(self, graph, states, context, target, beta, drive, weight):
         """Add -beta dC/dv: as pull and curvature at a state output, through the readout otherwise."""
@@ -103,9 +98,7 @@ class Hopfield(AbstractBlockEnergy):
             if graph.output not in drive:
                 return drive, {}
             strength = beta / weight[graph.output]
-            strength = strength.reshape(
-                strength.shape + (1,) * (drive[graph.output].ndim - 1) * (strength.ndim > 0)
-            )
+            strength = strength.reshape(strength.shape + (1,) * (drive[graph.output].ndim - 1) * (strength.ndim > 0))
             pull, curvature = self.cost.quadratic(states[graph.output], target)
             pulled = drive[graph.output] + strength * pull
             return {**drive, graph.output: pulled}, {graph.output: strength * curvature}

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.costs import AbstractCost, SquaredError, total
+from energax.costs import AbstractCost, SquaredError, added, total
 from energax.dynamics import AbstractEnergy, Context, Start
 
 
@@ -39,15 +39,13 @@ class PredictiveCoding(AbstractEnergy):
         if graph.order is None or graph.input not in clamped:
             return Start(graph.zeros(graph.free(clamped), next(iter(clamped.values()))))
         swept = graph.sweep(clamped)
-        return Start(
-            {name: swept[name] for name in graph.free(clamped)}, settled=set(clamped) == {graph.input}
-        )
+        return Start({name: swept[name] for name in graph.free(clamped)}, settled=set(clamped) == {graph.input})
 
     def energy(self, graph, states, context):
         """E per sample (Millidge et al. 2023, section 2.1; Chen et al. 2025, Eq. 2)."""
         states = context.everywhere(states)
         predictions = graph.predict(states, context.constant)
-        return sum(
+        return added(
             self.precisions.get(name, 1) * total((states[name] - vhat) ** 2) / 2
             for name, vhat in predictions.items()
             if name in states

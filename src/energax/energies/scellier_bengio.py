@@ -3,7 +3,7 @@
 import equinox as eqx
 from jaxtyping import Array
 
-from energax.costs import AbstractCost, SquaredError, total
+from energax.costs import AbstractCost, SquaredError, added, total
 from energax.dynamics import AbstractEnergy, Context, Start
 from energax.energies.hopfield import activation_of
 
@@ -36,5 +36,5 @@ class ScellierBengio(AbstractEnergy):
         """E per sample."""
         rates = self._rates(graph, context.everywhere(states))
         arriving, _ = graph.arrivals(rates, context.constant)
-        stored = sum(total(v**2) / 2 for v in states.values())
-        return stored - sum(total(rates[name] * sent) for name, sent in arriving.items() if name in rates)
+        stored = added(total(v**2) / 2 for v in states.values())
+        return stored - added(total(rates[name] * sent) for name, sent in arriving.items() if name in rates)

@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from energax.graph import States
 from energax.phase import Phase, choose, dot, norm, prepared, scaled
 from energax.rules.base import AbstractRule, Info, add, batch_size, free_phase
+from energax.structure import States
 
 
 class Adjoint(AbstractRule):
@@ -28,7 +28,7 @@ class Adjoint(AbstractRule):
 
     def init(self, dynamics, graph, batch):
         """Nothing is carried."""
-        return None
+        return ()
 
     def __call__(self, dynamics, graph, batch, solver, carry):
         """Settle the free phase, solve for lambda, and differentiate the force's parameters."""
@@ -36,9 +36,7 @@ class Adjoint(AbstractRule):
         size = batch_size(clamped)
         free, settled, report = free_phase(dynamics, graph, clamped, batch, solver)
         slope = jax.grad(lambda v: jnp.sum(free.cost(v, batch.y)))(settled.states)
-        signal = jax.tree.map(
-            jnp.negative, transposed_solve(free, settled.states, slope, self.tol, self.max_steps)
-        )
+        signal = jax.tree.map(jnp.negative, transposed_solve(free, settled.states, slope, self.tol, self.max_steps))
         gradient = through_force(free, clamped, settled.states, signal, batch.y, size, batch.key)
         output = free.output(settled.states)
         return gradient, carry, Info(output, dynamics.cost(output, batch.y), {"free": report})
@@ -67,9 +65,7 @@ def through_force(
     return eqx.filter_grad(objective)(phase.graph)
 
 
-def transposed_solve(
-    phase: Phase, states: States, right: States, tol: float | None, max_steps: int
-) -> States:
+def transposed_solve(phase: Phase, states: States, right: States, tol: float | None, max_steps: int) -> States:
     """Solve J^T lambda = right with J = dforce/dv at `states`, per sample."""
     _, forward = jax.linearize(phase.force, states)
     back = jax.linear_transpose(forward, states)

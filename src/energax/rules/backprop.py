@@ -13,7 +13,7 @@ class Backprop(AbstractRule):
 
     def init(self, dynamics, graph, batch):
         """Nothing is carried."""
-        return None
+        return ()
 
     def __call__(self, dynamics, graph, batch, solver, carry):
         """Differentiate the average cost."""

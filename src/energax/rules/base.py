@@ -10,9 +10,9 @@ from jaxtyping import Array, PyTree
 
 from energax.dynamics import AbstractDynamics, AbstractTotalEnergy
 from energax.errors import SettingError
-from energax.graph import AbstractStructure, States
 from energax.phase import Batch, Phase, prepared
 from energax.solvers.engine import AbstractSolver, Equilibrium, Verdict
+from energax.structure import AnyGraph, States
 
 
 class PhaseInfo(eqx.Module):
@@ -54,14 +54,14 @@ class AbstractRule(eqx.Module):
     updates_per_batch: eqx.AbstractVar[int]
 
     @abc.abstractmethod
-    def init(self, dynamics: AbstractDynamics, graph: AbstractStructure, batch: Batch) -> Any:
+    def init(self, dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) -> Any:
         """What the rule carries from one update to the next on the same batch."""
 
     @abc.abstractmethod
     def __call__(
         self,
         dynamics: AbstractDynamics,
-        graph: AbstractStructure,
+        graph: AnyGraph,
         batch: Batch,
         solver: AbstractSolver,
         carry: Any,
@@ -74,15 +74,13 @@ class AbstractRule(eqx.Module):
         """
 
     @abc.abstractmethod
-    def tune(
-        self, dynamics: AbstractDynamics, graph: AbstractStructure, batch: Batch, solver: AbstractSolver
-    ) -> AbstractSolver:
+    def tune(self, dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch, solver: AbstractSolver) -> AbstractSolver:
         """The solver with what it measures once in a while measured where this rule relaxes."""
 
 
 def free_phase(
     dynamics: AbstractDynamics,
-    graph: AbstractStructure,
+    graph: AnyGraph,
     clamped: States,
     batch: Batch,
     solver: AbstractSolver,
@@ -110,24 +108,19 @@ def known_equilibrium(states: States) -> Equilibrium:
 
 def phase_info(phase: Phase, start: States, settled: Equilibrium) -> PhaseInfo:
     """What the relaxation from `start` to `settled` did."""
-    return PhaseInfo(
-        phase.energy(start), phase.energy(settled.states), settled.steps, settled.residual, settled.result
-    )
+    return PhaseInfo(phase.energy(start), phase.energy(settled.states), settled.steps, settled.residual, settled.result)
 
 
 def with_energy(dynamics: AbstractDynamics, rule: str) -> AbstractTotalEnergy:
     """The dynamics, if it has an energy to differentiate."""
     if not isinstance(dynamics, AbstractTotalEnergy):
         raise SettingError(
-            f"{rule} differentiates an energy, and {type(dynamics).__name__} has none; use Directed "
-            "or Adjoint"
+            f"{rule} differentiates an energy, and {type(dynamics).__name__} has none; use Directed or Adjoint"
         )
     return dynamics
 
 
-def energy_gradient(
-    phase: Phase, clamped: States, states: States, weights: Array, batch: int, key=None
-) -> PyTree:
+def energy_gradient(phase: Phase, clamped: States, states: States, weights: Array, batch: int, key=None) -> PyTree:
     """d/dtheta of sum_b weights_b F_b / batch at fixed states; real part where the weights are complex.
 
     F, not E: with a direct output or an external readout the last map is in C.

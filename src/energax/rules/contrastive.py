@@ -42,7 +42,7 @@ class Contrastive(AbstractRule):
 
     def init(self, dynamics, graph, batch):
         """Nothing is carried."""
-        return None
+        return ()
 
     def __call__(self, dynamics, graph, batch, solver, carry):
         """Settle the free and the nudged phases, and take the weighted difference of dF/dtheta."""
@@ -51,9 +51,7 @@ class Contrastive(AbstractRule):
         size = batch_size(clamped)
         free, settled, report = free_phase(dynamics, graph, clamped, batch, solver)
         nudged, weights, many = self._nudged(dynamics, graph, clamped, batch)
-        start = jax.tree.map(
-            lambda v: tiled(v, len(weights)).astype(jnp.result_type(v, weights)), settled.states
-        )
+        start = jax.tree.map(lambda v: tiled(v, len(weights)).astype(jnp.result_type(v, weights)), settled.states)
         end = solver.solve(nudged, start)
 
         keep = sound(settled.result, end.result)
@@ -64,9 +62,7 @@ class Contrastive(AbstractRule):
                 gradient, energy_gradient(free, clamped, settled.states, free_weight * keep, size, batch.key)
             )
         output = free.output(settled.states)
-        info = Info(
-            output, dynamics.cost(output, batch.y), {"free": report, "nudged": phase_info(nudged, start, end)}
-        )
+        info = Info(output, dynamics.cost(output, batch.y), {"free": report, "nudged": phase_info(nudged, start, end)})
         return gradient, carry, info
 
     def _nudged(self, dynamics, graph, clamped, batch: Batch):
@@ -81,7 +77,7 @@ class Contrastive(AbstractRule):
     def tune(self, dynamics, graph, batch, solver):
         """Measure where the nudged phases start."""
         clamped = graph.clamp(batch.x)
-        nudged, weights, many = self._nudged(dynamics, graph, clamped, batch)
+        nudged, weights, _ = self._nudged(dynamics, graph, clamped, batch)
         start = dynamics.start(graph, nudged.context).states
         start = jax.tree.map(lambda v: v.astype(jnp.result_type(v, weights)), start)
         return solver.tuned(nudged, start)

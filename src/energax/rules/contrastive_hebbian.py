@@ -35,7 +35,7 @@ class ContrastiveHebbian(AbstractRule):
 
     def init(self, dynamics, graph, batch):
         """Nothing is carried."""
-        return None
+        return ()
 
     def __call__(self, dynamics, graph, batch, solver, carry):
         """Settle both phases and take their difference."""
@@ -55,9 +55,7 @@ class ContrastiveHebbian(AbstractRule):
             energy_gradient(phase, both, end.states, weights, size, batch.key),
             energy_gradient(free, clamped, settled.states, -weights, size, batch.key),
         )
-        info = Info(
-            output, dynamics.cost(output, batch.y), {"free": report, "clamped": phase_info(phase, start, end)}
-        )
+        info = Info(output, dynamics.cost(output, batch.y), {"free": report, "clamped": phase_info(phase, start, end)})
         return gradient, carry, info
 
     def tune(self, dynamics, graph, batch, solver):

@@ -26,7 +26,7 @@ class Directed(AbstractRule):
 
     def init(self, dynamics, graph, batch):
         """Nothing is carried."""
-        return None
+        return ()
 
     def __call__(self, dynamics, graph, batch, solver, carry):
         """Free phase, two nudged phases, and the response as signal."""

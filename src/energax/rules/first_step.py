@@ -20,7 +20,7 @@ class FirstStep(AbstractRule):
 
     def init(self, dynamics, graph, batch):
         """Nothing is carried."""
-        return None
+        return ()
 
     def __call__(self, dynamics, graph, batch, solver, carry):
         """Sweep, one step of the errors, local gradients."""
@@ -41,9 +41,7 @@ class FirstStep(AbstractRule):
             predictions = graph.predict(states)
             pulled = sum(jnp.sum(-e * predictions[name]) for name, e in step.items())
             direct = (
-                0.0
-                if graph.node(graph.output).state
-                else jnp.sum(dynamics.cost(graph.output_value(states), batch.y))
+                0.0 if graph.node(graph.output).state else jnp.sum(dynamics.cost(graph.output_value(states), batch.y))
             )
             return (pulled + direct) / size
 

@@ -1,14 +1,13 @@
 """Incremental learning: a parameter step after every relaxation step."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.graph import States
 from energax.phase import Phase, prepared
 from energax.rules.base import AbstractRule, Info, batch_size, energy_gradient, phase_info, with_energy
 from energax.solvers.engine import AbstractIteration, Stopping
+from energax.structure import States
 
 
 class _Going(eqx.Module):
@@ -62,7 +61,5 @@ class Incremental(AbstractRule):
 def one_step(solver):
     """The same solver, taking one step without a test."""
     if not isinstance(solver, AbstractIteration):
-        raise TypeError(
-            f"Incremental takes single steps, and {type(solver).__name__} has none; use GradientFlow"
-        )
+        raise TypeError(f"Incremental takes single steps, and {type(solver).__name__} has none; use GradientFlow")
     return eqx.tree_at(lambda s: s.stop, solver, Stopping(solver.stop.tol, 1, 0))

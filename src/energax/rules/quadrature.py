@@ -5,6 +5,7 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, PRNGKeyArray
 
 from energax.errors import SettingError
@@ -24,6 +25,11 @@ class AbstractQuadrature(eqx.Module):
         """Points and weights, each of shape `(points, batch)`."""
 
 
+def as_vector(values) -> Array:
+    """Values as a vector."""
+    return jnp.atleast_1d(values)
+
+
 class Quadrature(AbstractQuadrature):
     """The same points and weights for every sample. All are array leaves: another beta never recompiles.
 
@@ -33,11 +39,9 @@ class Quadrature(AbstractQuadrature):
         free_weight: w_0 or None.
     """
 
-    points: Array = eqx.field(converter=jnp.atleast_1d)
-    weights: Array = eqx.field(converter=jnp.atleast_1d)
-    free_weight: Array | None = eqx.field(
-        converter=lambda w: None if w is None else jnp.asarray(w), default=None
-    )
+    points: Array = eqx.field(converter=as_vector)
+    weights: Array = eqx.field(converter=as_vector)
+    free_weight: Array | None = eqx.field(converter=lambda w: None if w is None else jnp.asarray(w), default=None)
 
     def __check_init__(self):
         if self.points.shape != self.weights.shape or self.points.ndim != 1:
@@ -55,30 +59,30 @@ class Quadrature(AbstractQuadrature):
 def nudge(beta: float) -> Quadrature:
     """One point beta with weight 1 / beta, for energies whose free gradient is zero: PC-Nudge (2023, Eq. 22)."""
     checked(beta)
-    return Quadrature(beta, 1 / beta)
+    return Quadrature(points=beta, weights=1 / beta)
 
 
 def clamped() -> Quadrature:
     """One point 1 with weight 1: ordinary predictive coding, dF/dtheta at the beta = 1 equilibrium."""
-    return Quadrature(1.0, 1.0)
+    return Quadrature(points=1.0, weights=1.0)
 
 
 def one_sided(beta: float) -> Quadrature:
     """(F at beta - F at 0) / beta: error of order beta (Scellier & Bengio 2017; 2023, Eq. 8)."""
     checked(beta)
-    return Quadrature(beta, 1 / beta, -1 / beta)
+    return Quadrature(points=beta, weights=1 / beta, free_weight=-1 / beta)
 
 
 def centred(beta: float) -> Quadrature:
     """(F at beta - F at -beta) / 2 beta: error of order beta^2 (Laborieux et al. 2021)."""
     checked(beta)
-    return Quadrature(jnp.array([beta, -beta]), jnp.array([1, -1]) / (2 * beta))
+    return Quadrature(points=jnp.array([beta, -beta]), weights=jnp.array([1, -1]) / (2 * beta))
 
 
 def richardson(beta: float) -> Quadrature:
     """2 g(beta / 2) - g(beta) of one-sided gradients: order beta^2 without negative nudging."""
     checked(beta)
-    return Quadrature(jnp.array([beta / 2, beta]), jnp.array([4, -1]) / beta, -3 / beta)
+    return Quadrature(points=jnp.array([beta / 2, beta]), weights=jnp.array([4, -1]) / beta, free_weight=-3 / beta)
 
 
 def holomorphic(beta: float, points: int) -> Quadrature:
@@ -92,7 +96,7 @@ def holomorphic(beta: float, points: int) -> Quadrature:
     if points == 2:
         return centred(beta)
     at = beta * jnp.exp(2j * jnp.pi * jnp.arange(points) / points)
-    return Quadrature(at, 1 / (points * at))
+    return Quadrature(points=at, weights=1 / (points * at))
 
 
 class RandomSign(AbstractQuadrature):
@@ -115,5 +119,5 @@ class RandomSign(AbstractQuadrature):
 
 def checked(beta: float) -> None:
     """Refuse nudge strengths that cannot be divided by; traced values pass."""
-    if not isinstance(beta, jax.core.Tracer) and not float(beta) > 0:
+    if not isinstance(beta, Tracer) and not float(beta) > 0:
         raise SettingError(f"beta={beta}: the nudge strength must be positive")

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.errors import SettingError
-from energax.graph import States
 from energax.phase import Phase, choose, dot, norm, subtract
+from energax.structure import States
 
 
 class Verdict(enum.IntEnum):
@@ -78,9 +78,7 @@ class Stopping(eqx.Module):
         if self.max_steps < 1:
             raise SettingError(f"max_steps={self.max_steps}: a relaxation needs at least one step")
         if self.check_every < 0:
-            raise SettingError(
-                f"check_every={self.check_every}: give a number of steps, or 0 for no test on the way"
-            )
+            raise SettingError(f"check_every={self.check_every}: give a number of steps, or 0 for no test on the way")
 
     def tightened(self, tol: float, factor: int) -> "Stopping":
         """A rule for references: a smaller tolerance, more steps, tests on the way."""

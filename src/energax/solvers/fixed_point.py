@@ -5,17 +5,18 @@ import abc
 import equinox as eqx
 import jax.numpy as jnp
 
-from energax.dynamics import AbstractBlockEnergy
+from energax.dynamics import AbstractBlockEnergy, AbstractDynamics
 from energax.errors import SettingError
-from energax.graph import AbstractStructure, Graph
+from energax.graph import Graph
 from energax.solvers.engine import AbstractIteration, Stopping
+from energax.structure import AnyGraph
 
 
 class AbstractOrder(eqx.Module):
     """Which nodes are updated together."""
 
     @abc.abstractmethod
-    def blocks(self, graph: AbstractStructure, names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    def blocks(self, graph: AnyGraph, names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
         """The blocks of one sweep, in order."""
 
 
@@ -56,17 +57,13 @@ class FixedPoint(AbstractIteration):
 
     def init(self, phase, states):
         """Nothing is carried."""
-        if not isinstance(phase.dynamics, AbstractBlockEnergy):
-            raise SettingError(
-                f"FixedPoint needs block minimisers, and {type(phase.dynamics).__name__} has none; "
-                "use GradientFlow, or subclass AbstractBlockEnergy"
-            )
-        return None
+        blockwise(phase.dynamics)
+        return ()
 
     def step(self, phase, states, carry):
         """One sweep."""
         for block in self.order.blocks(phase.graph, tuple(states)):
-            update = phase.dynamics.block_minimiser(
+            update = blockwise(phase.dynamics).block_minimiser(
                 phase.graph, states, phase.context, phase.target, phase.beta, block
             )
             states = {**states, **update}
@@ -83,3 +80,13 @@ class FixedPoint(AbstractIteration):
     def tightened(self, tol, factor):
         """A smaller tolerance and more sweeps."""
         return eqx.tree_at(lambda s: s.stop, self, self.stop.tightened(tol, factor))
+
+
+def blockwise(dynamics: AbstractDynamics) -> AbstractBlockEnergy:
+    """The dynamics, if it has block minimisers."""
+    if not isinstance(dynamics, AbstractBlockEnergy):
+        raise SettingError(
+            f"FixedPoint needs block minimisers, and {type(dynamics).__name__} has none; "
+            "use GradientFlow, or subclass AbstractBlockEnergy"
+        )
+    return dynamics

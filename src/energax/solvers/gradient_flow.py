@@ -6,13 +6,14 @@ from typing import Self
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array
 
 from energax.errors import SettingError
-from energax.graph import States
 from energax.phase import Phase, choose, norm, per_sample
 from energax.solvers.engine import AbstractIteration, Stopping
 from energax.solvers.spectrum import largest_curvature
+from energax.structure import States
 
 
 class AbstractStepBound(eqx.Module):
@@ -39,7 +40,7 @@ class PerSample(AbstractStepBound):
     iterations: int = eqx.field(static=True, default=6)
 
     def limit(self, phase, states):
-        """margin * 2 / curvature, per sample."""
+        """Return margin * 2 / curvature, per sample."""
         return self.margin * 2 / largest_curvature(phase, states, self.iterations)
 
     def tuned(self, phase, states):
@@ -63,7 +64,7 @@ class Held(AbstractStepBound):
     iterations: int = eqx.field(static=True, default=6)
 
     def limit(self, phase, states):
-        """margin * 2 / the held curvature."""
+        """Return margin * 2 / the held curvature."""
         return self.margin * 2 / self.curvature
 
     def tuned(self, phase, states):
@@ -106,14 +107,12 @@ class GradientFlow(AbstractIteration):
     """
 
     step_size: Array = eqx.field(converter=jnp.asarray, default=0.1)
-    momentum: Array | None = eqx.field(
-        converter=lambda m: None if m is None else jnp.asarray(m), default=None
-    )
+    momentum: Array | None = eqx.field(converter=lambda m: None if m is None else jnp.asarray(m), default=None)
     stop: Stopping = eqx.field(default_factory=Stopping)
     bound: AbstractStepBound = eqx.field(default_factory=PerSample)
 
     def __check_init__(self):
-        if not isinstance(self.step_size, jax.core.Tracer) and not jnp.all(self.step_size > 0):
+        if not isinstance(self.step_size, Tracer) and not jnp.all(self.step_size > 0):
             raise SettingError(f"step_size={self.step_size}: the states' step must be positive")
 
     def init(self, phase, states):
@@ -150,5 +149,5 @@ class GradientFlow(AbstractIteration):
 
 
 def moved(states: States, step: Array, force: States) -> States:
-    """v + step * force with one step per sample."""
+    """Return v + step * force with one step per sample."""
     return jax.tree.map(lambda v, f: v + per_sample(step, v) * f, states, force)

@@ -32,16 +32,12 @@ class Optimistix(AbstractSolver):
         beta = None if phase.beta is None else jnp.broadcast_to(phase.beta, scale.shape)
 
         def one(state, clamped, target, beta):
-            single = prepared(
-                phase.dynamics, phase.graph, batched(clamped), None, batched(target), batched(beta)
-            )
+            single = prepared(phase.dynamics, phase.graph, batched(clamped), None, batched(target), batched(beta))
             return self._settle(single, state)
 
         states, steps = jax.vmap(one)(start, phase.context.clamped, phase.target, beta)
         residual = norm(phase.force(states)) / scale
-        return Equilibrium(
-            states, steps, residual, judged(residual, jnp.asarray(self.tol), Verdict.OUT_OF_STEPS)
-        )
+        return Equilibrium(states, steps, residual, judged(residual, jnp.asarray(self.tol), Verdict.OUT_OF_STEPS))
 
     def _settle(self, phase: Phase, state):
         if isinstance(self.method, optx.AbstractRootFinder):
@@ -54,9 +50,7 @@ class Optimistix(AbstractSolver):
             )
         elif isinstance(self.method, optx.AbstractMinimiser):
             if not phase.has_energy:
-                raise SettingError(
-                    f"{type(phase.dynamics).__name__} has no energy to minimise; use a root finder"
-                )
+                raise SettingError(f"{type(phase.dynamics).__name__} has no energy to minimise; use a root finder")
             found = optx.minimise(
                 lambda v, _: phase.energy(batched(v))[0],
                 self.method,
@@ -65,9 +59,7 @@ class Optimistix(AbstractSolver):
                 throw=False,
             )
         else:
-            raise SettingError(
-                f"{type(self.method).__name__} is neither an optimistix root finder nor a minimiser"
-            )
+            raise SettingError(f"{type(self.method).__name__} is neither an optimistix root finder nor a minimiser")
         return found.value, found.stats["num_steps"]
 
     def tuned(self, phase, start):

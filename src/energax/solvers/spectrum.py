@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.graph import States
 from energax.phase import Phase, norm, scaled
+from energax.structure import States
 
 
 def largest_curvature(phase: Phase, states: States, iterations: int = 6) -> Array:
