@@ -1,7 +1,7 @@
 """A network as a graph: named nodes hold states, named functions map one node to a part of another."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 
 import equinox as eqx
 import jax
@@ -49,22 +49,10 @@ class Graph(AbstractStructure):
         """The time axis, where the graph has a length."""
         return () if self.length is None else (self.length,)
 
-    @cached_property
+    @property
     def order(self) -> tuple[str, ...] | None:
         """Feed-forward order of the nodes within one time step; None where they form a cycle."""
-        links = [(edge.source, edge.target) for edge in self.edges if edge.delay == 0]
-        return topological_order_of(self.nodes, links)
-
-    @cached_property
-    def _flow_order(self) -> tuple[str, ...]:
-        """Receiving nodes, such that every node without a state comes after those it reads."""
-        direct = {node.name for node in self.nodes if not node.state}
-        links = [(e.source, e.target) for e in self.edges if e.source in direct and e.delay == 0]
-        order = topological_order_of(self.nodes, links)
-        if order is None:
-            raise GraphError(f"nodes without a state form a cycle: {known(direct)}; give one of them state=True")
-        receiving = {edge.target for edge in self.edges}
-        return tuple(name for name in order if name in receiving)
+        return feed_forward_order(self.nodes, self.edges)
 
     def colouring(self, names: Collection[str]) -> tuple[tuple[str, ...], ...]:
         """Blocks of nodes of which no two interact, so that each block can be settled at once."""
@@ -96,7 +84,7 @@ class Graph(AbstractStructure):
         done = frozenset() if constant is None else constant.sources
         arriving = {} if constant is None else dict(constant.sums)
         values = dict(states)
-        for name in self._flow_order:
+        for name in arrival_order(self.nodes, self.edges):
             for edge in self.edges:
                 if edge.target == name and edge.source not in done:
                     add_to(arriving, name, self._send(edge, values[edge.source]))
@@ -173,7 +161,7 @@ class Graph(AbstractStructure):
             t, history = carry
             shown, error = now
             sums: States = {
-                name: jnp.zeros((like.shape[0], *self._arrival_shape(name)), like.dtype) for name in self._flow_order
+                name: jnp.zeros((like.shape[0], *self._arrival_shape(name)), like.dtype) for name in arrival_order(self.nodes, self.edges)
             }
             for edge in self.edges:
                 if edge.delay > 0:
@@ -217,6 +205,20 @@ def add_to(sums: States, name: str, value: Array) -> None:
     sums[name] = sums[name] + value if name in sums else value
 
 
-def topological_order_of(nodes: Sequence[Node], links) -> tuple[str, ...] | None:
-    """`topology.topological_order` over nodes."""
+@lru_cache
+def feed_forward_order(nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> tuple[str, ...] | None:
+    """Order of the nodes along the edges without delay; None where they form a cycle."""
+    links = [(edge.source, edge.target) for edge in edges if edge.delay == 0]
     return topology.topological_order([node.name for node in nodes], links)
+
+
+@lru_cache
+def arrival_order(nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> tuple[str, ...]:
+    """Receiving nodes, such that every node without a state comes after those without a state that it reads."""
+    direct = {node.name for node in nodes if not node.state}
+    links = [(edge.source, edge.target) for edge in edges if edge.source in direct and edge.delay == 0]
+    order = topology.topological_order([node.name for node in nodes], links)
+    if order is None:
+        raise GraphError(f"nodes without a state form a cycle: {known(direct)}; give one of them state=True")
+    receiving = {edge.target for edge in edges}
+    return tuple(name for name in order if name in receiving)

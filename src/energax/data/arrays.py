@@ -119,15 +119,14 @@ class Dataset:
             if split.images.shape[1:] != first.shape[1:] or split.images.dtype != first.dtype:
                 raise DataError(
                     f"{name}/{part}: images are {split.images.dtype} of shape {split.images.shape[1:]}, but "
-                    f"the training images are {first.dtype} of shape {first.shape[1:]}. Bring all splits to one "
-                    "image shape and dtype."
+                    f"the training images are {first.dtype} of shape {first.shape[1:]}. Bring all splits to "
+                    "one image shape and dtype."
                 )
         if scale is None:
             scale = 255.0 if first.dtype == np.uint8 else 1.0
         if not (np.isfinite(scale) and scale > 0):
             raise DataError(
-                f"{name}: scale is {scale}. Give the pixel value that stands for 1, such as 255 for 8-bit "
-                "images."
+                f"{name}: scale is {scale}. Give the pixel value that stands for 1, such as 255 for 8-bit images."
             )
         mean, std = channel_statistics(first, scale)
         return cls(
@@ -162,16 +161,13 @@ def check_arrays(images: Any, labels: Any, classes: int, where: str = "arrays") 
 
     """
     if isinstance(classes, bool) or not isinstance(classes, (int, np.integer)) or classes < 2:
-        raise DataError(
-            f"{where}: classes is {classes!r}. Give the number of classes, an integer of at least 2."
-        )
+        raise DataError(f"{where}: classes is {classes!r}. Give the number of classes, an integer of at least 2.")
     images, labels = np.asarray(images), np.asarray(labels)
     _check_images(images, where)
     _check_labels(labels, int(classes), where)
     if len(images) != len(labels):
         raise DataError(
-            f"{where}: {len(images)} images but {len(labels)} labels. Give one label per image, in the same "
-            "order."
+            f"{where}: {len(images)} images but {len(labels)} labels. Give one label per image, in the same order."
         )
     return Split(images, labels.astype(np.int32))
 
@@ -219,9 +215,7 @@ def _check_images(images: np.ndarray, where: str) -> None:
             "Reshape them; for grey images add the channel with images[..., None]."
         )
     if images.size == 0:
-        raise DataError(
-            f"{where}: images have shape {images.shape}, which holds no pixels. Give at least one image."
-        )
+        raise DataError(f"{where}: images have shape {images.shape}, which holds no pixels. Give at least one image.")
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
         raise DataError(
             f"{where}: images have dtype {images.dtype}. Convert whole numbers 0 to 255 with "

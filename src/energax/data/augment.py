@@ -45,9 +45,7 @@ class Augmentation(eqx.Module):
 
     def __check_init__(self):
         if isinstance(self.pad, bool) or not isinstance(self.pad, int) or self.pad < 0:
-            raise SettingError(
-                f"Augmentation: pad is {self.pad!r}. Give a number of pixels, an integer >= 0."
-            )
+            raise SettingError(f"Augmentation: pad is {self.pad!r}. Give a number of pixels, an integer >= 0.")
 
     def __call__(self, images: Array, key: PRNGKeyArray) -> Array:
         """Transform a batch.

@@ -65,8 +65,7 @@ class Source:
 
 def _idx_files(md5s: Mapping[str, str], mirrors: tuple[str, ...]) -> tuple[Remote, ...]:
     return tuple(
-        Remote(f"{name}.gz", md5, tuple(f"{mirror}{name}.gz" for mirror in mirrors))
-        for name, md5 in md5s.items()
+        Remote(f"{name}.gz", md5, tuple(f"{mirror}{name}.gz" for mirror in mirrors)) for name, md5 in md5s.items()
     )
 
 

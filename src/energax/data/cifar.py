@@ -58,9 +58,7 @@ class CifarReader(AbstractReader):
     def _rows(self, path: Path) -> int:
         size, row = path.stat().st_size, len(self.label_ranges) + _PIXELS
         if size == 0 or size % row:
-            raise DataError(
-                f"{path}: {size} bytes, which is no whole number of rows of {row} bytes. {_REMEDY}"
-            )
+            raise DataError(f"{path}: {size} bytes, which is no whole number of rows of {row} bytes. {_REMEDY}")
         return size // row
 
     def _file(self, path: Path) -> Split:

@@ -3,7 +3,7 @@
 `digits.npz` holds `images` (uint8, `(1797, 8, 8)`, values 0 to 16: the number of dark pixels in each 4x4
 block of a 32x32 bitmap), `labels` (uint8, `(1797,)`) and `order` (int16, `(1797,)`). Images and labels are
 the test part of "Optical Recognition of Handwritten Digits" (E. Alpaydin and C. Kaynak, UCI Machine Learning
-Repository, 1998, CC BY 4.0) in the order of scikit-learn's `load_digits`, from which the file was made once:
+Repository, 1998, CC BY 4.0) in the order of scikit-learn's `load_digits`, the file was made once from:
 
     bunch = sklearn.datasets.load_digits()
     images, labels = bunch.images.astype(np.uint8), bunch.target.astype(np.uint8)

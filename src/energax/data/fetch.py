@@ -130,9 +130,7 @@ def unpack(archive: Path, target: Path, *, progress: bool = True) -> Path:
     return target
 
 
-def _from_one(
-    url: str, remote: Remote, target: Path, progress: bool, attempts: int, backoff: float
-) -> str | None:
+def _from_one(url: str, remote: Remote, target: Path, progress: bool, attempts: int, backoff: float) -> str | None:
     """Try one address; return what went wrong, or None once `target` is in place."""
     import requests  # pooch's own means of download, slow to import and only needed here
 
@@ -176,9 +174,7 @@ def _extract(archive: Path, folder: Path, progress: bool) -> None:
             f"{archive}: refused, since {error}. Such an archive is not the official one: delete it."
         ) from error
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise DataError(
-            f"{archive}: damaged or cut short ({error}). Delete it and download it again."
-        ) from error
+        raise DataError(f"{archive}: damaged or cut short ({error}). Delete it and download it again.") from error
 
 
 def _extract_zip(archive: Path, folder: Path, progress: bool) -> None:
@@ -207,8 +203,7 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(
-            f"{folder}: cannot be written ({error}). Make room or set ENERGAX_CACHE to a folder that can be "
-            "written."
+            f"{folder}: cannot be written ({error}). Make room or set ENERGAX_CACHE to a folder that can be written."
         ) from error
 
 

@@ -68,8 +68,7 @@ class IdxReader(AbstractReader):
         images, labels = read_idx(paths[0], 3), read_idx(paths[1], 1)
         if images.shape[1:] != (self.side, self.side):
             raise DataError(
-                f"{paths[0]}: images of {images.shape[1:]} pixels, expected {(self.side, self.side)}. "
-                f"{_REMEDY}"
+                f"{paths[0]}: images of {images.shape[1:]} pixels, expected {(self.side, self.side)}. {_REMEDY}"
             )
         return check_arrays(images[..., None], labels, self.classes, f"{paths[0]} with {paths[1].name}")
 

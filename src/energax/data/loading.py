@@ -167,8 +167,7 @@ def _find(source: Source, root: str | os.PathLike[str] | None) -> _Place | None:
             # A part of a data set is somebody's mistake; passing on to the cache would hide it.
             if len(missing) < len(source.reader.required()):
                 raise DataError(
-                    f"{source.name}: {folder} lacks {', '.join(missing)}. Add what is missing or remove the "
-                    "folder."
+                    f"{source.name}: {folder} lacks {', '.join(missing)}. Add what is missing or remove the folder."
                 )
         if source.archive and (base / source.files[0].name).is_file():
             return _Place("archive", base / source.files[0].name)

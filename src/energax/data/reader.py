@@ -87,6 +87,4 @@ def cut(train: Split, held: int, test: Split) -> Parts:
 def join(splits: Iterable[Split]) -> Split:
     """Put splits one after the other."""
     splits = tuple(splits)
-    return Split(
-        np.concatenate([split.images for split in splits]), np.concatenate([split.labels for split in splits])
-    )
+    return Split(np.concatenate([split.images for split in splits]), np.concatenate([split.labels for split in splits]))

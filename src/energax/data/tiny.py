@@ -87,9 +87,7 @@ class TinyReader(AbstractReader):
 
     def _decode(self, rows: list[_Row], where: str, progress: bool) -> Split:
         images = np.empty((len(rows), self.side, self.side, 3), np.uint8)
-        steps = track(
-            rows, f"decoding {where}", console=Console(stderr=True), disable=not progress, transient=True
-        )
+        steps = track(rows, f"decoding {where}", console=Console(stderr=True), disable=not progress, transient=True)
         for image, (path, _) in zip(images, steps, strict=True):
             image[:] = _pixels(path, self.side)
         return check_arrays(images, np.array([label for _, label in rows]), self.classes, where)
@@ -113,15 +111,11 @@ def _annotated(folder: Path, classes: dict[str, int]) -> list[_Row]:
     for number, line in enumerate(_text(path).splitlines(), start=1):
         fields = line.split("\t")
         if len(fields) < 2 or fields[1] not in classes:
-            raise DataError(
-                f"{path}: line {number} is {line!r}, which names no class of wnids.txt. {_REMEDY}"
-            )
+            raise DataError(f"{path}: line {number} is {line!r}, which names no class of wnids.txt. {_REMEDY}")
         # Taken out of `present`, so an image that is labelled twice is reported as missing the second time.
         image = present.pop(fields[0], None)
         if image is None:
-            raise DataError(
-                f"{path}: line {number} names {fields[0]}, missing in {folder / 'images'}. {_REMEDY}"
-            )
+            raise DataError(f"{path}: line {number} names {fields[0]}, missing in {folder / 'images'}. {_REMEDY}")
         rows.append((image, classes[fields[1]]))
     if present:
         raise DataError(f"{path}: has no label for {min(present)} ({len(present)} such images). {_REMEDY}")

@@ -1,0 +1,72 @@
+"""Testing: the free phase only, so that no label can reach the states."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from energax.data import Dataset, Split
+from energax.phase import Batch
+from energax.rules.base import free_phase
+from energax.solvers.engine import Verdict
+from energax.training.feed import Feed, feed_of
+from energax.training.learner import Learner
+
+
+class Evaluation(NamedTuple):
+    """Averages over all rows of a split, in the free phase.
+
+    Attributes:
+        accuracy: share of rows whose largest output is the label's.
+        cost: mean C.
+        settled: share of rows whose free phase converged or stalled.
+    """
+
+    accuracy: float
+    cost: float
+    settled: float
+
+
+def evaluate(learner: Learner, data: Dataset, split: Split, *, batch: int = 500, standardise: bool = False) -> Evaluation:
+    """Test a learner on every row of a split, without a nudge.
+
+    Args:
+        learner: what to test.
+        data: the data set that the split is from.
+        split: one of its splits.
+        batch: rows at a time.
+        standardise: whether pixels are normalised per channel.
+    """
+    return evaluate_feed(learner, feed_of(data, split, standardise=standardise), batch)
+
+
+def evaluate_feed(learner: Learner, feed: Feed, batch: int) -> Evaluation:
+    """`evaluate`, for a split that is on the device already."""
+    rows = len(feed.labels)
+    sums = [float(value) for value in _tested(learner, feed, min(batch, rows))]
+    return Evaluation(*(value / rows for value in sums))
+
+
+@eqx.filter_jit
+def _tested(learner: Learner, feed: Feed, batch: int) -> Array:
+    """Sums of correct rows, cost and settled rows; the last batch is filled up with rows that do not count."""
+    rows = len(feed.labels)
+    total = -(-rows // batch)
+
+    def one(index, sums):
+        at = index * batch + jnp.arange(batch)
+        counts = at < rows
+        filled = feed.batch(jnp.minimum(at, rows - 1))
+        inputs = Batch(filled.x, filled.y)
+        phase, settled, _ = free_phase(
+            learner.dynamics, learner.graph, learner.graph.clamp(inputs.x), inputs, learner.solver
+        )
+        output = phase.output(settled.states)
+        right = jnp.argmax(output, -1) == jnp.argmax(inputs.y, -1)
+        cost = learner.dynamics.cost(output, inputs.y)
+        done = (settled.result == Verdict.CONVERGED) | (settled.result == Verdict.STALLED)
+        return sums + jnp.stack([jnp.sum(jnp.where(counts, value, 0)) for value in (right, cost, done)])
+
+    return jax.lax.fori_loop(0, total, one, jnp.zeros(3))

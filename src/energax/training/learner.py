@@ -1,0 +1,99 @@
+"""What is trained, and one compiled update of it."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from energax.dynamics import AbstractDynamics
+from energax.phase import Batch
+from energax.rules.base import AbstractRule, Info
+from energax.solvers.engine import AbstractSolver
+from energax.structure import AnyGraph
+
+
+class Learner(eqx.Module):
+    """Everything that a training step needs: the five nouns in one place.
+
+    Attributes:
+        graph: the network, with its parameters.
+        dynamics: how states move.
+        solver: what settles them.
+        rule: what turns settled states into a gradient.
+        optimiser: any optax transformation.
+        refresh: batches between calls of `rule.tune`, which lets the solver measure what it holds (`Held`); 0
+            never calls it.
+    """
+
+    graph: AnyGraph
+    dynamics: AbstractDynamics
+    solver: AbstractSolver
+    rule: AbstractRule
+    optimiser: optax.GradientTransformation
+    refresh: int = eqx.field(static=True, default=0)
+
+
+class Progress(eqx.Module):
+    """What changes during training. `solver` is here because it may hold measurements."""
+
+    graph: AnyGraph
+    optimiser: Any
+    solver: AbstractSolver
+    batches: Array
+
+
+def begin(learner: Learner) -> Progress:
+    """The progress before the first batch."""
+    parameters = eqx.filter(learner.graph, eqx.is_inexact_array)
+    return strong(Progress(learner.graph, learner.optimiser.init(parameters), learner.solver, jnp.zeros((), int)))
+
+
+def strong(tree):
+    """Give every array a definite dtype, so that a loop's carry keeps its type."""
+    return jax.tree.map(lambda a: jnp.asarray(a, a.dtype) if eqx.is_array(a) else a, tree)
+
+
+def update(learner: Learner, progress: Progress, batch: Batch) -> tuple[Progress, Info]:
+    """Train on one batch: `rule.updates_per_batch` gradients, each applied before the next is asked for.
+
+    Returns:
+        The new progress, and what the rule reported: output and cost before the first update, phases of the last.
+    """
+    graph, solver = progress.graph, progress.solver
+    if learner.refresh:
+        solver = refreshed(learner, progress, batch)
+    carry = learner.rule.init(learner.dynamics, graph, batch)
+    graph, state, carry, info = one_update(learner, graph, progress.optimiser, solver, batch, carry)
+    if learner.rule.updates_per_batch > 1:
+        dynamic, static = eqx.partition((graph, state, carry, info), eqx.is_array)
+
+        def again(_, dynamic):
+            graph, state, carry, _ = eqx.combine(dynamic, static)
+            return eqx.filter(one_update(learner, graph, state, solver, batch, carry), eqx.is_array)
+
+        dynamic = jax.lax.fori_loop(1, learner.rule.updates_per_batch, again, dynamic)
+        graph, state, carry, info = eqx.combine(dynamic, static)
+    return Progress(graph, state, solver, progress.batches + 1), info
+
+
+def one_update(learner: Learner, graph, state, solver, batch: Batch, carry):
+    """One gradient, applied."""
+    gradient, carry, info = learner.rule(learner.dynamics, graph, batch, solver, carry)
+    parameters = eqx.filter(graph, eqx.is_inexact_array)
+    updates, state = learner.optimiser.update(eqx.filter(gradient, eqx.is_inexact_array), state, parameters)
+    return eqx.apply_updates(graph, updates), state, carry, info
+
+
+def refreshed(learner: Learner, progress: Progress, batch: Batch) -> AbstractSolver:
+    """The solver, measured anew every `refresh` batches."""
+    dynamic, static = eqx.partition(progress.solver, eqx.is_array)
+
+    def measure():
+        tuned = learner.rule.tune(learner.dynamics, progress.graph, batch, progress.solver)
+        return jax.tree.map(lambda new, old: new.astype(old.dtype), eqx.filter(tuned, eqx.is_array), dynamic)
+
+    due = progress.batches % learner.refresh == 0
+    return eqx.combine(jax.lax.cond(due, measure, lambda: dynamic), static)

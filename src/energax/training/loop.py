@@ -1,0 +1,220 @@
+"""`fit`: epochs, the regime after each, checkpoints, and the test at the end."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from energax.data import Dataset
+from energax.errors import RunError, SettingError
+from energax.regime import Regime, measure_regime
+from energax.training.display import Display, Silent
+from energax.training.epoch import Sums, stretch
+from energax.training.evaluation import evaluate_feed
+from energax.training.feed import Feed, feed_of
+from energax.training.learner import Learner, Progress, begin
+from energax.training.pages import draw_curve, write_summary
+from energax.training.run_folder import History, RunFolder, machine
+
+STRETCHES = 10  # compiled calls per epoch: often enough for a bar, seldom enough to cost nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run leaves behind.
+
+    Attributes:
+        learner: the learner after the last epoch.
+        history: one row per epoch: cost and accuracy, verdicts of the relaxations, the regime, seconds.
+        result: test and validation accuracy of the last epoch and of the epoch chosen by validation, and the
+            regime of the last epoch.
+    """
+
+    learner: Learner
+    history: History
+    result: dict[str, Any]
+
+
+def fit(learner: Learner, data: Dataset, *, epochs: int, batch: int = 64, seed: int = 0, folder: RunFolder | None = None,
+        resume: bool = False, standardise: bool = False, display: Display | None = None,
+        config: dict[str, Any] | None = None) -> Run:
+    """Train a learner.
+
+    Rows are shuffled every epoch; the rows beyond the last whole batch rest in that epoch. The test split is used
+    once, at the end.
+
+    Args:
+        learner: what to train.
+        data: the data set.
+        epochs: passes over the training split, those before a resumption included.
+        batch: rows per update.
+        seed: fixes the order of the rows and all random layers and augmentations.
+        folder: where to keep the run; None keeps nothing.
+        resume: continue the run in `folder` from its last finished epoch, as if it had never stopped.
+        standardise: normalise pixels per channel instead of leaving them in [0, 1].
+        display: who is told of the progress.
+        config: further settings to be recorded.
+
+    Raises:
+        SettingError: settings out of range.
+        RunError: parameters or cost are not finite, or the folder cannot be used.
+    """
+    require_settings(learner, data, epochs, batch)
+    trainer = _Trainer(learner, data, batch, seed, standardise, display or Silent())
+    settings = {"data": data.name, "epochs": epochs, "batch": batch, "seed": seed, "standardise": standardise,
+                **(config or {}), "origin": data.origin, "checksums": dict(data.checksums), **machine()}
+    progress, history = begin(learner), []
+    if resume:
+        if folder is None:
+            raise SettingError("resume needs the folder of the run")
+        progress, facts = folder.restore(progress)
+        history = facts["history"]
+    elif folder is not None:
+        folder.start(settings)
+    return trainer.run(progress, history, epochs, folder, settings)
+
+
+def require_settings(learner: Learner, data: Dataset, epochs: int, batch: int) -> None:
+    """Refuse settings that cannot work, before anything is compiled or written."""
+    if epochs < 1:
+        raise SettingError(f"epochs={epochs}: train for at least one")
+    if not 1 <= batch <= len(data.train):
+        raise SettingError(f"batch={batch}: give a size between 1 and the {len(data.train)} training rows")
+    shape = learner.graph.node(learner.graph.input).shape
+    if shape != data.image_shape:
+        raise SettingError(f"the graph's input has shape {shape}, and the images of {data.name} have {data.image_shape}")
+    outputs = learner.graph.node(learner.graph.output).shape
+    if outputs != (data.classes,):
+        raise SettingError(f"the graph's output has shape {outputs}, and {data.name} has {data.classes} classes")
+    require_finite_parameters(learner.graph, "before the first batch")
+
+
+def require_finite_parameters(graph, when: str) -> None:
+    """Refuse NaN and infinite parameters, naming the function that holds them."""
+    for name, fn in graph.fns.items():
+        for leaf in jax.tree.leaves(eqx.filter(fn, eqx.is_inexact_array)):
+            if not bool(jnp.all(jnp.isfinite(leaf))):
+                raise RunError(f"parameters of {name!r} are not finite {when}: lower the learning rate, or start from a "
+                               "checkpoint that is sound")
+
+
+class _Trainer:
+    """One training in progress; holds the data on the device."""
+
+    def __init__(self, learner: Learner, data: Dataset, batch: int, seed: int, standardise: bool, display: Display):
+        def feed(split, augment=False) -> Feed:
+            return feed_of(data, split, standardise=standardise, augment=augment)
+
+        self.learner, self.size, self.display = learner, batch, display
+        self.train, self.validation, self.test = feed(data.train, True), feed(data.validation), feed(data.test)
+        self.key = jax.random.key(seed)
+        self.batches = len(data.train) // batch
+        self.probe = self.train.batch(jnp.arange(min(64, len(data.train))))
+        self.regime = eqx.filter_jit(measure_regime)
+
+    def run(self, progress: Progress, history: History, epochs: int, folder: RunFolder | None, settings) -> Run:
+        """Train up to `epochs`, then test."""
+        self.display.begin(epochs, self.batches, len(history))
+        best, best_row = progress, max(history, key=_validation, default=None)
+        if folder is not None and best_row is not None:
+            best, _ = folder.restore(progress, best=True)
+        try:
+            for epoch in range(len(history) + 1, epochs + 1):
+                progress, row = self.epoch(progress, epoch)
+                history = [*history, row]
+                chosen = best_row is None or _validation(row) > _validation(best_row)
+                if chosen:
+                    best, best_row = progress, row
+                if folder is not None:
+                    folder.save(progress, {"history": history}, best=chosen)
+                self.display.epoch(row)
+        finally:
+            self.display.end()
+        result = self.result(progress, best, best_row, history)
+        if folder is not None:
+            keep(folder, settings, result, history)
+        return Run(self.learned(progress), history, result)
+
+    def epoch(self, progress: Progress, epoch: int) -> tuple[Progress, dict[str, Any]]:
+        """One pass over the training split, and everything measured after it."""
+        begun = time.perf_counter()
+        key = jax.random.fold_in(self.key, epoch)
+        total = Sums.zero()
+        edges = [self.batches * part // STRETCHES for part in range(STRETCHES + 1)]
+        for first, last in zip(edges, edges[1:], strict=False):
+            if first == last:
+                continue
+            progress, sums = stretch(self.learned(progress), progress, self.train, self.size, key,
+                                     jnp.asarray(first), jnp.asarray(last))
+            total = merged(total, sums)
+            averages = total.averages()
+            if not averages["cost"] < float("inf"):
+                raise RunError(f"the cost became {averages['cost']} in epoch {epoch}, between batches {first} and {last}: "
+                               "lower the learning rate or the nudge strength; earlier epochs are kept")
+            self.display.advance(epoch, last - first, averages)
+        require_finite_parameters(progress.graph, f"after epoch {epoch}")
+        seconds = time.perf_counter() - begun
+        return progress, self.row(progress, epoch, total.averages(), seconds)
+
+    def row(self, progress: Progress, epoch: int, averages: dict[str, float], seconds: float) -> dict[str, Any]:
+        """The log's line of one epoch."""
+        learner = self.learned(progress)
+        tested = evaluate_feed(learner, self.validation, 500)
+        regime = self.regime(learner.dynamics, learner.graph, self.probe, learner.solver, learner.rule)
+        training = {f"train_{name}" if name in ("cost", "accuracy") else name: v for name, v in averages.items()}
+        return {"epoch": epoch, **training, "validation_accuracy": tested.accuracy, "validation_cost": tested.cost,
+                "validation_settled": tested.settled, **regime_row(regime), "seconds": seconds}
+
+    def learned(self, progress: Progress) -> Learner:
+        """The learner with the parameters and the solver of `progress`."""
+        return eqx.tree_at(lambda l: (l.graph, l.solver), self.learner, (progress.graph, progress.solver))
+
+    def result(self, progress: Progress, best: Progress, best_row, history: History) -> dict[str, Any]:
+        """Test the last epoch and the epoch that validation chooses."""
+        last = history[-1]
+        tested = evaluate_feed(self.learned(progress), self.test, 500)
+        selected = tested if best_row is last else evaluate_feed(self.learned(best), self.test, 500)
+        names = ("validation_accuracy", "converged_fraction", "stalled_fraction", "out_of_steps_fraction",
+                 "diverged_fraction", "residual", "gradient_cosine", "reference")
+        return {"test_accuracy": tested.accuracy, "test_cost": tested.cost, "test_settled": tested.settled,
+                "selected_test_accuracy": selected.accuracy, "selected_epoch": best_row["epoch"],
+                "least_gradient_cosine": min(row["gradient_cosine"] for row in history),
+                **{name: last[name] for name in names}, "epochs": len(history),
+                "seconds": sum(row["seconds"] for row in history)}
+
+
+def _validation(row: dict[str, Any]) -> float:
+    return row["validation_accuracy"]
+
+
+def merged(a: Sums, b: Sums) -> Sums:
+    """Sums of two stretches."""
+    both = jax.tree.map(jnp.add, a, b)
+    return eqx.tree_at(lambda s: s.worst, both, jnp.maximum(a.worst, b.worst))
+
+
+def regime_row(regime: Regime) -> dict[str, Any]:
+    """The regime as plain numbers."""
+    layers = [name for name in regime.cosine if name != "all"]
+    return {
+        "reference": regime.reference,
+        "gradient_cosine": float(regime.cosine["all"]),
+        "norm_ratio": float(regime.norm_ratio["all"]),
+        "layer_cosine": {name: float(regime.cosine[name]) for name in layers},
+        "layer_norm_ratio": {name: float(regime.norm_ratio[name]) for name in layers},
+        "relaxed_fraction": float(regime.relaxed),
+        "curvature": float(regime.curvature),
+        "step_bound": float(regime.step_bound),
+    }
+
+
+def keep(folder: RunFolder, settings: dict[str, Any], result: dict[str, Any], history: History) -> None:
+    """Write what people look at."""
+    folder.write_json("result.json", result)
+    title = f"{settings.get('recipe', 'run')} on {settings['data']}, seed {settings['seed']}"
+    draw_curve(Path(folder.path) / "curve.png", history, title)
+    write_summary(Path(folder.path) / "summary.md", settings, result, history)
