@@ -50,34 +50,32 @@ class Contrastive(AbstractRule):
         clamped = graph.clamp(batch.x)
         size = batch_size(clamped)
         free, settled, report = free_phase(dynamics, graph, clamped, batch, solver)
-        nudged, weights, many = self._nudged(dynamics, graph, clamped, batch)
+        nudged, weights, free_weight, many = self._nudged(dynamics, graph, clamped, batch)
         start = jax.tree.map(lambda v: tiled(v, len(weights)).astype(jnp.result_type(v, weights)), settled.states)
         end = solver.solve(nudged, start)
 
         keep = sound(settled.result, end.result)
-        gradient = energy_gradient(nudged, many, end.states, (weights * keep).reshape(-1), size, batch.key)
-        free_weight = self.quadrature.free_weight
+        gradient = energy_gradient(nudged, many, end.states, jnp.where(keep, weights, 0).reshape(-1), size, batch.key)
         if free_weight is not None:
-            gradient = add(
-                gradient, energy_gradient(free, clamped, settled.states, free_weight * keep, size, batch.key)
-            )
+            weight = jnp.where(keep, free_weight, 0)
+            gradient = add(gradient, energy_gradient(free, clamped, settled.states, weight, size, batch.key))
         output = free.output(settled.states)
         info = Info(output, dynamics.cost(output, batch.y), {"free": report, "nudged": phase_info(nudged, start, end)})
         return gradient, carry, info
 
     def _nudged(self, dynamics, graph, clamped, batch: Batch):
-        """The phase of all points at once, its weights `(points, batch)`, and its clamped values."""
-        points, weights = self.quadrature.at(batch_size(clamped), batch.key)
+        """The phase of all points at once, its weights `(points, batch)`, the free weight, and its clamped values."""
+        points, weights, free_weight = self.quadrature.at(batch_size(clamped), batch.key)
         if jnp.iscomplexobj(points):
             require_analytic(graph)
         many = jax.tree.map(lambda a: tiled(a, len(points)), clamped)
         target = tiled(batch.y, len(points))
-        return prepared(dynamics, graph, many, batch.key, target, points.reshape(-1)), weights, many
+        return prepared(dynamics, graph, many, batch.key, target, points.reshape(-1)), weights, free_weight, many
 
     def tune(self, dynamics, graph, batch, solver):
         """Measure where the nudged phases start."""
         clamped = graph.clamp(batch.x)
-        nudged, weights, _ = self._nudged(dynamics, graph, clamped, batch)
+        nudged, weights, _, _ = self._nudged(dynamics, graph, clamped, batch)
         start = dynamics.start(graph, nudged.context).states
         start = jax.tree.map(lambda v: v.astype(jnp.result_type(v, weights)), start)
         return solver.tuned(nudged, start)

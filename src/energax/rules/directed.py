@@ -39,7 +39,7 @@ class Directed(AbstractRule):
             ends.append(solver.solve(phase, settled.states))
             phases[name] = phase_info(phase, settled.states, ends[-1])
         keep = sound(settled.result, ends[0].result, ends[1].result)
-        response = scaled(keep / (2 * self.beta), subtract(ends[0].states, ends[1].states))
+        response = scaled(jnp.where(keep, 1 / (2 * self.beta), 0), subtract(ends[0].states, ends[1].states))
         gradient = through_force(
             free, clamped, settled.states, jax.tree.map(jnp.negative, response), batch.y, size, batch.key
         )

@@ -4,8 +4,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from energax.errors import SettingError
 from energax.phase import Phase, prepared
-from energax.rules.base import AbstractRule, Info, batch_size, energy_gradient, phase_info, with_energy
+from energax.rules.base import AbstractRule, Info, batch_size, energy_gradient, phase_info, sound, with_energy
 from energax.solvers.engine import AbstractIteration, Stopping
 from energax.structure import States
 
@@ -40,7 +41,7 @@ class Incremental(AbstractRule):
         clamped = graph.clamp(batch.x)
         phase = self._phase(dynamics, graph, clamped, batch)
         end = one_step(solver).solve(phase, carry.states)
-        weights = jnp.ones(batch_size(clamped)) / self.beta
+        weights = jnp.where(sound(end.result), 1 / self.beta, 0)
         gradient = energy_gradient(phase, clamped, end.states, weights, batch_size(clamped), batch.key)
         info = Info(
             carry.output,
@@ -61,5 +62,5 @@ class Incremental(AbstractRule):
 def one_step(solver):
     """The same solver, taking one step without a test."""
     if not isinstance(solver, AbstractIteration):
-        raise TypeError(f"Incremental takes single steps, and {type(solver).__name__} has none; use GradientFlow")
+        raise SettingError(f"Incremental takes single steps, and {type(solver).__name__} has none; use GradientFlow")
     return eqx.tree_at(lambda s: s.stop, solver, Stopping(solver.stop.tol, 1, 0))

@@ -12,17 +12,14 @@ from energax.errors import SettingError
 
 
 class AbstractQuadrature(eqx.Module):
-    """g = w_0 dF/dtheta(v^0) + sum_k w_k dF/dtheta(v^beta_k; beta_k).
-
-    Attributes:
-        free_weight: w_0, the weight of the free phase; None where it does not enter.
-    """
-
-    free_weight: eqx.AbstractVar[Array | None]
+    """g = w_0 dF/dtheta(v^0) + sum_k w_k dF/dtheta(v^beta_k; beta_k)."""
 
     @abc.abstractmethod
-    def at(self, batch: int, key: PRNGKeyArray | None) -> tuple[Array, Array]:
-        """Points and weights, each of shape `(points, batch)`."""
+    def at(self, batch: int, key: PRNGKeyArray | None) -> tuple[Array, Array, Array | None]:
+        """Points and weights, each of shape `(points, batch)`, and w_0, shape `()` or `(batch,)`.
+
+        w_0 is the weight of the free phase, None where it does not enter.
+        """
 
 
 def as_vector(values) -> Array:
@@ -53,7 +50,8 @@ class Quadrature(AbstractQuadrature):
     def at(self, batch, key):
         """Repeat over the batch."""
         shape = (*self.points.shape, batch)
-        return jnp.broadcast_to(self.points[:, None], shape), jnp.broadcast_to(self.weights[:, None], shape)
+        points, weights = (jnp.broadcast_to(a[:, None], shape) for a in (self.points, self.weights))
+        return points, weights, self.free_weight
 
 
 def nudge(beta: float) -> Quadrature:
@@ -76,13 +74,15 @@ def one_sided(beta: float) -> Quadrature:
 def centred(beta: float) -> Quadrature:
     """(F at beta - F at -beta) / 2 beta: error of order beta^2 (Laborieux et al. 2021)."""
     checked(beta)
-    return Quadrature(points=jnp.array([beta, -beta]), weights=jnp.array([1, -1]) / (2 * beta))
+    points = jnp.stack([jnp.asarray(beta), jnp.asarray(-beta)])
+    return Quadrature(points=points, weights=1 / (2 * points))
 
 
 def richardson(beta: float) -> Quadrature:
     """2 g(beta / 2) - g(beta) of one-sided gradients: order beta^2 without negative nudging."""
     checked(beta)
-    return Quadrature(points=jnp.array([beta / 2, beta]), weights=jnp.array([4, -1]) / beta, free_weight=-3 / beta)
+    points, weights = jnp.stack([jnp.asarray(beta / 2), jnp.asarray(beta)]), jnp.array([4.0, -1.0]) / beta
+    return Quadrature(points=points, weights=weights, free_weight=-3 / beta)
 
 
 def holomorphic(beta: float, points: int) -> Quadrature:
@@ -95,29 +95,31 @@ def holomorphic(beta: float, points: int) -> Quadrature:
         raise SettingError(f"points={points}: holomorphic nudging needs at least 2")
     if points == 2:
         return centred(beta)
-    at = beta * jnp.exp(2j * jnp.pi * jnp.arange(points) / points)
+    at = beta * jnp.exp(2j * jnp.pi * (jnp.arange(points) / points))
     return Quadrature(points=at, weights=1 / (points * at))
 
 
 class RandomSign(AbstractQuadrature):
-    """One-sided nudging with a sign drawn per sample: unbiased to second order on average (2017).
+    """(F at s beta - F at 0) / s beta with a sign s drawn per sample: the average over s is centred nudging (2017).
 
     Args:
         beta: magnitude of the nudge strength.
     """
 
     beta: Array = eqx.field(converter=jnp.asarray)
-    free_weight: Array | None = None
+
+    def __check_init__(self):
+        checked(self.beta)
 
     def at(self, batch, key):
         """Draw the signs."""
         if key is None:
             raise SettingError("RandomSign draws signs: give the batch a key")
         points = self.beta * jax.random.rademacher(key, (1, batch), dtype=self.beta.dtype)
-        return points, 1 / points
+        return points, 1 / points, -1 / points[0]
 
 
-def checked(beta: float) -> None:
+def checked(beta: float | Array) -> None:
     """Refuse nudge strengths that cannot be divided by; traced values pass."""
     if not isinstance(beta, Tracer) and not float(beta) > 0:
         raise SettingError(f"beta={beta}: the nudge strength must be positive")

@@ -143,6 +143,7 @@ class _Progress(eqx.Module):
     force: States
     carry: Any
     gained: Array
+    rises: Array
     residual: Array
     steps: Array
     result: Array
@@ -150,6 +151,7 @@ class _Progress(eqx.Module):
 
 
 RUNNING = -1
+RETREATS = 3  # rises of the energy in a row, each followed by a shorter step, after which a sample has stalled
 
 
 def settle(solver: AbstractIteration, phase: Phase, start: States) -> Equilibrium:
@@ -160,7 +162,8 @@ def settle(solver: AbstractIteration, phase: Phase, start: States) -> Equilibriu
         states = run(solver, phase, start, solver.init(phase, start), stop.max_steps)[0]
         residual = norm(phase.force(states)) / scale
         steps = jnp.full(residual.shape, stop.max_steps)
-        return Equilibrium(states, steps, residual, judged(residual, stop.tol, Verdict.OUT_OF_STEPS))
+        result = judged(residual, stop.tol, Verdict.OUT_OF_STEPS)
+        return Equilibrium(finite(states, start, result), steps, residual, result)
 
     force = phase.force(start)
     residual = norm(force) / scale
@@ -169,6 +172,7 @@ def settle(solver: AbstractIteration, phase: Phase, start: States) -> Equilibriu
         force,
         solver.init(phase, start),
         jnp.zeros_like(residual),
+        jnp.zeros(residual.shape, int),
         residual,
         jnp.zeros(residual.shape, int),
         judged(residual, stop.tol, RUNNING),
@@ -204,14 +208,19 @@ def tested(solver: AbstractIteration, phase: Phase, now: _Progress, scale: Array
         stalled = ~rose & (jnp.abs(work) <= stop.negligible * gained)
     carry, back = solver.retreat(carry, active & rose)
     residual = norm(force) / scale
+    stalled |= norm(force) <= precision_floor(states) / 32
     result = judged(residual, stop.tol, jnp.where(stalled, Verdict.STALLED, RUNNING))
-    result = jnp.where(back, RUNNING, result)
+    rises = jnp.where(back, now.rises + 1, 0)
+    # a sample that went back keeps its old residual; where ever shorter steps do not help, it sits on a kink
+    given_up = jnp.where(jnp.isfinite(residual), int(Verdict.STALLED), int(Verdict.DIVERGED))
+    result = jnp.where(back, jnp.where(rises >= RETREATS, given_up, RUNNING), result)
     moved = active & ~back & (result != Verdict.DIVERGED)
     return _Progress(
         choose(moved, states, now.states),
         choose(moved, force, now.force),
         carry,
         jnp.where(moved, gained, now.gained),
+        rises,
         jnp.where(active & ~back, residual, now.residual),
         now.steps + jnp.where(active, count, 0),
         jnp.where(active, result, now.result),
@@ -223,6 +232,11 @@ def judged(residual: Array, tol: Array, otherwise: Array | int) -> Array:
     """Converged, diverged, or `otherwise`, per sample."""
     result = jnp.where(residual <= tol, int(Verdict.CONVERGED), otherwise)
     return jnp.where(jnp.isfinite(residual) & (residual < 1e8), result, int(Verdict.DIVERGED))
+
+
+def finite(states: States, start: States, result: Array) -> States:
+    """`states`, with the diverged samples back at `start`: a weight of 0 does not cancel a NaN."""
+    return choose(result == Verdict.DIVERGED, start, states)
 
 
 def run(solver: AbstractIteration, phase: Phase, states: States, carry: Any, count) -> tuple[States, Any]:
@@ -248,6 +262,9 @@ def trace(
 
 
 def precision_floor(states: States) -> Array:
-    """64 eps (1 + |v|) per sample: forces below it are rounding."""
+    """64 eps (1 + |v|) per sample: the smallest drive that a residual is measured against.
+
+    A 32nd part of it, 2 eps (1 + |v|), is what rounding alone leaves of a force: nothing can be gained below.
+    """
     size = norm(states)
     return 64 * jnp.finfo(size.dtype).eps * (1 + size)

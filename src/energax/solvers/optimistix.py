@@ -6,10 +6,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optimistix as optx
+from jaxtyping import Array
 
 from energax.errors import SettingError
 from energax.phase import Phase, norm, prepared
-from energax.solvers.engine import AbstractSolver, Equilibrium, Verdict, judged, precision_floor
+from energax.solvers.engine import AbstractSolver, Equilibrium, Verdict, finite, judged, precision_floor
 
 
 class Optimistix(AbstractSolver):
@@ -23,7 +24,7 @@ class Optimistix(AbstractSolver):
     """
 
     method: Any
-    tol: float = 1e-2
+    tol: Array = eqx.field(converter=jnp.asarray, default=1e-2)
     max_steps: int = eqx.field(static=True, default=200)
 
     def solve(self, phase, start):
@@ -37,7 +38,8 @@ class Optimistix(AbstractSolver):
 
         states, steps = jax.vmap(one)(start, phase.context.clamped, phase.target, beta)
         residual = norm(phase.force(states)) / scale
-        return Equilibrium(states, steps, residual, judged(residual, jnp.asarray(self.tol), Verdict.OUT_OF_STEPS))
+        result = judged(residual, self.tol, Verdict.OUT_OF_STEPS)
+        return Equilibrium(finite(states, start, result), steps, residual, result)
 
     def _settle(self, phase: Phase, state):
         if isinstance(self.method, optx.AbstractRootFinder):
@@ -68,7 +70,7 @@ class Optimistix(AbstractSolver):
 
     def tightened(self, tol, factor):
         """A smaller tolerance for the verdict and more steps; the method's own tolerances stay."""
-        return Optimistix(self.method, self.tol * tol, self.max_steps * factor)
+        return Optimistix(self.method, tol, self.max_steps * factor)
 
 
 def batched(tree):
