@@ -1,0 +1,186 @@
+"""Recipes: named combinations of the five nouns with settings that work, each setting open to change."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
+
+import jax
+import optax
+import tyro
+
+from energax import networks, rules
+from energax.activations import AbstractActivation, Tanh, hard_sigmoid
+from energax.costs import CrossEntropy, SquaredError
+from energax.dynamics import AbstractDynamics
+from energax.energies import Hopfield, PredictiveCoding
+from energax.errors import SettingError
+from energax.graph import Graph
+from energax.layers import average, maximum
+from energax.rules import AbstractRule
+from energax.solvers import AbstractSolver, FixedPoint, GradientFlow, Stopping
+from energax.training import Learner
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything a recipe can be told. What is left out is the recipe's own choice; `settle` fills it in."""
+
+    network: Annotated[Literal["mlp", "conv", "residual"] | None, tyro.conf.arg(help="kind of network")] = None
+    hidden: Annotated[tuple[int, ...] | None, tyro.conf.arg(help="units of the hidden layers of an mlp")] = None
+    channels: Annotated[tuple[int, ...] | None, tyro.conf.arg(help="channels of a conv or residual net")] = None
+    pool: Annotated[
+        Literal["stride", "average", "maximum"] | None, tyro.conf.arg(help="how a conv net halves its images")
+    ] = None
+    gain: Annotated[float | None, tyro.conf.arg(help="initial weights are U(+-gain / sqrt(fan_in))")] = None
+    optimiser: Annotated[Literal["sgd", "adam"] | None, tyro.conf.arg(help="optimiser of the parameters")] = None
+    learning_rate: Annotated[float | None, tyro.conf.arg(help="its learning rate")] = None
+    momentum: Annotated[float | None, tyro.conf.arg(help="its momentum (sgd)")] = None
+    beta: Annotated[float | None, tyro.conf.arg(help="nudge strength")] = None
+    points: Annotated[int | None, tyro.conf.arg(help="nudge strengths of ep-holomorphic")] = None
+    gamma: Annotated[float | None, tyro.conf.arg(help="feedback scale of chl")] = None
+    tol: Annotated[float | None, tyro.conf.arg(help="relative residual at which a sample has converged")] = None
+    steps: Annotated[int | None, tyro.conf.arg(help="most relaxation steps (ipc: steps per batch)")] = None
+    step_size: Annotated[
+        float | None, tyro.conf.arg(help="nominal step of the states; the measured curvature bounds it")
+    ] = None
+    state_momentum: Annotated[float | None, tyro.conf.arg(help="momentum of the states")] = None
+    batch: Annotated[int | None, tyro.conf.arg(help="rows per update")] = None
+    standardise: Annotated[
+        bool | None, tyro.conf.arg(help="normalise pixels per channel instead of leaving them in [0, 1]")
+    ] = None
+
+
+COMMON = Settings(network="mlp", channels=(8, 16), pool="stride", gain=1.0, optimiser="sgd", learning_rate=0.05,
+                  momentum=0.9, tol=5e-3, steps=400, step_size=1.0, state_momentum=0.8, batch=64, standardise=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A named algorithm.
+
+    Attributes:
+        summary: one line for help texts.
+        defaults: its settings, where they differ from `COMMON`.
+        build: `(settings, shape, classes, key) -> Learner`.
+    """
+
+    summary: str
+    defaults: Settings
+    build: Callable[[Settings, Sequence[int], int, jax.Array], Learner]
+
+
+def optimiser_of(settings: Settings) -> optax.GradientTransformation:
+    """The optax optimiser."""
+    if not settings.learning_rate or not settings.learning_rate > 0:
+        raise SettingError(f"learning_rate={settings.learning_rate}: give a positive number")
+    if settings.optimiser == "adam":
+        return optax.adam(settings.learning_rate)
+    return optax.sgd(settings.learning_rate, momentum=settings.momentum)
+
+
+def graph_of(settings: Settings, shape: Sequence[int], classes: int, key, activation, output_state: bool) -> Graph:
+    """The network."""
+    options = {"output_state": output_state, "gain": settings.gain, "key": key}
+    if settings.network == "conv":
+        pool = {"stride": None, "average": average, "maximum": maximum}[settings.pool or "stride"]
+        return networks.convolutional(shape, settings.channels or (), classes, activation, pool=pool, **options)
+    if settings.network == "residual":
+        return networks.residual(shape, settings.channels or (), classes, activation, **options)
+    units = shape[0] * shape[1] * shape[2]
+    return networks.mlp([units, *(settings.hidden or ()), classes], activation, shape=shape, **options)
+
+
+def gradient_flow(settings: Settings) -> AbstractSolver:
+    """Gradient flow with momentum, its step bounded by the measured curvature."""
+    stop = Stopping(settings.tol, settings.steps)
+    return GradientFlow(settings.step_size, momentum=settings.state_momentum or None, stop=stop)
+
+
+def predictive(rule: Callable[[Settings], AbstractRule]):
+    """Predictive coding with a direct softmax output and ReLU units, under a rule made from the settings."""
+
+    def build(settings: Settings, shape, classes, key) -> Learner:
+        graph = graph_of(settings, shape, classes, key, jax.nn.relu, output_state=False)
+        return Learner(graph, PredictiveCoding(CrossEntropy()), gradient_flow(settings), rule(settings),
+                       optimiser_of(settings))
+
+    return build
+
+
+def hopfield(rule: Callable[[Settings], AbstractRule], dynamics: Callable[[Settings], AbstractDynamics],
+             activation: Callable[[], AbstractActivation] = hard_sigmoid):
+    """A Hopfield energy with a linear output, settled by exact alternating blocks; states in [0, 1] by default."""
+
+    def build(settings: Settings, shape, classes, key) -> Learner:
+        graph = graph_of(settings, shape, classes, key, activation(), output_state=True)
+        solver = FixedPoint(stop=Stopping(settings.tol, settings.steps))
+        return Learner(graph, dynamics(settings), solver, rule(settings), optimiser_of(settings))
+
+    return build
+
+
+def plain(settings: Settings) -> AbstractDynamics:
+    """Symmetric feedback."""
+    return Hopfield(SquaredError())
+
+
+def weak(settings: Settings) -> AbstractDynamics:
+    """Feedback scaled by gamma."""
+    if settings.gamma is None or not 0 < settings.gamma <= 1:
+        raise SettingError(f"gamma={settings.gamma}: the feedback scale must be in (0, 1]")
+    return Hopfield(SquaredError(), settings.gamma)
+
+
+SMALL = Settings(hidden=(128, 64))
+EP = Settings(hidden=(512,), learning_rate=0.02, gain=0.7, beta=0.2, tol=1e-2, steps=60)
+
+RECIPES: dict[str, Recipe] = {
+    "backprop": Recipe("backpropagation through the feed-forward pass", SMALL,
+                       predictive(lambda s: rules.Backprop())),
+    "pc": Recipe("predictive coding: gradient at the beta = 1 equilibrium", SMALL,
+                 predictive(lambda s: rules.Contrastive(rules.clamped()))),
+    "ipc": Recipe("incremental predictive coding: a parameter step after every relaxation step",
+                  dataclasses.replace(SMALL, steps=8, step_size=0.3, state_momentum=0.0, learning_rate=0.02),
+                  predictive(lambda s: rules.Incremental(s.steps or 1))),
+    "pc-nudge": Recipe("predictive coding with a weak nudge: backprop's gradient by local learning",
+                       dataclasses.replace(SMALL, beta=1e-3),
+                       predictive(lambda s: rules.Contrastive(rules.nudge(s.beta)))),
+    "first-step": Recipe("the first relaxation step in error coordinates: exactly backprop's gradient", SMALL,
+                         predictive(lambda s: rules.FirstStep())),
+    "ep": Recipe("equilibrium propagation, centred nudging", EP,
+                 hopfield(lambda s: rules.Contrastive(rules.centred(s.beta)), plain)),
+    "ep-one-sided": Recipe("equilibrium propagation, one-sided nudging", EP,
+                           hopfield(lambda s: rules.Contrastive(rules.one_sided(s.beta)), plain)),
+    "ep-holomorphic": Recipe("equilibrium propagation, complex nudging with N points (tanh units)",
+                             dataclasses.replace(EP, points=4),
+                             hopfield(lambda s: rules.Contrastive(rules.holomorphic(s.beta, s.points)), plain, Tanh)),
+    "chl": Recipe("contrastive Hebbian learning with weak feedback: the output clamped",
+                  dataclasses.replace(EP, gamma=0.3), hopfield(lambda s: rules.ContrastiveHebbian(), weak)),
+}
+
+
+def settled(name: str, given: Settings | None = None) -> tuple[Recipe, Settings]:
+    """A recipe by name, and its settings with the given ones on top.
+
+    Raises:
+        SettingError: an unknown recipe; the message lists the known ones.
+    """
+    if name not in RECIPES:
+        raise SettingError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
+    recipe = RECIPES[name]
+    chosen: dict = {}
+    for layer in (COMMON, recipe.defaults, given or Settings()):
+        chosen |= {key: value for key, value in vars(layer).items() if value is not None}
+    return recipe, Settings(**chosen)
+
+
+def make_learner(name: str, shape: Sequence[int], classes: int, *, seed: int = 0,
+                 settings: Settings | None = None) -> tuple[Learner, Settings]:
+    """Build a recipe's learner for images of `shape` (height, width, channels).
+
+    Returns:
+        The learner, and all settings that it was built with.
+    """
+    recipe, complete = settled(name, settings)
+    key = jax.random.fold_in(jax.random.key(seed), 2**31 - 1)
+    return recipe.build(complete, shape, classes, key), complete
