@@ -73,7 +73,7 @@ class Terminal:
             line += (f"  residual {number(row['residual'])}  converged {percent(row['converged_fraction'])}"
                      f"  stalled {percent(row['stalled_fraction'])}")
         line += f"  cosine to {row['reference']} {number(row['gradient_cosine'])}  {row['seconds']:.1f} s"
-        self.bar.console.print(line)
+        self.bar.console.print(line, soft_wrap=True)
         left = row["out_of_steps_fraction"]
         if left == left and left > 0.01:
             self.bar.console.print(f"  [yellow]{percent(left)} of the relaxations ran out of steps: raise --steps, or "

@@ -1,0 +1,3 @@
+"""The command line: `energax train | compare | data`."""
+
+from energax.cli.main import main as main

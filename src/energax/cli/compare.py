@@ -1,0 +1,129 @@
+"""`energax compare`: recipes on the same splits, with several seeds, in one table and one picture."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import rich.console
+import rich.table
+from matplotlib.figure import Figure
+
+from energax.cli.options import CompareOptions
+from energax.cli.train import epochs_of, run_recipe
+from energax.errors import SettingError
+from energax.recipes import settled
+from energax.training import RunFolder
+from energax.training.checkpoint import write_atomically
+from energax.training.display import Terminal
+from energax.training.pages import number, percent, save_figure
+from energax.training.run_folder import finite
+
+Row = dict[str, Any]
+
+
+def compare(options: CompareOptions) -> None:
+    """Train what is not there yet, then print, draw and save the table."""
+    names = [name.strip() for name in options.recipes.split(",") if name.strip()]
+    for name in names:
+        settled(name)
+    if not names or options.seeds < 1:
+        raise SettingError(f"recipes={options.recipes!r}, seeds={options.seeds}: give at least one of each")
+    folder = RunFolder(options.out or Path("runs") / f"compare-{options.data}")
+    epochs = epochs_of(options.data, options.epochs)
+    rows, histories = [], {}
+    for name in names:
+        results = []
+        for seed in range(options.seeds):
+            rich.console.Console(stderr=True, highlight=False).print(f"{name}, seed {seed}")
+            result, history = one_run(options, name, seed, epochs, folder)
+            results.append(result)
+            histories.setdefault(name, []).append(history)
+        rows.append(aggregated(name, results))
+    show(rows, options, epochs)
+    draw(folder.path / "compare.png", histories, f"{options.data}, {epochs} epochs, {options.seeds} seeds")
+    folder.write_json("compare.json", {"data": options.data, "epochs": epochs, "seeds": options.seeds, "rows": rows})
+    write_atomically(folder.path / "compare.md", markdown(rows).encode())
+    if options.json:
+        print(json.dumps(finite({"data": options.data, "epochs": epochs, "seeds": options.seeds, "rows": rows})))
+
+
+def one_run(options: CompareOptions, name: str, seed: int, epochs: int, folder: RunFolder) -> tuple[Row, list[Row]]:
+    """Train one recipe with one seed, or go on where an earlier comparison stopped."""
+    one = RunFolder(folder.path / f"{name}-{seed}")
+    run = run_recipe(name, options.data, seed, epochs, options.settings, one, Terminal(), resume=one.last.exists())
+    return run.result, run.history
+
+
+def aggregated(name: str, results: list[Row]) -> Row:
+    """Mean and spread over seeds; medians of times."""
+    def values(key: str) -> list[float]:
+        return [result[key] for result in results if result[key] == result[key]]
+
+    def mean(key: str) -> float:
+        return statistics.fmean(values(key)) if values(key) else float("nan")
+
+    def least(key: str) -> float:
+        return min(values(key)) if values(key) else float("nan")
+
+    accuracy = values("test_accuracy")
+    return {
+        "recipe": name, "test_accuracy": mean("test_accuracy"),
+        "spread": statistics.stdev(accuracy) if len(accuracy) > 1 else float("nan"),
+        "selected_test_accuracy": mean("selected_test_accuracy"), "validation_accuracy": mean("validation_accuracy"),
+        "converged_fraction": mean("converged_fraction"), "stalled_fraction": mean("stalled_fraction"),
+        "residual": mean("residual"), "gradient_cosine": mean("gradient_cosine"),
+        "least_gradient_cosine": least("least_gradient_cosine"),
+        "reference": results[0]["reference"], "seconds": statistics.median(values("seconds")),
+        "test_accuracies": accuracy}
+
+
+HEADINGS = ("recipe", "test accuracy", "+-", "chosen by validation", "converged / stalled", "residual", "cosine (least)",
+            "to", "seconds")
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """One line of the table."""
+    return (row["recipe"], percent(row["test_accuracy"]), number(100 * row["spread"]),
+            percent(row["selected_test_accuracy"]),
+            f"{percent(row['converged_fraction'])} / {percent(row['stalled_fraction'])}", number(row["residual"]),
+            f"{number(row['gradient_cosine'])} ({number(row['least_gradient_cosine'])})", row["reference"],
+            f"{row['seconds']:.1f}")
+
+
+def show(rows: list[Row], options: CompareOptions, epochs: int) -> None:
+    """Print the table."""
+    table = rich.table.Table(title=f"{options.data}, {epochs} epochs, {options.seeds} seeds: mean and standard deviation",
+                             title_justify="left")
+    for heading in HEADINGS:
+        table.add_column(heading, justify="left" if heading in ("recipe", "to") else "right")
+    for row in rows:
+        table.add_row(*cells(row))
+    rich.console.Console(highlight=False, width=None).print(table)
+
+
+def markdown(rows: list[Row]) -> str:
+    """The table for a page."""
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
+    return "\n".join(lines + ["| " + " | ".join(cells(row)) + " |" for row in rows]) + "\n"
+
+
+def draw(path: Path, histories: dict[str, list[list[Row]]], title: str) -> None:
+    """Validation error and gradient cosine over the epochs, one colour per recipe, one line per seed."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    error, cosine = figure.subplots(1, 2)
+    for index, (name, runs) in enumerate(histories.items()):
+        for number_of, history in enumerate(runs):
+            epochs = [row["epoch"] for row in history]
+            label = name if number_of == 0 else None
+            error.plot(epochs, [100 * (1 - row["validation_accuracy"]) for row in history], color=f"C{index}",
+                       alpha=0.8, label=label)
+            cosine.plot(epochs, [row["gradient_cosine"] for row in history], color=f"C{index}", alpha=0.8)
+    error.set(xlabel="epoch", ylabel="validation error (%)", yscale="log")
+    error.legend(frameon=False)
+    cosine.set(xlabel="epoch", ylabel="gradient cosine to the reference")
+    for axes in (error, cosine):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize="medium")
+    save_figure(path, figure)

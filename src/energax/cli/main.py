@@ -1,0 +1,42 @@
+"""The entry point: parses the command line, runs the command, and turns errors into one line."""
+
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from energax.cli import compare, listing, train
+from energax.cli.options import CompareOptions, DataOptions, RecipesOptions, TrainOptions
+from energax.errors import EnergaxError
+
+COMMANDS = {
+    TrainOptions: train.train,
+    CompareOptions: compare.compare,
+    DataOptions: listing.data,
+    RecipesOptions: listing.recipes,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: words of the command line; those of the process if left out.
+
+    Returns:
+        0; 2 after an error that the user can mend, told in one line on standard error; 130 after an interruption.
+    """
+    options = tyro.extras.subcommand_cli_from_dict(
+        {"train": TrainOptions, "compare": CompareOptions, "data": DataOptions, "recipes": RecipesOptions},
+        args=list(sys.argv[1:] if arguments is None else arguments), prog="energax",
+        description="Energy-based local learning: any energy, any rule, any solver, on any graph.",
+        config=(tyro.conf.OmitArgPrefixes,))
+    try:
+        COMMANDS[type(options)](options)
+    except EnergaxError as error:
+        print(f"energax: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("energax: interrupted; finished epochs are kept, continue with --resume FOLDER", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,50 @@
+"""Options that several commands share; tyro turns them into flags and help texts."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from energax.recipes import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """Train one network by one recipe and report how well, how far from equilibrium, and how far from backprop."""
+
+    data: Annotated[str, tyro.conf.arg(help="data set: see `energax data`")] = "digits"
+    recipe: Annotated[str, tyro.conf.arg(help="algorithm: see `energax recipes`")] = "pc-nudge"
+    epochs: Annotated[int | None, tyro.conf.arg(help="passes over the training rows (30 on digits, 5 elsewhere)")] = None
+    seed: Annotated[int, tyro.conf.arg(help="fixes parameters, order of rows and augmentations")] = 0
+    out: Annotated[Path | None, tyro.conf.arg(help="run folder (runs/RECIPE-DATA-SEED if left out)")] = None
+    resume: Annotated[
+        Path | None, tyro.conf.arg(help="continue the run in this folder; only --epochs may be changed")
+    ] = None
+    json: Annotated[bool, tyro.conf.arg(help="print the result as one last line of JSON")] = False
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Settings)
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareOptions:
+    """Train several recipes with several seeds on the same splits, and print one table and draw one picture."""
+
+    recipes: Annotated[str, tyro.conf.arg(help="recipes, separated by commas")] = "backprop,pc-nudge,ep"
+    data: Annotated[str, tyro.conf.arg(help="data set: see `energax data`")] = "digits"
+    seeds: Annotated[int, tyro.conf.arg(help="number of seeds, from 0")] = 3
+    epochs: Annotated[int | None, tyro.conf.arg(help="passes over the training rows (30 on digits, 5 elsewhere)")] = None
+    out: Annotated[Path | None, tyro.conf.arg(help="folder (runs/compare-DATA if left out); what is done is kept")] = None
+    json: Annotated[bool, tyro.conf.arg(help="print the table as one last line of JSON")] = False
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Settings)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """List the data sets and where they would be read from, or fetch one."""
+
+    fetch: Annotated[str | None, tyro.conf.arg(help="data set to make available, by download if need be")] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipesOptions:
+    """List the recipes and their settings."""

@@ -1,0 +1,95 @@
+"""`energax train`."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import rich.console
+import rich.table
+
+from energax.cli.options import TrainOptions
+from energax.data import load
+from energax.errors import RunError, SettingError
+from energax.recipes import Settings, make_learner
+from energax.training import Run, RunFolder, fit
+from energax.training.display import Display, Terminal
+from energax.training.pages import number, percent
+from energax.training.run_folder import finite
+
+REPORTED = ("test_accuracy", "selected_test_accuracy", "selected_epoch", "validation_accuracy", "converged_fraction",
+            "stalled_fraction", "out_of_steps_fraction", "diverged_fraction", "residual", "gradient_cosine",
+            "least_gradient_cosine", "reference", "epochs", "seconds")
+
+
+def train(options: TrainOptions) -> None:
+    """Train, print the result, and with --json one last line of JSON."""
+    if options.resume is not None:
+        folder, run = resumed(options)
+        config = folder.config()
+    else:
+        path = options.out or Path("runs") / f"{options.recipe}-{options.data}-{options.seed}"
+        folder, config = RunFolder(path), {"recipe": options.recipe, "data": options.data, "seed": options.seed}
+        run = run_recipe(options.recipe, options.data, options.seed, epochs_of(options.data, options.epochs),
+                         options.settings, folder, Terminal())
+    show(run.result, config, folder)
+    if options.json:
+        facts = {"recipe": config["recipe"], "data": config["data"], "seed": config["seed"], "folder": str(folder.path)}
+        print(json.dumps(finite({**facts, **{name: run.result[name] for name in REPORTED}})))
+
+
+def epochs_of(data: str, epochs: int | None) -> int:
+    """The customary number of epochs where none is given: the digits are few."""
+    return epochs if epochs is not None else (30 if data == "digits" else 5)
+
+
+def run_recipe(recipe: str, data: str, seed: int, epochs: int, settings: Settings, folder: RunFolder,
+               display: Display, *, resume: bool = False) -> Run:
+    """Load the data, build the recipe and train it."""
+    dataset = load(data)
+    learner, complete = make_learner(recipe, dataset.image_shape, dataset.classes, seed=seed, settings=settings)
+    return fit(learner, dataset, epochs=epochs, batch=complete.batch or 64, seed=seed, folder=folder, resume=resume,
+               standardise=bool(complete.standardise), display=display,
+               config={"recipe": recipe, "settings": dataclasses.asdict(complete)})
+
+
+def resumed(options: TrainOptions) -> tuple[RunFolder, Run]:
+    """Continue a run with the settings it was started with."""
+    if options.settings != Settings() or options.out is not None:
+        raise SettingError("--resume continues with the settings of the run: of the others only --epochs may be given")
+    if options.resume is None or not options.resume.is_dir():
+        raise RunError(f"--resume {options.resume}: no such folder")
+    folder = RunFolder(options.resume)
+    config = folder.config()
+    try:
+        settings = Settings(**{key: tuple(value) if isinstance(value, list) else value
+                               for key, value in config["settings"].items()})
+        recipe, data, seed, epochs = config["recipe"], config["data"], config["seed"], config["epochs"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{folder.path / 'config.json'} lacks the settings of a recipe ({error}); start the run anew") from error
+    run = run_recipe(recipe, data, seed, options.epochs or epochs, settings, folder, Terminal(), resume=True)
+    return folder, run
+
+
+def show(result: dict[str, Any], config: dict[str, Any], folder: RunFolder) -> None:
+    """Print the result for a person."""
+    console = rich.console.Console(highlight=False)
+    table = rich.table.Table(title=f"{config['recipe']} on {config['data']}, seed {config['seed']}", title_justify="left")
+    table.add_column("result")
+    table.add_column("", justify="right")
+    rows = [("test accuracy, last epoch", percent(result["test_accuracy"])),
+            (f"test accuracy, epoch {result['selected_epoch']} (best on validation)",
+             percent(result["selected_test_accuracy"])),
+            ("validation accuracy, last epoch", percent(result["validation_accuracy"])),
+            ("relaxations converged", percent(result["converged_fraction"])),
+            ("relaxations stalled", percent(result["stalled_fraction"])),
+            ("relaxations out of steps or diverged",
+             percent(result["out_of_steps_fraction"] + result["diverged_fraction"])),
+            ("mean relative residual", number(result["residual"])),
+            (f"gradient cosine to {result['reference']}, last epoch", number(result["gradient_cosine"])),
+            (f"gradient cosine to {result['reference']}, least", number(result["least_gradient_cosine"])),
+            ("training time", f"{result['seconds']:.1f} s")]
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    console.print(f"kept in {folder.path}: summary.md, curve.png, metrics.jsonl, last.ckpt, best.ckpt", soft_wrap=True)
