@@ -43,6 +43,7 @@ class Graph(AbstractStructure):
         check_names(self.nodes, self.input, self.output)
         check_wiring(self)
         check_shapes(self)
+        arrival_order(self.nodes, self.edges)  # refuses cycles of nodes without a state
 
     @property
     def leading(self) -> tuple[int, ...]:
@@ -131,11 +132,13 @@ class Graph(AbstractStructure):
         clamped = self.clamp(values)
         errors = {} if errors is None else errors
         if self.length is None:
-            return self._pass(clamped, errors, self.constant(clamped))
-        return self._scan(clamped, errors)
+            values = self._pass(clamped, errors, self.constant(clamped))
+        else:
+            values = self._scan(clamped, errors)
+        return {name: value for name, value in values.items() if self.node(name).state}
 
     def _pass(self, clamped: States, errors: States, arriving: Constant) -> States:
-        """One feed-forward pass without a time axis; `arriving` holds what came from elsewhere."""
+        """The values of all nodes in one feed-forward pass; `arriving` holds what came from elsewhere."""
         values, sums = dict(clamped), dict(arriving.sums)
         for name in self.order or ():
             for edge in self.edges:
@@ -143,7 +146,7 @@ class Graph(AbstractStructure):
                     add_to(sums, name, self._mapped(self.fns[edge.fn], 1)(values[edge.source]))
             if name not in clamped:
                 values[name] = self._transform_now(name, sums[name]) + errors.get(name, 0)
-        return {name: value for name, value in values.items() if self.node(name).state}
+        return values
 
     def _transform_now(self, name: str, arriving: Array) -> Array:
         transform = self.node(name).transform
@@ -153,9 +156,7 @@ class Graph(AbstractStructure):
         """The feed-forward pass along the time axis; the carry holds the values of the last few steps."""
         depth = max((edge.delay for edge in self.edges), default=0)
         like = next(iter(clamped.values()))
-        empty = {
-            node.name: jnp.zeros((depth, like.shape[0], *node.shape), like.dtype) for node in self.nodes if node.state
-        }
+        empty = {node.name: jnp.zeros((depth, like.shape[0], *node.shape), like.dtype) for node in self.nodes}
 
         def step(carry, now):
             t, history = carry
@@ -216,7 +217,7 @@ def feed_forward_order(nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> tupl
 def arrival_order(nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> tuple[str, ...]:
     """Receiving nodes, such that every node without a state comes after those without a state that it reads."""
     direct = {node.name for node in nodes if not node.state}
-    links = [(edge.source, edge.target) for edge in edges if edge.source in direct and edge.delay == 0]
+    links = [(edge.source, edge.target) for edge in edges if edge.source in direct]
     order = topology.topological_order([node.name for node in nodes], links)
     if order is None:
         raise GraphError(f"nodes without a state form a cycle: {known(direct)}; give one of them state=True")

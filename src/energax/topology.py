@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from energax.errors import GraphError
+
 Link = tuple[str, str]
 
 
@@ -53,14 +55,14 @@ def colouring(names: Sequence[str], links: Iterable[Link]) -> tuple[tuple[str, .
     A chain gives two groups (even and odd); a skip connection makes a triangle and needs three.
 
     Raises:
-        ValueError: a name is linked to itself, so that no colouring exists.
+        GraphError: a name is linked to itself, so that no colouring exists.
     """
     links = tuple(links)
     groups: list[list[str]] = []
     for name in names:
         near = {b for a, b in links if a == name} | {a for a, b in links if b == name}
         if name in near:
-            raise ValueError(f"node {name!r} has an edge to itself: it cannot be updated as a block of its own")
+            raise GraphError(f"node {name!r} has an edge to itself: it cannot be updated as a block of its own")
         free = next((group for group in groups if not near & set(group)), None)
         if free is None:
             groups.append([name])

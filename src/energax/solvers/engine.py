@@ -144,6 +144,8 @@ class _Progress(eqx.Module):
     carry: Any
     gained: Array
     rises: Array
+    energy: Array
+    watched: tuple[Array, Array]
     residual: Array
     steps: Array
     result: Array
@@ -151,6 +153,7 @@ class _Progress(eqx.Module):
 
 
 RUNNING = -1
+WATCH = 10  # tests after which the energy itself is compared
 RETREATS = 3  # rises of the energy in a row, each followed by a shorter step, after which a sample has stalled
 
 
@@ -167,12 +170,15 @@ def settle(solver: AbstractIteration, phase: Phase, start: States) -> Equilibriu
 
     force = phase.force(start)
     residual = norm(force) / scale
+    energy = jnp.real(phase.energy(start))
     begin = _Progress(
         start,
         force,
         solver.init(phase, start),
         jnp.zeros_like(residual),
         jnp.zeros(residual.shape, int),
+        energy,
+        (energy, residual),
         residual,
         jnp.zeros(residual.shape, int),
         judged(residual, stop.tol, RUNNING),
@@ -199,13 +205,20 @@ def tested(solver: AbstractIteration, phase: Phase, now: _Progress, scale: Array
     active = now.result == RUNNING
     rose = jnp.zeros_like(active)
     stalled = jnp.zeros_like(active)
-    gained = now.gained
+    gained, energy, watched = now.gained, now.energy, now.watched
     if phase.has_energy:
         # the work done on the way: exact for a quadratic energy, and free of the cancellation in F - F'
         work = dot(subtract(states, now.states), jax.tree.map(lambda f, g: (f + g) / 2, now.force, force))
         rose = (work < -stop.negligible * gained) | ~jnp.isfinite(work)
         gained = gained + jnp.where(rose, 0, work)
         stalled = ~rose & (jnp.abs(work) <= stop.negligible * gained)
+        # across a kink the work overstates the gain: now and then the energy itself, or the residual, must have fallen
+        energy = jnp.where(rose, energy, jnp.real(phase.energy(states)))
+        due = (now.taken // stop.check_every) % WATCH == WATCH - 1
+        least = jnp.maximum(stop.negligible * gained, 4 * jnp.finfo(energy.dtype).eps * jnp.abs(energy))
+        idle = (watched[0] - energy <= least) & (norm(force) / scale > 0.9 * watched[1])
+        stalled |= due & idle
+        watched = (jnp.where(due, energy, watched[0]), jnp.where(due, norm(force) / scale, watched[1]))
     carry, back = solver.retreat(carry, active & rose)
     residual = norm(force) / scale
     stalled |= norm(force) <= precision_floor(states) / 32
@@ -213,7 +226,7 @@ def tested(solver: AbstractIteration, phase: Phase, now: _Progress, scale: Array
     rises = jnp.where(back, now.rises + 1, 0)
     # a sample that went back keeps its old residual; where ever shorter steps do not help, it sits on a kink
     given_up = jnp.where(jnp.isfinite(residual), int(Verdict.STALLED), int(Verdict.DIVERGED))
-    result = jnp.where(back, jnp.where(rises >= RETREATS, given_up, RUNNING), result)
+    result = jnp.where(back, jnp.where((rises >= RETREATS) | stalled, given_up, RUNNING), result)
     moved = active & ~back & (result != Verdict.DIVERGED)
     return _Progress(
         choose(moved, states, now.states),
@@ -221,6 +234,8 @@ def tested(solver: AbstractIteration, phase: Phase, now: _Progress, scale: Array
         carry,
         jnp.where(moved, gained, now.gained),
         rises,
+        energy,
+        watched,
         jnp.where(active & ~back, residual, now.residual),
         now.steps + jnp.where(active, count, 0),
         jnp.where(active, result, now.result),
