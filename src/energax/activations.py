@@ -102,7 +102,7 @@ class Tanh(AbstractSmooth):
 class Sigmoid(AbstractSmooth):
     """rho(h) = 1 / (1 + exp(-k (h - m))); G = (v log v + (1 - v) log(1 - v)) / k + m v.
 
-    Args:
+    Attributes:
         gain: k, the slope at the midpoint is k / 4.
         midpoint: m.
     """

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from energax.errors import DataError
+
 
 class AbstractCost(eqx.Module):
     """A supervised cost. Holomorphic where it can be: complex outputs are never conjugated."""
@@ -30,6 +32,7 @@ class SquaredError(AbstractCost):
 
     def __call__(self, output, target):
         """Half the squared distance, summed over all axes but the batch."""
+        require_same_shape(output, target)
         return total((output - target) ** 2) / 2
 
     def quadratic(self, output, target):
@@ -46,6 +49,7 @@ class CrossEntropy(AbstractCost):
 
     def __call__(self, output, target):
         """Cross-entropy of the softmax over the last axis."""
+        require_same_shape(output, target)
         # the shift keeps exp in range and cancels exactly, so its real part is enough for complex logits
         shift = jax.lax.stop_gradient(jnp.max(output.real, axis=-1, keepdims=True))
         shifted = output - shift
@@ -56,6 +60,15 @@ class CrossEntropy(AbstractCost):
         """Linearised at `output`: pull y - softmax(v), curvature 0."""
         gradient = jax.grad(lambda v: jnp.sum(self(v, target)), holomorphic=jnp.iscomplexobj(output))(output)
         return -gradient, 0.0
+
+
+def require_same_shape(output: Array, target: Array) -> None:
+    """Refuse targets that would broadcast against the output, such as labels that are not one-hot."""
+    if output.shape != target.shape:
+        raise DataError(
+            f"the output has shape {output.shape} and the target {target.shape}; they must be equal "
+            "(labels: one-hot, jax.nn.one_hot(labels, classes))"
+        )
 
 
 def total(values: Array) -> Array:

@@ -17,7 +17,7 @@ from energax.wiring import check_shapes, check_wiring
 class Graph(AbstractStructure):
     """Named nodes joined by named functions; cycles are allowed, sharing is two edges with one function.
 
-    Args:
+    Attributes:
         nodes: the nodes.
         edges: the edges.
         fns: name -> any `eqx.Module` or callable pytree, applied to one sample (no batch axis). All

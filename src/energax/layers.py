@@ -18,7 +18,8 @@ class Conv2d(eqx.Module):
     """Convolution of one image, channels last.
 
     Args:
-        in_channels, out_channels: channel counts.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
         kernel_size: side of the square kernel.
         stride: step between windows.
         padding: zeros added on every side.
@@ -55,9 +56,10 @@ class Conv2d(eqx.Module):
         """Shape `(height, width, in_channels)` to `(height', width', out_channels)`."""
         if image.ndim != 3 or image.shape[-1] != self.weight.shape[2]:
             raise ValueError(f"expected an image (height, width, {self.weight.shape[2]}), got shape {image.shape}")
+        dtype = jnp.result_type(image, self.weight)  # the primitive does not promote, and states may be complex
         out = jax.lax.conv_general_dilated(
-            image[None],
-            self.weight.astype(image.dtype),
+            image[None].astype(dtype),
+            self.weight.astype(dtype),
             (self.stride,) * 2,
             [(self.padding, self.padding)] * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
@@ -69,7 +71,8 @@ class Linear(eqx.Module):
     """y = W x + b of a vector, weights and bias from U(+-gain / sqrt(fan_in)).
 
     Args:
-        in_features, out_features: sizes.
+        in_features: size of the input.
+        out_features: size of the output.
         use_bias: whether there is a b.
         gain: scale of the initial values; 1 is the usual default.
         key: PRNG key.
@@ -103,7 +106,7 @@ class Linear(eqx.Module):
 class Pool(eqx.Module):
     """Pooling of one image over square windows without overlap: average, maximum, or softmax-weighted average.
 
-    Args:
+    Attributes:
         size: side of the window; height and width must be multiples of it.
         reduce: `average`, `maximum` or a `SoftmaxPooling`: maps `(..., window)` to `(...)`.
     """

@@ -1,8 +1,10 @@
 """Recipes: named combinations of the five nouns with settings that work, each setting open to change."""
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import optax
@@ -19,11 +21,12 @@ from energax.layers import average, maximum
 from energax.rules import AbstractRule
 from energax.solvers import AbstractSolver, FixedPoint, GradientFlow, Stopping
 from energax.training import Learner
+from energax.training.learner import root_key
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Everything a recipe can be told. What is left out is the recipe's own choice; `settle` fills it in."""
+    """Everything a recipe can be told. What is left out is the recipe's own choice; `settled` fills it in."""
 
     network: Annotated[Literal["mlp", "conv", "residual"] | None, tyro.conf.arg(help="kind of network")] = None
     hidden: Annotated[tuple[int, ...] | None, tyro.conf.arg(help="units of the hidden layers of an mlp")] = None
@@ -69,13 +72,33 @@ class Recipe:
     build: Callable[[Settings, Sequence[int], int, jax.Array], Learner]
 
 
-def optimiser_of(settings: Settings) -> optax.GradientTransformation:
-    """The optax optimiser."""
-    if not settings.learning_rate or not settings.learning_rate > 0:
-        raise SettingError(f"learning_rate={settings.learning_rate}: give a positive number")
-    if settings.optimiser == "adam":
-        return optax.adam(settings.learning_rate)
-    return optax.sgd(settings.learning_rate, momentum=settings.momentum)
+POSITIVE = (lambda value: 0 < value < math.inf, "give a positive number")
+BELOW_ONE = (lambda value: 0 <= value < 1, "give a number from 0 to below 1")
+COUNT = (lambda value: value >= 1, "give a whole number of at least 1")
+COUNTS = (lambda values: all(value >= 1 for value in values), "give whole numbers of at least 1")
+
+RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "network": (("mlp", "conv", "residual").__contains__, "give mlp, conv or residual"),
+    "pool": (("stride", "average", "maximum").__contains__, "give stride, average or maximum"),
+    "optimiser": (("sgd", "adam").__contains__, "give sgd or adam"),
+    "hidden": COUNTS, "channels": COUNTS, "steps": COUNT, "batch": COUNT, "gain": POSITIVE, "learning_rate": POSITIVE,
+    "step_size": POSITIVE, "momentum": BELOW_ONE, "state_momentum": BELOW_ONE,
+    "tol": (lambda value: 0 <= value < math.inf, "give a number of at least 0"),
+}
+
+
+def require_ranges(settings: Settings) -> None:
+    """Refuse settings out of range before anything is built from them."""
+    for name, (holds, remedy) in RANGES.items():
+        value = getattr(settings, name)
+        if value is not None and not holds(value):
+            raise SettingError(f"{name}={value}: {remedy}")
+
+
+@functools.cache
+def optimiser_of(name: str | None, learning_rate: float, momentum: float | None) -> optax.GradientTransformation:
+    """The optax optimiser; the same object for the same settings, so that another seed does not compile again."""
+    return optax.adam(learning_rate) if name == "adam" else optax.sgd(learning_rate, momentum=momentum)
 
 
 def graph_of(settings: Settings, shape: Sequence[int], classes: int, key, activation, output_state: bool) -> Graph:
@@ -102,7 +125,7 @@ def predictive(rule: Callable[[Settings], AbstractRule]):
     def build(settings: Settings, shape, classes, key) -> Learner:
         graph = graph_of(settings, shape, classes, key, jax.nn.relu, output_state=False)
         return Learner(graph, PredictiveCoding(CrossEntropy()), gradient_flow(settings), rule(settings),
-                       optimiser_of(settings))
+                       optimiser_of(settings.optimiser, settings.learning_rate or 0.0, settings.momentum))
 
     return build
 
@@ -114,7 +137,8 @@ def hopfield(rule: Callable[[Settings], AbstractRule], dynamics: Callable[[Setti
     def build(settings: Settings, shape, classes, key) -> Learner:
         graph = graph_of(settings, shape, classes, key, activation(), output_state=True)
         solver = FixedPoint(stop=Stopping(settings.tol, settings.steps))
-        return Learner(graph, dynamics(settings), solver, rule(settings), optimiser_of(settings))
+        return Learner(graph, dynamics(settings), solver, rule(settings),
+                       optimiser_of(settings.optimiser, settings.learning_rate or 0.0, settings.momentum))
 
     return build
 
@@ -163,7 +187,7 @@ def settled(name: str, given: Settings | None = None) -> tuple[Recipe, Settings]
     """A recipe by name, and its settings with the given ones on top.
 
     Raises:
-        SettingError: an unknown recipe; the message lists the known ones.
+        SettingError: an unknown recipe (the message lists the known ones), or a setting out of its range.
     """
     if name not in RECIPES:
         raise SettingError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
@@ -171,7 +195,9 @@ def settled(name: str, given: Settings | None = None) -> tuple[Recipe, Settings]
     chosen: dict = {}
     for layer in (COMMON, recipe.defaults, given or Settings()):
         chosen |= {key: value for key, value in vars(layer).items() if value is not None}
-    return recipe, Settings(**chosen)
+    complete = Settings(**chosen)
+    require_ranges(complete)
+    return recipe, complete
 
 
 def make_learner(name: str, shape: Sequence[int], classes: int, *, seed: int = 0,
@@ -182,5 +208,5 @@ def make_learner(name: str, shape: Sequence[int], classes: int, *, seed: int = 0
         The learner, and all settings that it was built with.
     """
     recipe, complete = settled(name, settings)
-    key = jax.random.fold_in(jax.random.key(seed), 2**31 - 1)
+    key = jax.random.fold_in(root_key(seed), 2**31 - 1)
     return recipe.build(complete, shape, classes, key), complete

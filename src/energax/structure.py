@@ -99,11 +99,16 @@ class AbstractStructure(eqx.Module):
             values: the input's values, shape `(batch, *shape)`, or a mapping from node names to values.
 
         Raises:
-            DataError: a shape that does not fit the node, or values that are not real or complex numbers.
+            DataError: a shape that does not fit the node, batches of different sizes, or values that are not
+                real or complex numbers.
             GraphError: an unknown node, or one that holds no state.
         """
         given = values if isinstance(values, Mapping) else {self.input: values}
-        return {name: self._placed(self.node(name), jnp.asarray(value)) for name, value in given.items()}
+        placed = {name: self._placed(self.node(name), jnp.asarray(value)) for name, value in given.items()}
+        sizes = {name: value.shape[0] for name, value in placed.items()}
+        if len(set(sizes.values())) > 1:
+            raise DataError(f"clamped nodes have batches of different sizes: {sizes}")
+        return placed
 
     def _placed(self, node: Node, value: Array) -> Array:
         if not node.state:
@@ -130,7 +135,7 @@ AnyGraph = Any
 class Nodes(AbstractStructure):
     """Nodes without edges, for an energy that is a function and no graph.
 
-    Args:
+    Attributes:
         nodes: the nodes.
         fns: the parameters, any pytree.
         input: name of the node that the data clamp.

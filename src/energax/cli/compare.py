@@ -26,7 +26,7 @@ def compare(options: CompareOptions) -> None:
     """Train what is not there yet, then print, draw and save the table."""
     names = [name.strip() for name in options.recipes.split(",") if name.strip()]
     for name in names:
-        settled(name)
+        settled(name, options.settings)
     if not names or options.seeds < 1:
         raise SettingError(f"recipes={options.recipes!r}, seeds={options.seeds}: give at least one of each")
     folder = RunFolder(options.out or Path("runs") / f"compare-{options.data}")

@@ -48,7 +48,7 @@ def run_recipe(recipe: str, data: str, seed: int, epochs: int, settings: Setting
     """Load the data, build the recipe and train it."""
     dataset = load(data)
     learner, complete = make_learner(recipe, dataset.image_shape, dataset.classes, seed=seed, settings=settings)
-    return fit(learner, dataset, epochs=epochs, batch=complete.batch or 64, seed=seed, folder=folder, resume=resume,
+    return fit(learner, dataset, epochs=epochs, batch=complete.batch or 0, seed=seed, folder=folder, resume=resume,
                standardise=bool(complete.standardise), display=display,
                config={"recipe": recipe, "settings": dataclasses.asdict(complete)})
 
@@ -67,7 +67,7 @@ def resumed(options: TrainOptions) -> tuple[RunFolder, Run]:
         recipe, data, seed, epochs = config["recipe"], config["data"], config["seed"], config["epochs"]
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{folder.path / 'config.json'} lacks the settings of a recipe ({error}); start the run anew") from error
-    run = run_recipe(recipe, data, seed, options.epochs or epochs, settings, folder, Terminal(), resume=True)
+    run = run_recipe(recipe, data, seed, epochs if options.epochs is None else options.epochs, settings, folder, Terminal(), resume=True)
     return folder, run
 
 

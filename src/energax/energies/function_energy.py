@@ -12,7 +12,7 @@ from energax.dynamics import AbstractEnergy, Context, Start
 class FunctionEnergy(AbstractEnergy):
     """E = function(fns, states), on a `Nodes` structure whose `fns` are the parameters.
 
-    Args:
+    Attributes:
         function: `(parameters, states) -> energy`, with states (clamped ones included) of shape
             `(batch, *shape)` and an energy of shape `(batch,)`; must not mix samples.
         cost: C, read at the output node's state.

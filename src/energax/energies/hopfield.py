@@ -26,7 +26,7 @@ class Hopfield(AbstractBlockEnergy):
     Blocks are minimised exactly where the edges are linear; max- and softmax-pooled edges are linearised at the
     current states, which leaves the fixed points where they are.
 
-    Args:
+    Attributes:
         cost: C.
         feedback_scale: gamma in (0, 1].
     """

@@ -16,7 +16,7 @@ class PredictiveCoding(AbstractEnergy):
     Millidge et al. 2023, Eq. 22): the cost reads the prediction. The factor 1/2 is this library's convention; as
     printed, both papers have Pi = 2.
 
-    Args:
+    Attributes:
         cost: C.
         precisions: node name -> Pi, a number or an array that broadcasts with the node; 1 where left out.
     """

@@ -13,7 +13,7 @@ class ScellierBengio(AbstractEnergy):
 
     Fixed point v = rho'(v) h. There is no closed block minimiser for tanh or sigmoid; use `GradientFlow`.
 
-    Args:
+    Attributes:
         cost: C, read at v_output.
     """
 

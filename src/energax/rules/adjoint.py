@@ -17,7 +17,7 @@ class Adjoint(AbstractRule):
     activation saturates have no slope, so they drop out by themselves. Conjugate gradients on the normal
     equations, per sample: no symmetry is assumed.
 
-    Args:
+    Attributes:
         tol: relative residual of the linear solve; None takes 100 eps.
         max_steps: bound on its iterations.
     """

@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from energax.dynamics import AbstractDynamics, AbstractTotalEnergy
 from energax.errors import SettingError
@@ -120,7 +120,7 @@ def with_energy(dynamics: AbstractDynamics, rule: str) -> AbstractTotalEnergy:
     return dynamics
 
 
-def energy_gradient(phase: Phase, clamped: States, states: States, weights: Array, batch: int, key=None) -> PyTree:
+def energy_gradient(phase: Phase, clamped: States, states: States, weights: Array, batch: int, key: PRNGKeyArray | None = None) -> PyTree:
     """d/dtheta of sum_b weights_b F_b / batch at fixed states; real part where the weights are complex.
 
     F, not E: with a direct output or an external readout the last map is in C.

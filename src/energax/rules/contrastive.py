@@ -31,7 +31,7 @@ class Contrastive(AbstractRule):
 
     Samples that diverge do not move the parameters; the verdicts say how many did.
 
-    Args:
+    Attributes:
         quadrature: points and weights.
 
     Reference: Scellier & Bengio 2017; Laborieux & Zenke 2022; Millidge et al. 2023, Eq. 8.

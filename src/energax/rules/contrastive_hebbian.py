@@ -26,7 +26,7 @@ class ContrastiveHebbian(AbstractRule):
     learning (Stern et al. 2021). With `Hopfield(feedback_scale=gamma)` it approaches backprop as gamma -> 0
     (Xie & Seung 2003).
 
-    Args:
+    Attributes:
         strength: s in (0, 1].
     """
 

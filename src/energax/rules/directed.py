@@ -17,7 +17,7 @@ class Directed(AbstractRule):
     its own synapses only. nu -> -J^-1 dC/dv where the exact signal is -J^-T dC/dv, so it equals the adjoint's
     gradient wherever J is symmetric.
 
-    Args:
+    Attributes:
         beta: nudge strength.
     """
 

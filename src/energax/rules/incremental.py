@@ -21,7 +21,7 @@ class Incremental(AbstractRule):
 
     The states of a batch go on from update to update while the parameters move under them.
 
-    Args:
+    Attributes:
         updates_per_batch: relaxation steps, and parameter steps, per batch.
         beta: nudge strength; the gradient is divided by it.
     """

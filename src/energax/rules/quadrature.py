@@ -30,7 +30,7 @@ def as_vector(values) -> Array:
 class Quadrature(AbstractQuadrature):
     """The same points and weights for every sample. All are array leaves: another beta never recompiles.
 
-    Args:
+    Attributes:
         points: nudge strengths beta_k, shape `(points,)`.
         weights: w_k, shape `(points,)`.
         free_weight: w_0 or None.
@@ -102,7 +102,7 @@ def holomorphic(beta: float, points: int) -> Quadrature:
 class RandomSign(AbstractQuadrature):
     """(F at s beta - F at 0) / s beta with a sign s drawn per sample: the average over s is centred nudging (2017).
 
-    Args:
+    Attributes:
         beta: magnitude of the nudge strength.
     """
 

@@ -60,7 +60,7 @@ class Equilibrium(eqx.Module):
 class Stopping(eqx.Module):
     """The one stopping rule, in state coordinates and per sample.
 
-    Args:
+    Attributes:
         tol: relative residual at which a sample has converged.
         max_steps: steps after which it is given up.
         check_every: steps between tests; 0 takes exactly `max_steps` steps and tests once at the end.

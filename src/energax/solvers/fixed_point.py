@@ -44,7 +44,7 @@ class Alternating(AbstractOrder):
 class FixedPoint(AbstractIteration):
     """v_block <- argmin over the block of F, block after block; one step is one sweep over all nodes.
 
-    Args:
+    Attributes:
         order: `Alternating()` (default) or `Synchronous()`.
         stop: the stopping rule.
 

@@ -31,7 +31,7 @@ class AbstractStepBound(eqx.Module):
 class PerSample(AbstractStepBound):
     """Measure the curvature of every sample at the start of every relaxation.
 
-    Args:
+    Attributes:
         margin: share of 2 / curvature that is used; the estimate is a lower bound of the curvature.
         iterations: power iterations.
     """
@@ -53,7 +53,7 @@ class Held(AbstractStepBound):
 
     A sample then depends on the training so far, as it does through the parameters, but not on its own batch.
 
-    Args:
+    Attributes:
         curvature: the value held; refreshed by `tuned`, which `fit` calls every `Recipe.refresh` batches.
         margin: share of 2 / curvature that is used.
         iterations: power iterations.
@@ -97,7 +97,7 @@ class GradientFlow(AbstractIteration):
     limit of Nesterov's scheme. Where a test finds that the energy rose, the sample goes back to the last test,
     loses its velocity and continues with a quarter of the step.
 
-    Args:
+    Attributes:
         step_size: nominal step of the states.
         momentum: in [0, 1); 0 is plain gradient descent.
         stop: the stopping rule.

@@ -16,7 +16,7 @@ from energax.solvers.engine import AbstractSolver, Equilibrium, Verdict, finite,
 class Optimistix(AbstractSolver):
     """Settle every sample on its own with an optimistix solver, e.g. `optx.Newton` or `optx.BFGS`.
 
-    Args:
+    Attributes:
         method: an `optimistix.AbstractRootFinder` (on the force) or `AbstractMinimiser` (on the energy). Its
             own tolerances decide when it stops; the verdict is energax's.
         tol: relative residual at which a sample counts as converged.

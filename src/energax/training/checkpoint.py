@@ -1,5 +1,6 @@
-"""Checkpoints: a line of JSON, then the arrays in numpy's format. No pickle is written or read."""
+"""Checkpoints: a checksum, a line of JSON, then the arrays in numpy's format. No pickle is written or read."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -28,7 +29,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise RunError(
             f"could not write {path}: {error.strerror or error}. The file that was there before is untouched; free some "
             "space or choose another folder, and continue with --resume"
@@ -36,11 +38,11 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def save(path: Path, tree: PyTree, facts: dict[str, Any]) -> None:
-    """Save the arrays of a pytree, with facts about them (JSON) and a checksum."""
+    """Save the arrays of a pytree, with facts about them (JSON) and a checksum of both."""
     buffer = io.BytesIO()
     eqx.tree_serialise_leaves(buffer, tree)
-    payload = buffer.getvalue()
-    header = {"format": 1, "sha256": hashlib.sha256(payload).hexdigest(), "facts": facts}
+    payload = json.dumps(facts).encode() + b"\n" + buffer.getvalue()
+    header = {"format": 1, "sha256": hashlib.sha256(payload).hexdigest()}
     write_atomically(path, json.dumps(header).encode() + b"\n" + payload)
 
 
@@ -52,17 +54,19 @@ def restore(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     """
     try:
         head, _, payload = path.read_bytes().partition(b"\n")
-        header = json.loads(head)
-        stated, facts = header["sha256"], header["facts"]
+        stated = json.loads(head)["sha256"]
     except FileNotFoundError as error:
         raise RunError(f"no checkpoint at {path}: is this a run folder, and has its first epoch ended?") from error
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}; restore it from a copy or start anew") from error
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is not a checkpoint of energax: {error}; restore it from a copy or start anew") from error
     if hashlib.sha256(payload).hexdigest() != stated:
-        raise RunError(f"{path} is damaged: its contents do not have the checksum {stated[:12]}... that its first line "
+        raise RunError(f"{path} is damaged: its contents do not have the checksum {stated:.12}... that its first line "
                        "states; restore it from a copy or start anew")
+    facts, _, arrays = payload.partition(b"\n")
     try:
-        tree = eqx.tree_deserialise_leaves(io.BytesIO(payload), like)
+        tree = eqx.tree_deserialise_leaves(io.BytesIO(arrays), like)
     except (RuntimeError, ValueError, EOFError) as error:
         raise RunError(f"{path} does not fit this network: {error}; it was written with other settings") from error
-    return jax.tree.map(lambda new, old: new if not eqx.is_array(old) else jax.numpy.asarray(new), tree, like), facts
+    return jax.tree.map(lambda new, old: new if not eqx.is_array(old) else jax.numpy.asarray(new), tree, like), json.loads(facts)

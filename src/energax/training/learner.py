@@ -6,9 +6,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, PRNGKeyArray
 
 from energax.dynamics import AbstractDynamics
+from energax.errors import SettingError
 from energax.phase import Batch
 from energax.rules.base import AbstractRule, Info
 from energax.solvers.engine import AbstractSolver
@@ -34,6 +35,13 @@ class Learner(eqx.Module):
     rule: AbstractRule
     optimiser: optax.GradientTransformation
     refresh: int = eqx.field(static=True, default=0)
+
+
+def root_key(seed: int) -> PRNGKeyArray:
+    """The key that everything random of a run follows from."""
+    if not 0 <= seed < 2**32:
+        raise SettingError(f"seed={seed}: give a whole number from 0 to {2**32 - 1}")
+    return jax.random.key(seed)
 
 
 class Progress(eqx.Module):

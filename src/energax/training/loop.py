@@ -16,7 +16,7 @@ from energax.training.display import Display, Silent
 from energax.training.epoch import Sums, stretch
 from energax.training.evaluation import evaluate_feed
 from energax.training.feed import Feed, feed_of
-from energax.training.learner import Learner, Progress, begin
+from energax.training.learner import Learner, Progress, begin, root_key
 from energax.training.pages import draw_curve, write_summary
 from energax.training.run_folder import History, RunFolder, machine
 
@@ -61,18 +61,20 @@ def fit(learner: Learner, data: Dataset, *, epochs: int, batch: int = 64, seed: 
 
     Raises:
         SettingError: settings out of range.
-        RunError: parameters or cost are not finite, or the folder cannot be used.
+        RunError: parameters or cost are not finite, or the folder cannot be used or holds a run with other settings.
     """
     require_settings(learner, data, epochs, batch)
     trainer = _Trainer(learner, data, batch, seed, standardise, display or Silent())
-    settings = {"data": data.name, "epochs": epochs, "batch": batch, "seed": seed, "standardise": standardise,
-                **(config or {}), "origin": data.origin, "checksums": dict(data.checksums), **machine()}
+    chosen = {"data": data.name, "epochs": epochs, "batch": batch, "seed": seed, "standardise": standardise,
+              **(config or {})}
+    settings = {**chosen, "origin": data.origin, "checksums": dict(data.checksums), **machine()}
     progress, history = begin(learner), []
     if resume:
         if folder is None:
             raise SettingError("resume needs the folder of the run")
         progress, facts = folder.restore(progress)
         history = facts["history"]
+        folder.resume(chosen, len(history))
     elif folder is not None:
         folder.start(settings)
     return trainer.run(progress, history, epochs, folder, settings)
@@ -111,17 +113,17 @@ class _Trainer:
 
         self.learner, self.size, self.display = learner, batch, display
         self.train, self.validation, self.test = feed(data.train, True), feed(data.validation), feed(data.test)
-        self.key = jax.random.key(seed)
+        self.key = root_key(seed)
         self.batches = len(data.train) // batch
         self.probe = self.train.batch(jnp.arange(min(64, len(data.train))))
         self.regime = eqx.filter_jit(measure_regime)
 
     def run(self, progress: Progress, history: History, epochs: int, folder: RunFolder | None, settings) -> Run:
         """Train up to `epochs`, then test."""
-        self.display.begin(epochs, self.batches, len(history))
         best, best_row = progress, max(history, key=_validation, default=None)
         if folder is not None and best_row is not None:
             best, _ = folder.restore(progress, best=True)
+        self.display.begin(epochs, self.batches, len(history))
         try:
             for epoch in range(len(history) + 1, epochs + 1):
                 progress, row = self.epoch(progress, epoch)

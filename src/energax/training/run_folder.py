@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from energax.errors import RunError
+from energax.errors import RunError, SettingError
 from energax.training import checkpoint
 from energax.training.checkpoint import write_atomically
 
@@ -19,18 +19,11 @@ class RunFolder:
     """Where a run is kept: `config.json`, `metrics.jsonl`, `last.ckpt`, `best.ckpt`, `curve.png`, `summary.md`.
 
     Args:
-        path: the folder; made if it is not there.
-
-    Raises:
-        RunError: the folder cannot be made or written.
+        path: the folder; made by `start` if it is not there.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"cannot make the run folder {self.path}: {error.strerror}; choose another with --out") from error
 
     @property
     def last(self) -> Path:
@@ -43,25 +36,47 @@ class RunFolder:
         return self.path / "best.ckpt"
 
     def start(self, config: dict[str, Any]) -> None:
-        """Write the settings of a new run.
+        """Make the folder and write the settings of a new run.
 
         Raises:
-            RunError: there is a run here already.
+            RunError: there is a run here already, or the folder cannot be made or written.
         """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make the run folder {self.path}: {error.strerror}; choose another with --out") from error
         if self.last.exists() or (self.path / "metrics.jsonl").exists():
             raise RunError(f"{self.path} holds a run already: continue it with --resume {self.path}, or choose another "
                            "folder with --out")
         self.write_json("config.json", config)
 
+    def resume(self, config: dict[str, Any], done: int) -> None:
+        """Record the new number of epochs of the run that is here, and of which `done` are finished.
+
+        Raises:
+            RunError: it was started with other settings.
+            SettingError: it has more epochs already.
+        """
+        kept = self.config()
+        before, now = flattened(kept), flattened(finite(config))
+        for name in before.keys() & now.keys() - {"epochs"}:
+            if before[name] != now[name]:
+                raise RunError(f"the run in {self.path} has {name}={before[name]}, and now {name}={now[name]} is asked for: "
+                               "continue with the same settings, or choose another folder with --out")
+        if config["epochs"] < done:
+            raise SettingError(f"epochs={config['epochs']}: the run in {self.path} has {done} already; give at least as "
+                               "many, or choose another folder with --out")
+        self.write_json("config.json", {**kept, "epochs": config["epochs"]})
+
     def config(self) -> dict[str, Any]:
         """The settings that the run was started with."""
         file = self.path / "config.json"
         try:
-            return json.loads(file.read_text())
+            return dict(json.loads(file.read_text()))
         except FileNotFoundError as error:
-            raise RunError(f"no run at {self.path}: {file.name} is missing") from error
-        except ValueError as error:
-            raise RunError(f"{file} is damaged: {error}") from error
+            raise RunError(f"no run at {self.path}: {file.name} is missing; give the folder of a run") from error
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(f"{file} is damaged: {error}; restore it from a copy or start the run anew") from error
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file, replacing it as a whole."""
@@ -93,6 +108,11 @@ def machine() -> dict[str, str]:
         "device": f"{device.platform}: {device.device_kind}",
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def flattened(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run by name, those of its recipe among them."""
+    return {**config, **config.get("settings", {})}
 
 
 def finite(value: Any) -> Any:

@@ -1,0 +1,287 @@
+"""Proof of shape: models the library does not ship, from public classes alone and in under 40 lines each."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from oracles import batch_for, flat, gradient, informed, largest, relative, solve
+
+import energax as ex
+from energax.layers import Linear
+from energax.networks import mlp
+from energax.phase import prepared
+from energax.rules import clamped, nudge
+
+KEYS = jax.random.split(jax.random.key(0), 8)
+FLOW = ex.GradientFlow(0.3, stop=ex.Stopping(1e-13, 4000))
+
+
+# (a) a leaky directed flow network, which has a force and no energy ----------------------------------------------
+
+
+class LeakyFlow(ex.AbstractDynamics):
+    """F_j = sum_i W_ij s_i + drive_j - (sum_k W_jk + l) s_j - beta dC/ds_j: what leaves j is taken from j."""
+
+    leak: jax.Array = eqx.field(converter=jnp.asarray)
+    cost: ex.AbstractCost = eqx.field(default_factory=ex.SquaredError)
+
+    def prepare(self, graph, clamped, key):
+        return ex.Context(clamped, graph.constant(clamped))
+
+    def start(self, graph, context):
+        return ex.Start(graph.zeros(graph.free(context.clamped), context.clamped[graph.input]))
+
+    def force(self, graph, states, context, target, beta):
+        arriving, _ = graph.arrivals(context.everywhere(states), context.constant)
+        force = {}
+        for name, s in states.items():
+            outflow = sum(graph.fns[e.fn].weight.sum(1) for e in graph.edges if e.source == name)
+            force[name] = arriving[name] - (outflow + self.leak) * s
+        if target is not None:
+            s = states[graph.output]
+            force[graph.output] -= beta * jax.grad(lambda v: jnp.sum(self.cost(v, target)))(s)
+        return force
+
+
+def flow_graph(symmetric: bool) -> ex.Graph:
+    forward = Linear(4, 3, use_bias=False, key=KEYS[0])
+    back = Linear(3, 4, use_bias=False, key=KEYS[1])
+    if symmetric:
+        back = eqx.tree_at(lambda l: l.weight, back, forward.weight.T)
+    return ex.Graph(
+        nodes=[ex.Node("x", (2,)), ex.Node("h", (4,)), ex.Node("y", (3,))],
+        edges=[ex.Edge("x", "h", "in"), ex.Edge("h", "y", "forward"), ex.Edge("y", "h", "back")],
+        fns={"in": Linear(2, 4, key=KEYS[2]), "forward": forward, "back": back},
+        input="x",
+        output="y",
+    )
+
+
+def test_leaky_flow_settles_at_the_solution_of_its_linear_system():
+    """Oracle: numpy's linear solve; and the mass balance sum_j l s_j = sum_j drive_j of directed.md section 3."""
+    graph, dynamics = flow_graph(False), LeakyFlow(2.5)
+    x = batch_for(graph, 5).x
+    phase = prepared(dynamics, graph, graph.clamp(x))
+    settled = solve(FLOW, phase, dynamics.start(graph, phase.context).states)
+    assert np.all(settled.result == ex.Verdict.CONVERGED)
+    w = np.zeros((7, 7))
+    w[:4, 4:], w[4:, :4] = graph.fns["forward"].weight, graph.fns["back"].weight
+    drive = np.concatenate([np.asarray(x @ graph.fns["in"].weight + graph.fns["in"].bias), np.zeros((5, 3))], axis=1)
+    expected = np.linalg.solve(np.diag(w.sum(1) + 2.5) - w.T, drive.T).T
+    found = np.concatenate([settled.states["h"], settled.states["y"]], axis=1)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(2.5 * found.sum(1), drive.sum(1), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_the_directed_rule_is_exact_where_the_weights_are_symmetric(symmetric):
+    """Oracle: implicit differentiation, and that by finite differences of the cost through a linear solve."""
+    graph, dynamics = flow_graph(symmetric), LeakyFlow(2.5)
+    batch = batch_for(graph, 5, labels=False)
+    exact = gradient(ex.Adjoint(), dynamics, graph, batch, FLOW)
+    found = gradient(ex.Directed(1e-3), dynamics, graph, batch, FLOW)
+    if symmetric:
+        assert relative(found, exact) < 1e-6
+    else:
+        assert relative(found, exact) > 1e-2
+
+    def cost(w):
+        full = jnp.zeros((7, 7)).at[:4, 4:].set(w).at[4:, :4].set(graph.fns["back"].weight)
+        into = batch.x @ graph.fns["in"].weight + graph.fns["in"].bias
+        drive = jnp.concatenate([into, jnp.zeros((5, 3))], axis=1)
+        s = jnp.linalg.solve(jnp.diag(full.sum(1) + 2.5) - full.T, drive.T).T
+        return jnp.mean(jnp.sum((s[:, 4:] - batch.y) ** 2, axis=1)) / 2
+
+    np.testing.assert_allclose(exact.fns["forward"].weight, jax.grad(cost)(graph.fns["forward"].weight), atol=1e-9)
+
+
+# (b) bidirectional predictive coding with skew feedback ------------------------------------------------------------
+
+
+class SkewFeedback(ex.AbstractEnergy):
+    """E = 1/2 sum |v - vhat + a k|^2, k = J(vbar)^T (v - vbar), vbar the feed-forward pass held constant."""
+
+    a: jax.Array = eqx.field(converter=jnp.asarray)
+    cost: ex.AbstractCost = eqx.field(default_factory=ex.CrossEntropy)
+
+    def prepare(self, graph, clamped, key):
+        frozen = jax.tree.map(lambda p: jax.lax.stop_gradient(p) if eqx.is_array(p) else p, graph)
+        vbar = {n: v for n, v in frozen.sweep(clamped).items() if n not in clamped}
+        _, pull = jax.vjp(lambda v: {n: frozen.predict({**clamped, **v})[n] for n in v}, vbar)
+        return ex.Context(clamped, graph.constant(clamped), extra=(vbar, pull))
+
+    def start(self, graph, context):
+        return ex.Start(context.extra[0], settled=True)
+
+    def energy(self, graph, states, context):
+        vbar, pull = context.extra
+        (k,) = pull({n: states[n] - vbar[n] for n in states})
+        vhat = graph.predict(context.everywhere(states), context.constant)
+        return sum(jnp.sum((states[n] - vhat[n] + self.a * k[n]) ** 2, axis=1) / 2 for n in states)
+
+
+@pytest.mark.usefixtures("strict")
+def test_skew_feedback_rests_at_the_sweep_and_is_predictive_coding_at_zero():
+    """Oracles: E = 0 with no force at the sweep; `PredictiveCoding` at a = 0; and a difference at a = 0.3."""
+    graph = mlp([4, 6, 5, 3], jnp.tanh, gain=1.5, key=KEYS[0])
+    batch = batch_for(graph, 4)
+    phase = prepared(SkewFeedback(0.3), graph, graph.clamp(batch.x))
+    rest = phase.dynamics.start(graph, phase.context).states
+    assert float(jnp.max(phase.energy(rest))) < 1e-28
+    assert float(jnp.max(jnp.abs(flat(phase.force(rest))))) < 1e-14
+
+    solver = ex.GradientFlow(0.3, stop=ex.Stopping(1e-10, 2000))
+    rule = ex.Contrastive(clamped())
+    plain, zero, skew = (
+        informed(rule, dynamics, graph, batch, solver)
+        for dynamics in (ex.PredictiveCoding(ex.CrossEntropy()), SkewFeedback(0.0), SkewFeedback(0.3))
+    )
+    assert relative(zero[0], plain[0]) < 1e-12
+    np.testing.assert_array_equal(zero[1].phases["nudged"].steps, plain[1].phases["nudged"].steps)
+    assert relative(skew[0], plain[0]) > 1e-2
+
+
+@pytest.mark.usefixtures("strict")
+def test_skew_feedback_of_strength_one_has_curvature_at_least_one():
+    """Oracle: bipc.md's theorem, A^T A = 1 + N^T N, by the dense Hessian at the sweep."""
+    graph = mlp([4, 5, 4, 3], jnp.tanh, gain=2.0, key=KEYS[0])
+    phase = prepared(SkewFeedback(1.0), graph, graph.clamp(batch_for(graph, 1).x))
+    vector, unravel = jax.flatten_util.ravel_pytree(phase.dynamics.start(graph, phase.context).states)
+    lowest = np.linalg.eigvalsh(jax.hessian(lambda v: phase.energy(unravel(v))[0])(vector))[0]
+    assert lowest > 1 - 1e-10
+
+
+# (c) a recurrent graph over three steps ----------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("strict")
+def test_first_step_on_an_unrolled_two_node_graph_is_backprop_through_time():
+    """Oracle: jax.grad of a Python loop."""
+    graph = ex.Graph(
+        nodes=[ex.Node("x", (3,)), ex.Node("h", (4,), "act")],
+        edges=[ex.Edge("x", "h", "in"), ex.Edge("h", "h", "again", delay=1)],
+        fns={"in": Linear(3, 4, key=KEYS[0]), "again": Linear(4, 4, key=KEYS[1]), "act": jnp.tanh},
+        input="x",
+        output="h",
+        length=3,
+    )
+    x = jax.random.normal(KEYS[2], (5, 3, 3))
+    y = jax.random.normal(KEYS[3], (5, 4))
+
+    def cost(fns):
+        h = jnp.tanh(jax.vmap(fns["in"])(x[:, 0]))
+        for t in (1, 2):
+            h = jnp.tanh(jax.vmap(fns["in"])(x[:, t]) + jax.vmap(fns["again"])(h))
+        return jnp.mean(jnp.sum((h - y) ** 2, axis=1)) / 2
+
+    expected = jax.grad(cost)({name: graph.fns[name] for name in ("in", "again")})
+    found = gradient(ex.FirstStep(), ex.PredictiveCoding(), graph, ex.Batch(x, y))
+    assert relative({name: found.fns[name] for name in ("in", "again")}, expected) < 1e-12
+
+
+# (d) layer-adaptive learning rates as an optax transform ------------------------------------------------------------
+
+
+def scale_by_lalr() -> optax.GradientTransformation:
+    """Step of layer i: d_i H / |d_i|, H the harmonic mean of the norms (Chen et al. 2025, Eq. 16)."""
+
+    def update(updates, state, params=None):
+        norms = {name: optax.global_norm(fn) for name, fn in updates.fns.items() if jax.tree.leaves(fn)}
+        inverse = {name: jnp.where(n > 0, 1 / jnp.where(n > 0, n, 1), 0) for name, n in norms.items()}
+        harmonic = sum(n > 0 for n in norms.values()) / sum(inverse.values())
+        scaled = {
+            name: jax.tree.map(lambda d, s=harmonic * inverse.get(name, 0): s * d, fn)
+            for name, fn in updates.fns.items()
+        }
+        return eqx.tree_at(lambda u: u.fns, updates, scaled), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+@pytest.mark.parametrize("frozen", [None, "layer2"])
+def test_lalr_gives_every_layer_a_step_of_one_norm(frozen):
+    """Oracle: Eq. 16 in numpy, after Adam; a layer without a gradient freezes only itself."""
+    graph = mlp([4, 6, 5, 3], jnp.tanh, key=KEYS[0])
+    found = gradient(ex.Backprop(), ex.PredictiveCoding(), graph, batch_for(graph, 4))
+    if frozen is not None:
+        found = eqx.tree_at(lambda g: g.fns[frozen], found, replace_fn=lambda fn: jax.tree.map(jnp.zeros_like, fn))
+    parameters = eqx.filter(graph, eqx.is_inexact_array)
+    adam = optax.scale_by_adam()
+    optimiser = optax.chain(adam, scale_by_lalr(), optax.scale(-0.01))
+    updates, _ = optimiser.update(found, optimiser.init(parameters), parameters)
+    direction, _ = adam.update(found, adam.init(parameters), parameters)
+    layers = ["layer1", "layer2", "layer3"]
+    norms = np.array([float(jnp.linalg.norm(flat(direction.fns[name]))) for name in layers])
+    moving = norms[norms > 0]
+    expected = np.where(norms > 0, 0.01 * len(moving) / np.sum(1 / moving), 0)
+    steps = [float(jnp.linalg.norm(flat(updates.fns[name]))) for name in layers]
+    np.testing.assert_allclose(steps, expected, rtol=1e-12)
+    learned = eqx.apply_updates(graph, updates)
+    assert relative(learned.fns["layer1"], graph.fns["layer1"]) > 1e-4
+    assert (largest(learned.fns["layer2"], graph.fns["layer2"]) == 0) == (frozen == "layer2")
+
+
+# (e) sparse edges: integer indices are no parameters -----------------------------------------------------------------
+
+
+class Sparse(eqx.Module):
+    """y_j = sum over synapses i -> j of w x_i: one number per synapse."""
+
+    source: jax.Array
+    target: jax.Array
+    weight: jax.Array
+    size: int = eqx.field(static=True)
+
+    def __call__(self, x):
+        return jax.ops.segment_sum(self.weight * x[self.source], self.target, self.size)
+
+
+def trained(dynamics, rule, graph, solver, mask=None):
+    """Five steps of gradient descent with momentum; a dense graph keeps its absent synapses at zero."""
+    optimiser = optax.sgd(0.1, momentum=0.5)
+    state = optimiser.init(eqx.filter(graph, eqx.is_inexact_array))
+    batch = batch_for(graph, 4, labels=False)
+    for _ in range(5):
+        found = gradient(rule, dynamics, graph, batch, solver)
+        if mask is not None:
+            found = eqx.tree_at(lambda g: g.fns["first"].weight, found, found.fns["first"].weight * mask)
+        updates, state = optimiser.update(found, state, eqx.filter(graph, eqx.is_inexact_array))
+        graph = eqx.apply_updates(graph, updates)
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("dynamics", "rule", "solver"),
+    [
+        (ex.PredictiveCoding(), ex.Contrastive(nudge(0.5)), ex.GradientFlow(0.3)),
+        (ex.Hopfield(), ex.Contrastive(ex.rules.centred(0.5)), ex.FixedPoint()),
+    ],
+    ids=["pc", "hopfield"],
+)
+def test_a_sparse_edge_trains_like_the_dense_one(dynamics, rule, solver):
+    """Oracle: the dense matrix with zeros where no synapse is, masked gradients."""
+    source, target = np.array([0, 0, 1, 3, 3, 2, 1]), np.array([0, 4, 1, 1, 3, 2, 0])
+    weight = jax.random.normal(KEYS[0], (7,))
+    dense = eqx.tree_at(
+        lambda l: l.weight, Linear(4, 5, use_bias=False, key=KEYS[1]), jnp.zeros((4, 5)).at[source, target].set(weight)
+    )
+    mask = np.zeros((4, 5))
+    mask[source, target] = 1.0
+
+    def graph(first):
+        return ex.Graph(
+            nodes=[ex.Node("x", (4,)), ex.Node("h", (5,), "act"), ex.Node("y", (2,))],
+            edges=[ex.Edge("x", "h", "first"), ex.Edge("h", "y", "second")],
+            fns={"first": first, "second": Linear(5, 2, key=KEYS[2]), "act": ex.activations.Tanh()},
+            input="x",
+            output="y",
+        )
+
+    sparse = trained(dynamics, rule, graph(Sparse(jnp.array(source), jnp.array(target), weight, 5)), solver)
+    full = trained(dynamics, rule, graph(dense), solver, mask)
+    np.testing.assert_array_equal(sparse.fns["first"].source, source)
+    np.testing.assert_allclose(sparse.fns["first"].weight, full.fns["first"].weight[source, target], rtol=1e-12)
+    assert relative(sparse.fns["second"], full.fns["second"]) < 1e-12
+    assert float(jnp.max(jnp.abs(sparse.fns["first"].weight - weight))) > 1e-3
