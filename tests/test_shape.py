@@ -188,7 +188,7 @@ def scale_by_lalr() -> optax.GradientTransformation:
     """Step of layer i: d_i H / |d_i|, H the harmonic mean of the norms (Chen et al. 2025, Eq. 16)."""
 
     def update(updates, state, params=None):
-        norms = {name: optax.global_norm(fn) for name, fn in updates.fns.items() if jax.tree.leaves(fn)}
+        norms = {name: jnp.linalg.norm(flat(fn)) for name, fn in updates.fns.items() if jax.tree.leaves(fn)}
         inverse = {name: jnp.where(n > 0, 1 / jnp.where(n > 0, n, 1), 0) for name, n in norms.items()}
         harmonic = sum(n > 0 for n in norms.values()) / sum(inverse.values())
         scaled = {

@@ -10,6 +10,7 @@ from energax import solvers as solvers
 from energax.costs import AbstractCost as AbstractCost
 from energax.costs import CrossEntropy as CrossEntropy
 from energax.costs import SquaredError as SquaredError
+from energax.data import load as load
 from energax.dynamics import AbstractBlockEnergy as AbstractBlockEnergy
 from energax.dynamics import AbstractDynamics as AbstractDynamics
 from energax.dynamics import AbstractEnergy as AbstractEnergy
@@ -39,3 +40,7 @@ from energax.solvers import Verdict as Verdict
 from energax.structure import Edge as Edge
 from energax.structure import Node as Node
 from energax.structure import Nodes as Nodes
+from energax.training import Learner as Learner
+from energax.training import evaluate as evaluate
+from energax.training import fit as fit
+from energax.training.display import Terminal as Terminal

@@ -4,7 +4,7 @@ Every layer maps one sample; the graph adds the batch axis. Any `eqx.Module` or 
 """
 
 from collections.abc import Callable
-from functools import singledispatch
+from functools import partial, singledispatch
 
 import equinox as eqx
 import jax
@@ -57,14 +57,31 @@ class Conv2d(eqx.Module):
         if image.ndim != 3 or image.shape[-1] != self.weight.shape[2]:
             raise ValueError(f"expected an image (height, width, {self.weight.shape[2]}), got shape {image.shape}")
         dtype = jnp.result_type(image, self.weight)  # the primitive does not promote, and states may be complex
-        out = jax.lax.conv_general_dilated(
-            image[None].astype(dtype),
-            self.weight.astype(dtype),
-            (self.stride,) * 2,
-            [(self.padding, self.padding)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )[0]
+        image, weight = image.astype(dtype), self.weight.astype(dtype)
+        image = jnp.pad(image, ((self.padding, self.padding), (self.padding, self.padding), (0, 0)))
+        out = jax.lax.platform_dependent(
+            image, weight, cpu=partial(convolve_patches, stride=self.stride), default=partial(convolve, stride=self.stride)
+        )
         return out if self.bias is None else out + self.bias
+
+
+def convolve(image: Array, weight: Array, stride: int) -> Array:
+    """Convolution of one padded image, `(h, w, in)` with `(k, k, in, out)`, by XLA's own primitive."""
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(image[None], weight, (stride, stride), "VALID", dimension_numbers=numbers)[0]
+
+
+def convolve_patches(image: Array, weight: Array, stride: int) -> Array:
+    """The same by strided slices and one matrix product.
+
+    Inside a loop, where relaxation takes place, XLA's CPU backend runs the primitive and above all its transpose two to
+    eight times slower than this (`benchmarks/convolution.py`).
+    """
+    side = weight.shape[0]
+    height, width = ((size - side) // stride + 1 for size in image.shape[:2])
+    offsets = [(i, j) for i in range(side) for j in range(side)]
+    parts = [image[i : i + stride * height : stride, j : j + stride * width : stride][:height, :width] for i, j in offsets]
+    return jnp.concatenate(parts, axis=-1) @ weight.reshape(-1, weight.shape[-1])
 
 
 class Linear(eqx.Module):

@@ -78,8 +78,8 @@ def aggregated(name: str, results: list[Row]) -> Row:
         "test_accuracies": accuracy}
 
 
-HEADINGS = ("recipe", "test accuracy", "+-", "chosen by validation", "converged / stalled", "residual", "cosine (least)",
-            "to", "seconds")
+HEADINGS = ("recipe", "test accuracy", "+-", "chosen by validation", "converged / stalled", "residual",
+            "cosine (least)", "to", "seconds")
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -93,8 +93,8 @@ def cells(row: Row) -> tuple[str, ...]:
 
 def show(rows: list[Row], options: CompareOptions, epochs: int) -> None:
     """Print the table."""
-    table = rich.table.Table(title=f"{options.data}, {epochs} epochs, {options.seeds} seeds: mean and standard deviation",
-                             title_justify="left")
+    title = f"{options.data}, {epochs} epochs, {options.seeds} seeds: mean and standard deviation"
+    table = rich.table.Table(title=title, title_justify="left")
     for heading in HEADINGS:
         table.add_column(heading, justify="left" if heading in ("recipe", "to") else "right")
     for row in rows:

@@ -20,8 +20,8 @@ def data(options: DataOptions) -> None:
     for name in available():
         facts = describe(name)
         sizes = facts["sizes"] or facts["official_sizes"]
-        table.add_row(name, " / ".join(map(str, sizes.values())), " x ".join(map(str, facts["image_shape"])), str(facts["classes"]),
-                      str(facts["where"]), facts["terms"])
+        table.add_row(name, " / ".join(map(str, sizes.values())), " x ".join(map(str, facts["image_shape"])),
+                      str(facts["classes"]), str(facts["where"]), facts["terms"])
     console.print(table)
 
 

@@ -15,7 +15,9 @@ class TrainOptions:
 
     data: Annotated[str, tyro.conf.arg(help="data set: see `energax data`")] = "digits"
     recipe: Annotated[str, tyro.conf.arg(help="algorithm: see `energax recipes`")] = "pc-nudge"
-    epochs: Annotated[int | None, tyro.conf.arg(help="passes over the training rows (30 on digits, 5 elsewhere)")] = None
+    epochs: Annotated[
+        int | None, tyro.conf.arg(help="passes over the training rows (30 on digits, 5 elsewhere)")
+    ] = None
     seed: Annotated[int, tyro.conf.arg(help="fixes parameters, order of rows and augmentations")] = 0
     out: Annotated[Path | None, tyro.conf.arg(help="run folder (runs/RECIPE-DATA-SEED if left out)")] = None
     resume: Annotated[
@@ -32,8 +34,12 @@ class CompareOptions:
     recipes: Annotated[str, tyro.conf.arg(help="recipes, separated by commas")] = "backprop,pc-nudge,ep"
     data: Annotated[str, tyro.conf.arg(help="data set: see `energax data`")] = "digits"
     seeds: Annotated[int, tyro.conf.arg(help="number of seeds, from 0")] = 3
-    epochs: Annotated[int | None, tyro.conf.arg(help="passes over the training rows (30 on digits, 5 elsewhere)")] = None
-    out: Annotated[Path | None, tyro.conf.arg(help="folder (runs/compare-DATA if left out); what is done is kept")] = None
+    epochs: Annotated[
+        int | None, tyro.conf.arg(help="passes over the training rows (30 on digits, 5 elsewhere)")
+    ] = None
+    out: Annotated[
+        Path | None, tyro.conf.arg(help="folder (runs/compare-DATA if left out); what is done is kept")
+    ] = None
     json: Annotated[bool, tyro.conf.arg(help="print the table as one last line of JSON")] = False
     settings: Annotated[Settings, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Settings)
 

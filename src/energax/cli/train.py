@@ -66,15 +66,19 @@ def resumed(options: TrainOptions) -> tuple[RunFolder, Run]:
                                for key, value in config["settings"].items()})
         recipe, data, seed, epochs = config["recipe"], config["data"], config["seed"], config["epochs"]
     except (KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{folder.path / 'config.json'} lacks the settings of a recipe ({error}); start the run anew") from error
-    run = run_recipe(recipe, data, seed, epochs if options.epochs is None else options.epochs, settings, folder, Terminal(), resume=True)
+        raise RunError(
+            f"{folder.path / 'config.json'} lacks the settings of a recipe ({error}); start the run anew"
+        ) from error
+    epochs = epochs if options.epochs is None else options.epochs
+    run = run_recipe(recipe, data, seed, epochs, settings, folder, Terminal(), resume=True)
     return folder, run
 
 
 def show(result: dict[str, Any], config: dict[str, Any], folder: RunFolder) -> None:
     """Print the result for a person."""
     console = rich.console.Console(highlight=False)
-    table = rich.table.Table(title=f"{config['recipe']} on {config['data']}, seed {config['seed']}", title_justify="left")
+    title = f"{config['recipe']} on {config['data']}, seed {config['seed']}"
+    table = rich.table.Table(title=title, title_justify="left")
     table.add_column("result")
     table.add_column("", justify="right")
     rows = [("test accuracy, last epoch", percent(result["test_accuracy"])),

@@ -15,6 +15,9 @@ from jaxtyping import PyTree
 from energax.errors import RunError
 
 
+REMEDY = "restore it from a copy or start anew"
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that readers see the old one or the whole new one, whatever happens in between.
 
@@ -32,8 +35,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             part.unlink()
         raise RunError(
-            f"could not write {path}: {error.strerror or error}. The file that was there before is untouched; free some "
-            "space or choose another folder, and continue with --resume"
+            f"could not write {path}: {error.strerror or error}. The file that was there before is untouched; free "
+            "some space or choose another folder, and continue with --resume"
         ) from error
 
 
@@ -54,19 +57,20 @@ def restore(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     """
     try:
         head, _, payload = path.read_bytes().partition(b"\n")
-        stated = json.loads(head)["sha256"]
+        stated = str(json.loads(head)["sha256"])
     except FileNotFoundError as error:
         raise RunError(f"no checkpoint at {path}: is this a run folder, and has its first epoch ended?") from error
     except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror or error}; restore it from a copy or start anew") from error
+        raise RunError(f"cannot read {path}: {error.strerror or error}; {REMEDY}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is not a checkpoint of energax: {error}; restore it from a copy or start anew") from error
+        raise RunError(f"{path} is not a checkpoint of energax: {error}; {REMEDY}") from error
     if hashlib.sha256(payload).hexdigest() != stated:
-        raise RunError(f"{path} is damaged: its contents do not have the checksum {stated:.12}... that its first line "
-                       "states; restore it from a copy or start anew")
+        raise RunError(f"{path} is damaged: its contents do not have the checksum {stated[:12]}... that its first line "
+                       f"states; {REMEDY}")
     facts, _, arrays = payload.partition(b"\n")
     try:
         tree = eqx.tree_deserialise_leaves(io.BytesIO(arrays), like)
     except (RuntimeError, ValueError, EOFError) as error:
         raise RunError(f"{path} does not fit this network: {error}; it was written with other settings") from error
-    return jax.tree.map(lambda new, old: new if not eqx.is_array(old) else jax.numpy.asarray(new), tree, like), json.loads(facts)
+    tree = jax.tree.map(lambda new, old: jax.numpy.asarray(new) if eqx.is_array(old) else new, tree, like)
+    return tree, json.loads(facts)

@@ -79,8 +79,8 @@ class Terminal:
             self.bar.console.print(f"  [yellow]{percent(left)} of the relaxations ran out of steps: raise --steps, or "
                                    "loosen --tol[/]")
         if row["diverged_fraction"] > 0:
-            self.bar.console.print(f"  [red]{percent(row['diverged_fraction'])} of the relaxations diverged and did not "
-                                   "train: lower --step-size[/]")
+            self.bar.console.print(f"  [red]{percent(row['diverged_fraction'])} of the relaxations diverged and did "
+                                   "not train: lower --step-size[/]")
 
     def end(self):
         """Take the bar away."""

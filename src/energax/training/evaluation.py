@@ -29,7 +29,9 @@ class Evaluation(NamedTuple):
     settled: float
 
 
-def evaluate(learner: Learner, data: Dataset, split: Split, *, batch: int = 500, standardise: bool = False) -> Evaluation:
+def evaluate(
+    learner: Learner, data: Dataset, split: Split, *, batch: int = 500, standardise: bool = False
+) -> Evaluation:
     """Test a learner on every row of a split, without a nudge.
 
     Args:

@@ -1,6 +1,7 @@
 """`fit`: epochs, the regime after each, checkpoints, and the test at the end."""
 
 import dataclasses
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,9 @@ class Run:
     result: dict[str, Any]
 
 
-def fit(learner: Learner, data: Dataset, *, epochs: int, batch: int = 64, seed: int = 0, folder: RunFolder | None = None,
-        resume: bool = False, standardise: bool = False, display: Display | None = None,
-        config: dict[str, Any] | None = None) -> Run:
+def fit(learner: Learner, data: Dataset, *, epochs: int, batch: int = 64, seed: int = 0,
+        folder: RunFolder | None = None, resume: bool = False, standardise: bool = False,
+        display: Display | None = None, config: dict[str, Any] | None = None) -> Run:
     """Train a learner.
 
     Rows are shuffled every epoch; the rows beyond the last whole batch rest in that epoch. The test split is used
@@ -88,7 +89,9 @@ def require_settings(learner: Learner, data: Dataset, epochs: int, batch: int) -
         raise SettingError(f"batch={batch}: give a size between 1 and the {len(data.train)} training rows")
     shape = learner.graph.node(learner.graph.input).shape
     if shape != data.image_shape:
-        raise SettingError(f"the graph's input has shape {shape}, and the images of {data.name} have {data.image_shape}")
+        raise SettingError(
+            f"the graph's input has shape {shape}, and the images of {data.name} have {data.image_shape}"
+        )
     outputs = learner.graph.node(learner.graph.output).shape
     if outputs != (data.classes,):
         raise SettingError(f"the graph's output has shape {outputs}, and {data.name} has {data.classes} classes")
@@ -100,8 +103,8 @@ def require_finite_parameters(graph, when: str) -> None:
     for name, fn in graph.fns.items():
         for leaf in jax.tree.leaves(eqx.filter(fn, eqx.is_inexact_array)):
             if not bool(jnp.all(jnp.isfinite(leaf))):
-                raise RunError(f"parameters of {name!r} are not finite {when}: lower the learning rate, or start from a "
-                               "checkpoint that is sound")
+                raise RunError(f"parameters of {name!r} are not finite {when}: lower the learning rate, or start from "
+                               "a checkpoint that is sound")
 
 
 class _Trainer:
@@ -147,7 +150,7 @@ class _Trainer:
         key = jax.random.fold_in(self.key, epoch)
         total = Sums.zero()
         edges = [self.batches * part // STRETCHES for part in range(STRETCHES + 1)]
-        for first, last in zip(edges, edges[1:], strict=False):
+        for first, last in itertools.pairwise(edges):
             if first == last:
                 continue
             progress, sums = stretch(self.learned(progress), progress, self.train, self.size, key,
@@ -155,8 +158,8 @@ class _Trainer:
             total = merged(total, sums)
             averages = total.averages()
             if not averages["cost"] < float("inf"):
-                raise RunError(f"the cost became {averages['cost']} in epoch {epoch}, between batches {first} and {last}: "
-                               "lower the learning rate or the nudge strength; earlier epochs are kept")
+                raise RunError(f"the cost became {averages['cost']} in epoch {epoch}, between batches {first} and "
+                               f"{last}: lower the learning rate or the nudge strength; earlier epochs are kept")
             self.display.advance(epoch, last - first, averages)
         require_finite_parameters(progress.graph, f"after epoch {epoch}")
         seconds = time.perf_counter() - begun

@@ -1,0 +1,170 @@
+"""Rows on the device: their order, augmentation, normalisation; and evaluation on all of them."""
+
+import dataclasses
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from energax import Backprop, Batch
+from energax.data import Augmentation, Dataset, Split
+from energax.rules.base import free_phase
+from energax.training import evaluate
+from energax.training.epoch import Sums, stretch
+from energax.training.feed import feed_of
+from energax.training.learner import begin
+
+
+def forward(graph, x):
+    """Logits of the two-layer recipe nets, in numpy."""
+    first, second = graph.fns["layer1"].layers[1], graph.fns["layer2"]
+    hidden = np.maximum(x.reshape(len(x), -1) @ np.asarray(first.weight) + np.asarray(first.bias), 0)
+    return hidden @ np.asarray(second.weight) + np.asarray(second.bias)
+
+
+def test_pixels_stay_in_the_unit_interval_or_are_standardised(data):
+    """Oracle: numpy, with mean and standard deviation over all training pixels."""
+    raw = data.train.images / 16
+    for standardise, expected in ((False, raw), (True, (raw - raw.mean()) / raw.std())):
+        batch = feed_of(data, data.train, standardise=standardise).batch(jnp.arange(203))
+        np.testing.assert_allclose(batch.x, expected, rtol=1e-12, atol=1e-12)
+        np.testing.assert_array_equal(batch.y, np.eye(10)[data.train.labels])
+
+
+def test_only_training_rows_are_augmented_and_only_with_a_key(data):
+    """Oracle: a flip of every image that was flipped; validation feeds carry no augmentation."""
+    flipping = dataclasses.replace(data, augmentation=Augmentation(flip=True))
+    rows = jnp.arange(50)
+    plain = np.asarray(feed_of(flipping, flipping.train, standardise=False).batch(rows, jax.random.key(0)).x)
+    feed = feed_of(flipping, flipping.train, standardise=False, augment=True)
+    np.testing.assert_array_equal(feed.batch(rows).x, plain)
+    one, other = (np.asarray(feed.batch(rows, jax.random.key(seed)).x) for seed in (0, 1))
+    flipped = np.array([not np.array_equal(a, b) for a, b in zip(one, plain, strict=True)])
+    assert 10 < flipped.sum() < 40
+    np.testing.assert_array_equal(one[flipped], plain[flipped][:, :, ::-1])
+    assert not np.array_equal(one, other)
+
+
+class Seen(Backprop):
+    """Backprop that reports the first two pixels of every row that it is given."""
+
+    rows = []  # noqa: RUF012
+
+    def __call__(self, dynamics, graph, batch, solver, carry):
+        jax.debug.callback(lambda pixels: self.rows.append(np.asarray(pixels)), batch.x[:, 0, :2, 0], ordered=True)
+        return Backprop.__call__(self, dynamics, graph, batch, solver, carry)
+
+
+def numbered() -> Dataset:
+    """53 images whose first pixel is their row and whose second is 1."""
+    images = np.zeros((53, 8, 8, 1))
+    images[:, 0, 0, 0] = np.arange(53)
+    images[:, 0, 1, 0] = 1
+    rows = images, np.arange(53) % 10
+    return Dataset.from_arrays("numbered", train=rows, validation=rows, test=rows, classes=10, scale=1.0,
+                               augmentation=Augmentation(flip=True))
+
+
+def epoch(learner, data, key, edges, augment=False):
+    """Rows that the rule was given in one epoch of batches of 10, cut at `edges`; shape `(batches, 10, 2)`."""
+    Seen.rows.clear()
+    progress = begin(learner)
+    for first, last in itertools.pairwise(edges):
+        feed = feed_of(data, data.train, standardise=False, augment=augment)
+        progress, _ = stretch(learner, progress, feed, 10, key, jnp.asarray(first), jnp.asarray(last))
+    jax.effects_barrier()
+    return np.stack(Seen.rows)
+
+
+def test_an_epoch_uses_every_row_at_most_once_in_an_order_of_its_own(learner):
+    """Oracle: the rows' own numbers. 5 batches of 10 of 53 rows: 50 different ones, other ones in another epoch.
+
+    The same epoch cut into two stretches must show the same rows in the same order: resumption rests on it.
+    """
+    seeing = eqx.tree_at(lambda l: l.rule, learner("backprop"), Seen())
+    first = epoch(seeing, numbered(), jax.random.key(1), (0, 5))[..., 0]
+    cut = epoch(seeing, numbered(), jax.random.key(1), (0, 2, 5))[..., 0]
+    other = epoch(seeing, numbered(), jax.random.key(2), (0, 5))[..., 0]
+    for rows in (first, other):
+        assert rows.shape == (5, 10)
+        assert len(np.unique(rows)) == 50
+        assert set(rows.ravel()) <= set(range(53))
+        assert not np.array_equal(rows.ravel(), np.sort(rows.ravel()))
+    np.testing.assert_array_equal(first, cut)
+    assert not np.array_equal(first, other)
+
+
+def test_augmentation_happens_inside_the_step_with_a_key_per_batch(learner):
+    """Oracle: the marker pixel. A flip carries it away, in about half of the rows and in each batch differently."""
+    seeing = eqx.tree_at(lambda l: l.rule, learner("backprop"), Seen())
+    kept = epoch(seeing, numbered(), jax.random.key(1), (0, 5), augment=True)[..., 1]
+    assert set(kept.ravel()) == {0.0, 1.0}
+    assert 10 < kept.sum() < 40
+    assert len(np.unique(kept, axis=0)) > 1
+    assert epoch(seeing, numbered(), jax.random.key(1), (0, 5))[..., 1].all()
+
+
+def test_sums_of_nothing_are_told_as_nothing():
+    """Oracle: 0 / 0. A rule that relaxes nothing has no residual, no steps and no verdicts, and none of them is 0."""
+    seen = jnp.array(4.0), jnp.array(2.0), jnp.array(3.0)
+    sums = eqx.tree_at(lambda s: (s.rows, s.cost, s.correct), Sums.zero(), seen)
+    averages = sums.averages()
+    assert (averages.pop("cost"), averages.pop("accuracy")) == (0.5, 0.75)
+    assert len(averages) == 7
+    assert all(np.isnan(value) for value in averages.values())
+
+
+@pytest.fixture
+def rows() -> Dataset:
+    """503 rows of random pixels in the place of every split."""
+    rng = np.random.default_rng(0)
+    rows = rng.uniform(size=(503, 8, 8, 1)), rng.integers(0, 10, 503)
+    return Dataset.from_arrays("random", train=rows, validation=rows, test=rows, classes=10)
+
+
+@pytest.mark.parametrize("batch", [500, 503, 7, 10_000])
+def test_evaluation_counts_every_row_once(batch, learner, rows):
+    """Oracle: a plain numpy forward pass on all rows. 503 rows in batches of 500 or 7 leave a batch to be filled."""
+    graph = learner("backprop").graph
+    logits = forward(graph, rows.test.images)
+    found = evaluate(learner("backprop"), rows, rows.test, batch=batch)
+    assert found.accuracy == np.mean(logits.argmax(1) == rows.test.labels)
+    shifted = logits - logits.max(1, keepdims=True)
+    costs = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(503), rows.test.labels]
+    assert found.cost == pytest.approx(costs.mean(), rel=1e-10)
+    assert found.settled == 1.0
+
+
+@pytest.mark.parametrize("recipe", ["pc", "ep", "chl"])
+def test_evaluation_predicts_without_labels(recipe, learner, data):
+    """Oracle: with constant labels k, accuracy is the share of rows predicted k; these shares add up to exactly 1.
+
+    A label that reached the states would pull each of these predictions to itself and lift the sum. Labels beyond
+    the classes (one-hot rows of zeros) must not change what settled either.
+    """
+    images = data.test.images
+
+    def tested(label):
+        return evaluate(learner(recipe), data, Split(images, np.full(60, label, np.int32)))
+
+    found = [tested(label) for label in range(10)]
+    assert sum(round(60 * one.accuracy) for one in found) == 60
+    assert tested(77).settled == tested(-1).settled == found[0].settled
+
+
+@pytest.mark.parametrize("recipe", ["pc", "ep", "chl"])
+def test_states_of_the_free_phase_do_not_see_the_targets(recipe, learner, data, same):
+    """Oracle: the same phase with NaN as its targets: the same states, bit for bit, and all of them finite."""
+    one = learner(recipe)
+    batch = feed_of(data, data.test, standardise=False).batch(jnp.arange(20))
+
+    @jax.jit
+    def settled(x, y):
+        return free_phase(one.dynamics, one.graph, one.graph.clamp(x), Batch(x, y), one.solver)[1]
+
+    clean, poisoned = (settled(batch.x, y) for y in (batch.y, jnp.full_like(batch.y, jnp.nan)))
+    assert same(clean, poisoned)
+    assert all(np.isfinite(state).all() for state in clean.states.values())

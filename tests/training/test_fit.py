@@ -1,0 +1,256 @@
+"""`fit`: resumption, selection by validation, compilations, and runs that go wrong."""
+
+import dataclasses
+import json
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from energax import Backprop, GradientFlow, Stopping
+from energax.data import Split
+from energax.errors import RunError, SettingError
+from energax.solvers import Unbounded
+from energax.training import RunFolder, evaluate
+from energax.training.display import Silent, Terminal
+
+
+def without_seconds(history):
+    """Rows of the log as text, so that NaN equals NaN."""
+    return [json.dumps({key: value for key, value in row.items() if key != "seconds"}) for row in history]
+
+
+def without_time(result):
+    return json.dumps({key: value for key, value in result.items() if key != "seconds"})
+
+
+@pytest.mark.parametrize("recipe", ["pc-nudge", "ep-one-sided"])
+@pytest.mark.parametrize("midway", [False, True])
+def test_resumed_run_equals_the_uninterrupted_one(recipe, midway, learner, train, stopper, same, progress, tmp_path):
+    """Oracle: the run that nothing interrupted; its parameters, optimiser state and log, bit for bit."""
+    whole, broken = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "broken")
+    expected = train(learner(recipe), epochs=3, seed=5, folder=whole)
+    with pytest.raises(InterruptedError):
+        train(learner(recipe), epochs=3, seed=5, folder=broken, display=stopper(2, midway))
+    finished = 1 if midway else 2
+    assert len(broken.path.joinpath("metrics.jsonl").read_text().splitlines()) == finished
+    resumed = train(learner(recipe), epochs=3, seed=5, folder=broken, resume=True)
+
+    like = progress(learner(recipe))
+    for best in (False, True):
+        (a, facts), (b, others) = whole.restore(like, best=best), broken.restore(like, best=best)
+        assert same(a, b)
+        assert without_seconds(facts["history"]) == without_seconds(others["history"])
+    assert not same(whole.restore(like)[0], like)
+    assert same(expected.learner, resumed.learner)
+    assert without_seconds(expected.history) == without_seconds(resumed.history)
+    assert without_time(expected.result) == without_time(resumed.result)
+
+
+def test_a_run_killed_in_its_first_epoch_can_be_started_again(learner, train, stopper, same, tmp_path):
+    """Oracle: the same run in a fresh folder. Nothing is there to resume, and a resumption says so."""
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(InterruptedError):
+        train(learner("backprop"), epochs=1, folder=folder, display=stopper(1, midway=True))
+    with pytest.raises(RunError, match=r"no checkpoint at .*last\.ckpt.*has its first epoch ended"):
+        train(learner("backprop"), epochs=1, folder=folder, resume=True)
+    again = train(learner("backprop"), epochs=1, folder=folder)
+    assert same(again.learner, train(learner("backprop"), epochs=1).learner)
+
+
+def test_training_changes_with_the_seed_and_with_nothing_else(learner, train, same):
+    """Oracle: determinism. Two runs with one seed agree in every bit; another seed orders the rows differently."""
+    first, again, other = (train(learner("backprop"), epochs=1, seed=seed).learner for seed in (0, 0, 1))
+    assert same(first, again)
+    assert not same(first, other)
+
+
+def test_resume_refuses_other_settings_fewer_epochs_and_no_folder(learner, train, tmp_path):
+    """Oracle: the message, which names the value before, the value now and the remedy."""
+    folder = RunFolder(tmp_path / "run")
+    train(learner("backprop"), epochs=2, seed=3, folder=folder)
+    kept = folder.last.read_bytes()
+    with pytest.raises(RunError, match=r"has seed=3, and now seed=4 is asked for.*--out"):
+        train(learner("backprop"), epochs=3, seed=4, folder=folder, resume=True)
+    with pytest.raises(RunError, match=r"has batch=20, and now batch=10 is asked for"):
+        train(learner("backprop"), epochs=3, seed=3, batch=10, folder=folder, resume=True)
+    with pytest.raises(SettingError, match=r"epochs=1: the run in .* has 2 already; give at least as many"):
+        train(learner("backprop"), epochs=1, seed=3, folder=folder, resume=True)
+    with pytest.raises(SettingError, match="resume needs the folder"):
+        train(learner("backprop"), epochs=1, resume=True)
+    with pytest.raises(RunError, match=r"holds a run already: continue it with --resume .*, or choose another folder"):
+        train(learner("backprop"), epochs=1, folder=folder)
+    assert folder.last.read_bytes() == kept
+    assert folder.config()["epochs"] == 2
+
+
+def test_settings_that_cannot_work_are_refused_before_anything_is_written(learner, train, data, tmp_path):
+    """Oracle: the message names the value; the folder does not exist afterwards."""
+    wide = dataclasses.replace(data, classes=11)
+    tall = dataclasses.replace(data, train=Split(np.zeros((30, 9, 8, 1), np.uint8), np.zeros(30, np.int32)))
+    broken = eqx.tree_at(lambda l: l.graph.fns["layer2"].weight, learner("backprop"), replace_fn=lambda w: w * np.nan)
+    cases = [
+        (SettingError, "epochs=0: train for at least one", {"epochs": 0}),
+        (SettingError, "epochs=-1", {"epochs": -1}),
+        (SettingError, "batch=0: give a size between 1 and the 203 training rows", {"batch": 0}),
+        (SettingError, "batch=204: give a size between 1 and the 203", {"batch": 204}),
+        (SettingError, "seed=-1: give a whole number from 0", {"seed": -1}),
+        (SettingError, r"output has shape \(10,\), and cut-digits has 11 classes", {"data": wide}),
+        (SettingError, r"input has shape \(8, 8, 1\), and the images of cut-digits have \(9, 8, 1\)", {"data": tall}),
+        (RunError, "parameters of 'layer2' are not finite before the first batch", {"learner": broken}),
+    ]
+    for kind, message, wrong in cases:
+        with pytest.raises(kind, match=message):
+            train(**{"learner": learner("backprop"), "epochs": 1, "folder": RunFolder(tmp_path / "run"), **wrong})
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_best_epoch_is_validations_and_the_accuracy_is_the_last_ones(learner, train, data, tmp_path):
+    """Oracle: the argmax of the log, and `evaluate` on the learners that the two checkpoints hold.
+
+    Labels of the validation rows are shuffled with a seed for which the best epoch is not the last one.
+    """
+    labels = np.random.default_rng(1).permutation(data.validation.labels)
+    noisy = dataclasses.replace(data, validation=Split(data.validation.images, labels))
+    folder = RunFolder(tmp_path / "run")
+    run = train(learner("backprop"), data=noisy, epochs=6, seed=2, folder=folder)
+    accuracies = [row["validation_accuracy"] for row in run.history]
+    assert len(set(accuracies)) > 1
+    chosen = int(np.argmax(accuracies))
+    assert chosen < 5, "pick another seed: the test needs a best epoch before the last"
+    assert run.result["selected_epoch"] == chosen + 1
+    assert run.result["validation_accuracy"] == accuracies[-1]
+
+    def tested(learner):
+        return evaluate(learner, noisy, noisy.test).accuracy
+
+    at_chosen = train(learner("backprop"), data=noisy, epochs=chosen + 1, seed=2).learner
+    assert run.result["test_accuracy"] == tested(run.learner)
+    assert run.result["selected_test_accuracy"] == tested(at_chosen)
+    assert tested(run.learner) != tested(at_chosen)
+    rows = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["validation_accuracy"] for row in rows] == accuracies
+
+
+def test_labels_of_validation_and_test_rows_cannot_reach_the_parameters(learner, train, data, same):
+    """Oracle: the same training with the labels of both splits replaced by class 0."""
+    def poisoned(split):
+        return Split(split.images, np.zeros_like(split.labels))
+
+    other = dataclasses.replace(data, validation=poisoned(data.validation), test=poisoned(data.test))
+    a, b = (train(learner("backprop"), data=each, epochs=2) for each in (data, other))
+    assert same(a.learner, b.learner)
+    assert a.result["test_accuracy"] != b.result["test_accuracy"]
+
+
+class Counting(Backprop):
+    """Backprop that counts how often Python runs it: once per trace, never per batch."""
+
+    traces = []  # noqa: RUF012
+
+    def __call__(self, dynamics, graph, batch, solver, carry):
+        self.traces.append(batch.x.shape)
+        return Backprop.__call__(self, dynamics, graph, batch, solver, carry)
+
+
+def test_epochs_stretches_runs_and_rates_of_the_same_shape_compile_once(learner, train, data):
+    """Oracle: the number of times that Python runs the rule.
+
+    A second epoch, every later stretch, a second run and another seed must not trace the training step again; the
+    regime's rule is traced for the 64 rows of its probe, once as well.
+    """
+    counting = eqx.tree_at(lambda l: l.rule, learner("backprop"), Counting())
+    train(counting, epochs=1)
+    assert sorted(Counting.traces) == [(20, 8, 8, 1), (64, 8, 8, 1)]
+    train(counting, epochs=3)
+    train(counting, epochs=1, seed=7)
+    assert len(Counting.traces) == 2
+    train(counting, epochs=1, batch=10)
+    assert Counting.traces[2:] == [(10, 8, 8, 1)]
+
+
+def test_a_cost_that_diverges_stops_the_run_and_keeps_earlier_epochs(learner, train, same, progress, tmp_path):
+    """Oracle: the checkpoint of the epoch before, bit for bit; the message names the epoch and the remedy.
+
+    An optimiser that multiplies its updates by infinity stands for a learning rate that is too high.
+    """
+    folder = RunFolder(tmp_path / "run")
+    train(learner("backprop"), epochs=1, folder=folder)
+    kept = folder.last.read_bytes(), folder.best.read_bytes()
+    wild = eqx.tree_at(lambda l: l.optimiser, learner("backprop"), wildly(learner("backprop").optimiser))
+    with pytest.raises(RunError, match=r"cost became \S+ in epoch 2, between batches .*lower the learning rate.*kept"):
+        train(wild, epochs=3, folder=folder, resume=True)
+    assert (folder.last.read_bytes(), folder.best.read_bytes()) == kept
+    after = train(learner("backprop"), epochs=2, folder=folder, resume=True)
+    assert same(after.learner, train(learner("backprop"), epochs=2).learner)
+
+
+def wildly(optimiser):
+    """The same optimiser with infinite updates."""
+    def update(gradient, state, parameters):
+        updates, state = optimiser.update(gradient, state, parameters)
+        return jax.tree.map(lambda u: u * jnp.inf, updates), state
+
+    return optimiser._replace(update=update)
+
+
+def test_parameters_that_break_in_the_last_batch_are_not_saved(learner, train, data, tmp_path):
+    """Oracle: no checkpoint is written. The cost of the only batch is finite, the parameters after it are not."""
+    folder = RunFolder(tmp_path / "run")
+    wild = eqx.tree_at(lambda l: l.optimiser, learner("backprop"), wildly(learner("backprop").optimiser))
+    with pytest.raises(RunError, match=r"parameters of 'layer1' are not finite after epoch 1: lower the learning rate"):
+        train(wild, epochs=1, batch=len(data.train), folder=folder)
+    assert not folder.last.exists()
+    assert not folder.best.exists()
+
+
+def test_diverging_relaxations_are_counted_and_warned_of(learner, train, capsys):
+    """Oracle: a step of 30 with curvature at least 1 multiplies the error by 29 or more, so all must diverge."""
+    solver = GradientFlow(30.0, bound=Unbounded(), stop=Stopping(1e-3, 60))
+    unstable = dataclasses.replace(learner("pc"), solver=solver)
+    run = train(unstable, epochs=1, display=Terminal())
+    (row,) = run.history
+    assert row["diverged_fraction"] == pytest.approx(0.5)  # all nudged phases; free ones are known by construction
+    told = capsys.readouterr().err
+    assert "50.00 % of the relaxations diverged and did not train: lower --step-size" in told
+    assert "diverged" in told.splitlines()[1]
+
+
+def test_relaxations_out_of_steps_are_warned_of(learner, train, capsys):
+    """Oracle: two fixed steps with an unreachable tolerance can only end out of steps."""
+    short = dataclasses.replace(learner("pc"), solver=GradientFlow(0.1, stop=Stopping(1e-9, 2, 0)))
+    (row,) = train(short, epochs=1, display=Terminal()).history
+    assert row["out_of_steps_fraction"] == pytest.approx(0.5)
+    assert "50.00 % of the relaxations ran out of steps: raise --steps, or loosen --tol" in capsys.readouterr().err
+
+
+class Listener(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def begin(self, epochs, batches, done):
+        self.told.append(("begin", epochs, batches, done))
+
+    def advance(self, epoch, batches, averages):
+        self.told.append(("advance", epoch, batches))
+
+    def epoch(self, row):
+        self.told.append(("epoch", row["epoch"]))
+
+    def end(self):
+        self.told.append(("end",))
+
+
+def test_a_display_hears_of_every_batch_and_of_the_end(learner, train):
+    """Oracle: 203 rows in batches of 20 are 10 batches per epoch; each is told of once, in order, and so is the end."""
+    listener = Listener()
+    train(learner("backprop"), epochs=2, display=listener)
+    assert listener.told[0] == ("begin", 2, 10, 0)
+    assert listener.told[-1] == ("end",)
+    for epoch in (1, 2):
+        assert sum(told[2] for told in listener.told if told[:2] == ("advance", epoch)) == 10
+    assert [told[1] for told in listener.told if told[0] == "epoch"] == [1, 2]
