@@ -12,6 +12,7 @@ Example:
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import equinox as eqx
 import jax
@@ -31,6 +32,9 @@ from energax.phase import Batch, Phase, prepared
 from energax.rules.base import AbstractRule
 from energax.solvers.engine import AbstractSolver, Verdict, precision_floor
 from energax.structure import AnyGraph, States
+
+
+prepare_phase = eqx.filter_jit(prepared)
 
 
 class CheckError(EnergaxError, AssertionError):
@@ -103,8 +107,9 @@ def check_samples_are_independent(dynamics: AbstractDynamics, graph: AnyGraph, b
     whole = nudged_phase_of(dynamics, graph, batch)
     states = random_states(whole, 0)
     first = jax.tree.map(lambda a: a[:1], (batch.x, batch.y))
-    alone = nudged_phase_of(dynamics, graph, Batch(*first, batch.key)).force(jax.tree.map(lambda v: v[:1], states))
-    together = jax.tree.map(lambda v: v[:1], whole.force(states))
+    single = nudged_phase_of(dynamics, graph, Batch(*first, batch.key))
+    alone = force_of(single, jax.tree.map(lambda v: v[:1], states))
+    together = jax.tree.map(lambda v: v[:1], force_of(whole, states))
     require_close(together, alone, rounding(batch), "the force on a sample depends on the rest of its batch")
 
 
@@ -112,9 +117,10 @@ def check_labels_stay_out_of_the_free_phase(dynamics: AbstractDynamics, graph: A
     """A nudge of strength 0 is no nudge; a positive one moves something."""
     free = free_phase_of(dynamics, graph, batch)
     states = random_states(free, 0)
-    none = nudged_phase_of(dynamics, graph, batch, 0.0).force(states)
-    require_close(none, free.force(states), rounding(batch), "the target reaches the force at beta = 0")
-    moved = distance(nudged_phase_of(dynamics, graph, batch).force(states), free.force(states))
+    expected = force_of(free, states)
+    none = force_of(nudged_phase_of(dynamics, graph, batch, 0.0), states)
+    require_close(none, expected, rounding(batch), "the target reaches the force at beta = 0")
+    moved = distance(force_of(nudged_phase_of(dynamics, graph, batch), states), expected)
     require(moved > 0, "beta = 1 leaves every force as it is: the nudge is lost")
 
 
@@ -128,13 +134,14 @@ def check_parameter_gradient(dynamics: AbstractDynamics, graph: AnyGraph, batch:
     vector, unravel = ravel_pytree(parameters)
     states, signal = (random_states(nudged_phase_of(dynamics, graph, batch), seed) for seed in (0, 1))
 
+    @jax.jit
     def objective(vector):
         phase = nudged_phase_of(dynamics, eqx.combine(unravel(vector), rest), batch)
         if phase.has_energy:
-            return jnp.sum(energy_of(phase, states))
-        return sum(jnp.sum(f * s) for f, s in zip(leaves(force_of(phase, states)), leaves(signal), strict=True))
+            return jnp.sum(phase.energy(states))
+        return sum(jnp.sum(f * s) for f, s in zip(leaves(phase.force(states)), leaves(signal), strict=True))
 
-    found = jax.grad(objective)(vector)
+    found = jax.jit(jax.grad(objective))(vector)
     lost = [name for name, fn in named(unravel(found)).items() if leaves(fn) and not any(map(np.any, leaves(fn)))]
     require(not lost, f"no gradient reaches {lost}: is a hoisted map left out of prepare(), or its gradient stopped?")
     if not complete:
@@ -158,7 +165,7 @@ def check_block_minimiser(dynamics: AbstractDynamics, graph: AnyGraph, batch: Ba
         at, *others = (feasible(phase, seed) for seed in range(4))
         blocks = graph.colouring(names) if isinstance(graph, Graph) else (names,)
         for block in blocks:
-            best = dynamics.block_minimiser(graph, at, phase.context, phase.target, phase.beta, block)
+            best = minimised(phase, at, block)
             require(set(best) == set(block), f"block_minimiser moves {sorted(best)} for the block {sorted(block)}")
             lowest = energy_of(phase, {**at, **best})
             for other in (at, *others):
@@ -174,7 +181,7 @@ def check_force_traces_once(dynamics: AbstractDynamics, graph: AnyGraph, batch: 
 
     def force(dynamics, graph, batch, beta):
         phase = nudged_phase_of(dynamics, graph, batch, beta)
-        return force_of(phase, dynamics.start(graph, phase.context).states)
+        return phase.force(dynamics.start(graph, phase.context).states)
 
     require_one_trace(force, [(dynamics, graph, b, jnp.asarray(s)) for b, s in ((batch, 0.5), (changed(batch), 0.25))])
 
@@ -244,10 +251,11 @@ def linear_equilibrium(phase: Phase, start: States) -> States:
     """v with force(v) = 0 for an affine force, by a dense solve."""
     vector, unravel = ravel_pytree(start)
 
+    @jax.jit
     def force(v):
-        return ravel_pytree(force_of(phase, unravel(v)))[0]
+        return ravel_pytree(phase.force(unravel(v)))[0]
 
-    return unravel(vector - jnp.linalg.solve(jax.jacobian(force)(vector), force(vector)))
+    return unravel(vector - jnp.linalg.solve(jax.jit(jax.jacobian(force))(vector), force(vector)))
 
 
 # Rules -----------------------------------------------------------------------------------------------------------
@@ -319,12 +327,31 @@ def update_of(rule, dynamics, graph, batch, solver):
 
 def free_phase_of(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) -> Phase:
     """A free phase on the batch's inputs."""
-    return prepared(dynamics, graph, graph.clamp(batch.x), batch.key)
+    return prepare_phase(dynamics, graph, graph.clamp(batch.x), batch.key)
 
 
 def nudged_phase_of(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch, beta: float | Array = 1.0) -> Phase:
     """A nudged phase on the batch."""
-    return prepared(dynamics, graph, graph.clamp(batch.x), batch.key, batch.y, jnp.asarray(beta))
+    return prepare_phase(dynamics, graph, graph.clamp(batch.x), batch.key, batch.y, jnp.asarray(beta))
+
+
+@eqx.filter_jit
+def force_of(phase: Phase, states: States) -> States:
+    """The force, compiled."""
+    return phase.force(states)
+
+
+@eqx.filter_jit
+def energy_of(phase: Phase, states: States) -> Array:
+    """The energy, compiled."""
+    return phase.energy(states)
+
+
+@eqx.filter_jit
+def minimised(phase: Phase, states: States, block: tuple[str, ...]) -> States:
+    """One block at its minimiser, compiled."""
+    arguments = (phase.graph, states, phase.context, phase.target, phase.beta, block)
+    return cast(AbstractBlockEnergy, phase.dynamics).block_minimiser(*arguments)
 
 
 def random_states(phase: Phase, seed: int) -> States:

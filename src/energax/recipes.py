@@ -65,11 +65,13 @@ class Recipe:
         summary: one line for help texts.
         defaults: its settings, where they differ from `COMMON`.
         build: `(settings, shape, classes, key) -> Learner`.
+        epochs: how long it is customarily trained.
     """
 
     summary: str
     defaults: Settings
     build: Callable[[Settings, Sequence[int], int, jax.Array], Learner]
+    epochs: int = 5
 
 
 POSITIVE = (lambda value: 0 < value < math.inf, "give a positive number")
@@ -172,14 +174,14 @@ RECIPES: dict[str, Recipe] = {
     "first-step": Recipe("the first relaxation step in error coordinates: exactly backprop's gradient", SMALL,
                          predictive(lambda s: rules.FirstStep())),
     "ep": Recipe("equilibrium propagation, centred nudging", EP,
-                 hopfield(lambda s: rules.Contrastive(rules.centred(s.beta)), plain)),
+                 hopfield(lambda s: rules.Contrastive(rules.centred(s.beta)), plain), epochs=10),
     "ep-one-sided": Recipe("equilibrium propagation, one-sided nudging", EP,
-                           hopfield(lambda s: rules.Contrastive(rules.one_sided(s.beta)), plain)),
+                           hopfield(lambda s: rules.Contrastive(rules.one_sided(s.beta)), plain), epochs=10),
     "ep-holomorphic": Recipe("equilibrium propagation, complex nudging with N points (tanh units)",
                              dataclasses.replace(EP, points=4),
                              hopfield(lambda s: rules.Contrastive(rules.holomorphic(s.beta, s.points)), plain, Tanh)),
     "chl": Recipe("contrastive Hebbian learning with weak feedback: the output clamped",
-                  dataclasses.replace(EP, gamma=0.3), hopfield(lambda s: rules.ContrastiveHebbian(), weak)),
+                  dataclasses.replace(EP, gamma=0.3), hopfield(lambda s: rules.ContrastiveHebbian(), weak), epochs=10),
 }
 
 

@@ -15,6 +15,9 @@ from energax.solvers.spectrum import largest_curvature
 from energax.structure import AnyGraph
 
 
+CAREFUL = 1e-5  # tolerance of what a rule is compared with; float32 has little to give below it
+
+
 class Regime(eqx.Module):
     """Where a rule stands on one batch. Ratios and cosines are per function of the graph and over all of them.
 
@@ -23,8 +26,8 @@ class Regime(eqx.Module):
         norm_ratio: function name -> norm of the rule's gradient over the reference's; `all` likewise.
         residual: mean relative residual over samples and phases; NaN for rules that relax nothing.
         converged, stalled, out_of_steps, diverged: shares of the relaxations with that verdict.
-        relaxed: energy gained by the nudged relaxations over what a hundred times tighter one gains; NaN without
-            an energy.
+        relaxed: energy gained by the nudged relaxations over what those with the tolerance `CAREFUL` gain; NaN
+            without an energy.
         curvature: largest curvature (estimate, from below) over the batch where the free phase ends.
         step_bound: 2 / curvature, the largest stable explicit step.
         reference: name of the reference: `backprop` where the feed-forward pass is the free equilibrium,
@@ -57,7 +60,7 @@ def measure_regime(
         rule: the rule of the training.
     """
     gradient, info = settled_gradient(dynamics, graph, batch, solver, rule)
-    careful = solver.tightened(1e-2, 10)
+    careful = solver.tightened(CAREFUL, 10)
     phase = prepared(dynamics, graph, graph.clamp(batch.x), batch.key)
     start = dynamics.start(graph, phase.context)
     reference = Backprop() if start.settled else Adjoint()

@@ -2,9 +2,11 @@
 
 import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import rich.box
 import rich.console
 import rich.table
 from matplotlib.figure import Figure
@@ -30,27 +32,27 @@ def compare(options: CompareOptions) -> None:
     if not names or options.seeds < 1:
         raise SettingError(f"recipes={options.recipes!r}, seeds={options.seeds}: give at least one of each")
     folder = RunFolder(options.out or Path("runs") / f"compare-{options.data}")
-    epochs = epochs_of(options.data, options.epochs)
     rows, histories = [], {}
     for name in names:
         results = []
         for seed in range(options.seeds):
             rich.console.Console(stderr=True, highlight=False).print(f"{name}, seed {seed}")
-            result, history = one_run(options, name, seed, epochs, folder)
+            result, history = one_run(options, name, seed, folder)
             results.append(result)
             histories.setdefault(name, []).append(history)
         rows.append(aggregated(name, results))
-    show(rows, options, epochs)
-    draw(folder.path / "compare.png", histories, f"{options.data}, {epochs} epochs, {options.seeds} seeds")
-    folder.write_json("compare.json", {"data": options.data, "epochs": epochs, "seeds": options.seeds, "rows": rows})
+    show(rows, options)
+    draw(folder.path / "compare.png", histories, f"{options.data}, {options.seeds} seeds")
+    folder.write_json("compare.json", {"data": options.data, "seeds": options.seeds, "rows": rows})
     write_atomically(folder.path / "compare.md", markdown(rows).encode())
     if options.json:
-        print(json.dumps(finite({"data": options.data, "epochs": epochs, "seeds": options.seeds, "rows": rows})))
+        print(json.dumps(finite({"data": options.data, "seeds": options.seeds, "rows": rows})))
 
 
-def one_run(options: CompareOptions, name: str, seed: int, epochs: int, folder: RunFolder) -> tuple[Row, list[Row]]:
+def one_run(options: CompareOptions, name: str, seed: int, folder: RunFolder) -> tuple[Row, list[Row]]:
     """Train one recipe with one seed, or go on where an earlier comparison stopped."""
     one = RunFolder(folder.path / f"{name}-{seed}")
+    epochs = epochs_of(name, options.data, options.epochs)
     run = run_recipe(name, options.data, seed, epochs, options.settings, one, Terminal(), resume=one.last.exists())
     return run.result, run.history
 
@@ -68,7 +70,7 @@ def aggregated(name: str, results: list[Row]) -> Row:
 
     accuracy = values("test_accuracy")
     return {
-        "recipe": name, "test_accuracy": mean("test_accuracy"),
+        "recipe": name, "epochs": results[0]["epochs"], "test_accuracy": mean("test_accuracy"),
         "spread": statistics.stdev(accuracy) if len(accuracy) > 1 else float("nan"),
         "selected_test_accuracy": mean("selected_test_accuracy"), "validation_accuracy": mean("validation_accuracy"),
         "converged_fraction": mean("converged_fraction"), "stalled_fraction": mean("stalled_fraction"),
@@ -78,34 +80,52 @@ def aggregated(name: str, results: list[Row]) -> Row:
         "test_accuracies": accuracy}
 
 
-HEADINGS = ("recipe", "test accuracy", "+-", "chosen by validation", "converged / stalled", "residual",
-            "cosine (least)", "to", "seconds")
+def share(value: float) -> str:
+    """A share in percent, without the sign."""
+    return percent(value).removesuffix(" %")
 
 
-def cells(row: Row) -> tuple[str, ...]:
-    """One line of the table."""
-    return (row["recipe"], percent(row["test_accuracy"]), number(100 * row["spread"]),
-            percent(row["selected_test_accuracy"]),
-            f"{percent(row['converged_fraction'])} / {percent(row['stalled_fraction'])}", number(row["residual"]),
-            f"{number(row['gradient_cosine'])} ({number(row['least_gradient_cosine'])})", row["reference"],
-            f"{row['seconds']:.1f}")
+Column = tuple[str, Callable[[Row], str]]
+SCREEN: tuple[Column, ...] = (
+    ("recipe", lambda row: row["recipe"]),
+    ("epochs", lambda row: str(row["epochs"])),
+    ("test %", lambda row: share(row["test_accuracy"])),
+    ("+-", lambda row: share(row["spread"])),
+    ("settled %", lambda row: share(row["converged_fraction"] + row["stalled_fraction"])),
+    ("residual", lambda row: number(row["residual"])),
+    ("cosine", lambda row: number(row["least_gradient_cosine"])),
+    ("to", lambda row: row["reference"]),
+    ("seconds", lambda row: f"{row['seconds']:.1f}"),
+)
+PAGE: tuple[Column, ...] = (
+    *SCREEN[:4],
+    ("chosen by validation %", lambda row: share(row["selected_test_accuracy"])),
+    ("validation %", lambda row: share(row["validation_accuracy"])),
+    ("converged %", lambda row: share(row["converged_fraction"])),
+    ("stalled %", lambda row: share(row["stalled_fraction"])),
+    ("residual", lambda row: number(row["residual"])),
+    ("last cosine", lambda row: number(row["gradient_cosine"])),
+    ("least cosine", lambda row: number(row["least_gradient_cosine"])),
+    *SCREEN[7:],
+)
 
 
-def show(rows: list[Row], options: CompareOptions, epochs: int) -> None:
+def show(rows: list[Row], options: CompareOptions) -> None:
     """Print the table."""
-    title = f"{options.data}, {epochs} epochs, {options.seeds} seeds: mean and standard deviation"
-    table = rich.table.Table(title=title, title_justify="left")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading in ("recipe", "to") else "right")
+    title = f"{options.data}, {options.seeds} seeds: mean and standard deviation; least cosine to the reference"
+    table = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading, _ in SCREEN:
+        table.add_column(heading, justify="left" if heading in ("recipe", "to") else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*cells(row))
-    rich.console.Console(highlight=False, width=None).print(table)
+        table.add_row(*(cell(row) for _, cell in SCREEN))
+    rich.console.Console(highlight=False).print(table)
 
 
 def markdown(rows: list[Row]) -> str:
-    """The table for a page."""
-    lines = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
-    return "\n".join(lines + ["| " + " | ".join(cells(row)) + " |" for row in rows]) + "\n"
+    """The table for a page, with a few more columns."""
+    headings = [heading for heading, _ in PAGE]
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(PAGE)]
+    return "\n".join(lines + ["| " + " | ".join(cell(row) for _, cell in PAGE) + " |" for row in rows]) + "\n"
 
 
 def draw(path: Path, histories: dict[str, list[list[Row]]], title: str) -> None:

@@ -16,7 +16,7 @@ class TrainOptions:
     data: Annotated[str, tyro.conf.arg(help="data set: see `energax data`")] = "digits"
     recipe: Annotated[str, tyro.conf.arg(help="algorithm: see `energax recipes`")] = "pc-nudge"
     epochs: Annotated[
-        int | None, tyro.conf.arg(help="passes over the training rows (30 on digits, 5 elsewhere)")
+        int | None, tyro.conf.arg(help="passes over the training rows (30 on digits, elsewhere the recipe's own)")
     ] = None
     seed: Annotated[int, tyro.conf.arg(help="fixes parameters, order of rows and augmentations")] = 0
     out: Annotated[Path | None, tyro.conf.arg(help="run folder (runs/RECIPE-DATA-SEED if left out)")] = None
@@ -35,7 +35,7 @@ class CompareOptions:
     data: Annotated[str, tyro.conf.arg(help="data set: see `energax data`")] = "digits"
     seeds: Annotated[int, tyro.conf.arg(help="number of seeds, from 0")] = 3
     epochs: Annotated[
-        int | None, tyro.conf.arg(help="passes over the training rows (30 on digits, 5 elsewhere)")
+        int | None, tyro.conf.arg(help="passes over the training rows (30 on digits, elsewhere the recipe's own)")
     ] = None
     out: Annotated[
         Path | None, tyro.conf.arg(help="folder (runs/compare-DATA if left out); what is done is kept")

@@ -11,7 +11,7 @@ import rich.table
 from energax.cli.options import TrainOptions
 from energax.data import load
 from energax.errors import RunError, SettingError
-from energax.recipes import Settings, make_learner
+from energax.recipes import Settings, make_learner, settled
 from energax.training import Run, RunFolder, fit
 from energax.training.display import Display, Terminal
 from energax.training.pages import number, percent
@@ -30,17 +30,19 @@ def train(options: TrainOptions) -> None:
     else:
         path = options.out or Path("runs") / f"{options.recipe}-{options.data}-{options.seed}"
         folder, config = RunFolder(path), {"recipe": options.recipe, "data": options.data, "seed": options.seed}
-        run = run_recipe(options.recipe, options.data, options.seed, epochs_of(options.data, options.epochs),
-                         options.settings, folder, Terminal())
+        epochs = epochs_of(options.recipe, options.data, options.epochs)
+        run = run_recipe(options.recipe, options.data, options.seed, epochs, options.settings, folder, Terminal())
     show(run.result, config, folder)
     if options.json:
         facts = {"recipe": config["recipe"], "data": config["data"], "seed": config["seed"], "folder": str(folder.path)}
         print(json.dumps(finite({**facts, **{name: run.result[name] for name in REPORTED}})))
 
 
-def epochs_of(data: str, epochs: int | None) -> int:
+def epochs_of(recipe: str, data: str, epochs: int | None) -> int:
     """The customary number of epochs where none is given: the digits are few."""
-    return epochs if epochs is not None else (30 if data == "digits" else 5)
+    if epochs is not None:
+        return epochs
+    return 30 if data == "digits" else settled(recipe)[0].epochs
 
 
 def run_recipe(recipe: str, data: str, seed: int, epochs: int, settings: Settings, folder: RunFolder,

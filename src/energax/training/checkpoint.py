@@ -14,7 +14,6 @@ from jaxtyping import PyTree
 
 from energax.errors import RunError
 
-
 REMEDY = "restore it from a copy or start anew"
 
 

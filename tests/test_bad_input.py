@@ -1,0 +1,191 @@
+"""Bad input is refused with a message that names the value, the place and the remedy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import batch_for, solve
+
+import energax as ex
+from energax.activations import Tanh
+from energax.errors import DataError, EnergaxError, GraphError, SettingError
+from energax.layers import Linear
+from energax.networks import convolutional, mlp, sequential
+from energax.phase import prepared
+from energax.rules import RandomSign, centred, clamped, holomorphic, nudge, one_sided, richardson
+from energax.rules.quadrature import Quadrature
+from energax.solvers import Unbounded
+
+KEY = jax.random.key(0)
+GRAPH = mlp([4, 5, 3], Tanh(), key=KEY)
+DIRECT = mlp([4, 5, 3], jnp.tanh, output_state=False, key=KEY)
+X = jnp.ones((2, 4))
+PC, FLOW = ex.PredictiveCoding(), ex.GradientFlow()
+
+
+def relax(clamp, graph=GRAPH, dynamics=PC, solver=FLOW, **more):
+    return ex.relax(dynamics, graph, solver, clamp=clamp, **more)
+
+
+@pytest.mark.parametrize(
+    ("clamp", "error", "message"),
+    [
+        ({}, DataError, "nothing is clamped"),
+        ({"input": X.at[1, 2].set(jnp.nan)}, DataError, r"node 'input': value nan at index \(1, 2\)"),
+        ({"input": X.at[0, 3].set(-jnp.inf)}, DataError, r"node 'input': value -inf at index \(0, 3\)"),
+        ({"input": jnp.ones((2, 5))}, DataError, r"'input' have shape \(2, 5\); expected \(batch, 4\)"),
+        ({"input": jnp.ones(4)}, DataError, r"'input' have shape \(4,\); expected \(batch, 4\)"),
+        ({"input": jnp.ones((2, 4), int)}, DataError, "'input' have dtype int64; give floating-point numbers"),
+        ({"inptu": X}, GraphError, "unknown node 'inptu'; the graph has: hidden1, input, output"),
+        ({"input": X, "output": jnp.ones((3, 3))}, DataError, r"different sizes: \{'input': 2, 'output': 3\}"),
+    ],
+)
+def test_relax_refuses(clamp, error, message):
+    with pytest.raises(error, match=message):
+        relax(clamp)
+
+
+def test_a_direct_output_cannot_be_clamped():
+    with pytest.raises(GraphError, match=r"node 'output' holds no state \(state=False\), so it cannot be clamped"):
+        relax({"output": jnp.ones((2, 3))}, DIRECT)
+
+
+def test_start_states_are_checked():
+    with pytest.raises(GraphError, match="start gives 'input' a state, but it is clamped"):
+        relax({"input": X}, start={"input": X})
+    with pytest.raises(DataError, match=r"'hidden1' have shape \(2, 6\); expected \(batch, 5\)"):
+        relax({"input": X}, start={"hidden1": jnp.ones((2, 6))})
+
+
+def test_labels_never_reach_relax():
+    """Oracle: `relax` takes no target; its equilibrium from a displaced start is the sweep."""
+    swept = GRAPH.sweep(X)
+    settled = relax({"input": X}, solver=ex.GradientFlow(0.5, stop=ex.Stopping(1e-9, 500)), start={"hidden1": 0 * swept["hidden1"]})
+    np.testing.assert_allclose(settled.states["output"], swept["output"], rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("build", [nudge, one_sided, centred, richardson, RandomSign, lambda b: holomorphic(b, 4)])
+@pytest.mark.parametrize("beta", [-0.1, 0.0, float("nan")])
+def test_nudge_strengths_must_be_positive(build, beta):
+    with pytest.raises(SettingError, match="the nudge strength must be positive"):
+        build(beta)
+
+
+def test_quadratures_are_checked():
+    with pytest.raises(SettingError, match="points=1: holomorphic nudging needs at least 2"):
+        holomorphic(0.1, 1)
+    with pytest.raises(SettingError, match=r"points of shape \(2,\) and weights of shape \(1,\)"):
+        Quadrature(points=jnp.ones(2), weights=jnp.ones(1))
+    batch = batch_for(GRAPH, 2)
+    with pytest.raises(SettingError, match="RandomSign draws signs: give the batch a key"):
+        ex.Contrastive(RandomSign(0.1))(PC, GRAPH, batch, FLOW, ())
+
+
+@pytest.mark.parametrize(
+    ("graph", "name"),
+    [
+        (mlp([4, 5, 3], ex.activations.hard_sigmoid(), key=KEY), "activation1"),
+        (mlp([4, 5, 3], jax.nn.relu, key=KEY), "activation1"),
+        (convolutional((4, 4, 1), [2], 3, jnp.tanh, pool=ex.layers.maximum, key=KEY), "layer1"),
+    ],
+)
+def test_holomorphic_nudging_needs_an_analytic_graph(graph, name):
+    with pytest.raises(SettingError, match=f"need analytic layers, and '{name}'"):
+        ex.Contrastive(holomorphic(0.1, 4))(PC, graph, batch_for_images(graph), FLOW, ())
+
+
+def batch_for_images(graph):
+    return ex.Batch(jnp.ones((2, *graph.node("input").shape)), jnp.ones((2, 3)))
+
+
+def test_holomorphic_nudging_needs_a_graph():
+    nodes = ex.Nodes([ex.Node("x", (2,)), ex.Node("u", (2,))], {}, "x", "u")
+    energy = ex.FunctionEnergy(lambda _, s: jnp.sum((s["u"] - s["x"]) ** 2, axis=1))
+    with pytest.raises(SettingError, match="complex nudge strengths need a Graph"):
+        ex.Contrastive(holomorphic(0.1, 4))(energy, nodes, ex.Batch(jnp.ones((2, 2)), jnp.ones((2, 2))), FLOW, ())
+
+
+def test_fixed_point_needs_block_minimisers():
+    with pytest.raises(SettingError, match="PredictiveCoding has none; use GradientFlow"):
+        relax({"input": X}, solver=ex.FixedPoint())
+
+
+class Drift(ex.AbstractDynamics):
+    """A force without an energy."""
+
+    cost: ex.AbstractCost
+
+    def prepare(self, graph, clamped, key):
+        return ex.Context(clamped, graph.constant(clamped))
+
+    def start(self, graph, context):
+        return ex.Start(graph.zeros(graph.free(context.clamped), context.clamped["input"]))
+
+    def force(self, graph, states, context, target, beta):
+        vhat = graph.predict(context.everywhere(states), context.constant)
+        return {name: vhat[name] - v for name, v in states.items()}
+
+
+@pytest.mark.parametrize("rule", [ex.Contrastive(clamped()), ex.ContrastiveHebbian(), ex.Incremental()])
+def test_rules_of_energies_refuse_a_dynamics_without_one(rule):
+    dynamics, batch = Drift(ex.SquaredError()), batch_for(GRAPH, 2)
+    with pytest.raises(SettingError, match=f"{type(rule).__name__} differentiates an energy, and Drift has none"):
+        rule(dynamics, GRAPH, batch, FLOW, rule.init(dynamics, GRAPH, batch))
+
+
+def test_the_energy_of_a_dynamics_without_one_is_nan():
+    phase = prepared(Drift(ex.SquaredError()), GRAPH, GRAPH.clamp(X))
+    start = phase.dynamics.start(GRAPH, phase.context).states
+    assert np.all(np.isnan(phase.energy(start)))
+    assert np.all(solve(ex.GradientFlow(0.5), phase, start).result == ex.Verdict.CONVERGED)
+
+
+@pytest.mark.parametrize("step", [0.0, -0.1, float("nan")])
+def test_step_sizes_must_be_positive(step):
+    with pytest.raises(SettingError, match=f"step_size={step}.*must be positive"):
+        ex.GradientFlow(step)
+
+
+def test_stopping_rules_are_checked():
+    with pytest.raises(SettingError, match="max_steps=0: a relaxation needs at least one step"):
+        ex.Stopping(max_steps=0)
+    with pytest.raises(SettingError, match="check_every=-1"):
+        ex.Stopping(check_every=-1)
+
+
+@pytest.mark.parametrize("cost", [ex.SquaredError(), ex.CrossEntropy()])
+@pytest.mark.parametrize("target", [jnp.ones((2, 1)), jnp.ones(2), jnp.ones((1, 3))])
+def test_targets_do_not_broadcast(cost, target):
+    with pytest.raises(DataError, match=r"the output has shape \(2, 3\) and the target .*one-hot"):
+        cost(jnp.ones((2, 3)), target)
+
+
+def test_precisions_of_unknown_nodes_are_refused():
+    with pytest.raises(GraphError, match="unknown node 'hidden9'"):
+        relax({"input": X}, dynamics=ex.PredictiveCoding(precisions={"hidden9": 1.0}))
+
+
+def test_alternating_blocks_need_edges():
+    with pytest.raises(SettingError, match="alternating blocks need a Graph"):
+        ex.solvers.Alternating().blocks(ex.Nodes([ex.Node("x", (2,))], {}, "x", "x"), ("x",))
+
+
+def test_an_empty_chain_is_refused():
+    with pytest.raises(GraphError, match="at least one layer"):
+        sequential([], (3,))
+
+
+def test_every_refusal_can_be_caught_as_one():
+    for refused in (lambda: ex.GradientFlow(-1.0), lambda: relax({"q": X}), lambda: relax({})):
+        with pytest.raises(EnergaxError):
+            refused()
+
+
+def test_a_diverging_relaxation_says_so():
+    """Oracle: descent with a step of 5 on curvature of at least 1 multiplies the distance by at least 4."""
+    graph = sequential([Linear(4, 3, key=KEY)], (4,))
+    solver = ex.GradientFlow(5.0, bound=Unbounded(), stop=ex.Stopping(1e-3, 100))
+    settled = relax({"input": X}, graph, solver=solver, start={"output": jnp.ones((2, 3))})
+    assert np.all(settled.result == ex.Verdict.DIVERGED)
+    assert ex.Verdict(int(settled.result[0])).message.startswith("the states grew without bound")
+    assert np.all(np.isfinite(settled.states["output"]))

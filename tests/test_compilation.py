@@ -1,0 +1,88 @@
+"""Compilations are counted: values never retrace, only structure does.
+
+Oracle: the number of times Python runs inside a jitted function.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optimistix as optx
+import pytest
+from oracles import batch_for
+
+import energax as ex
+from energax.activations import Tanh
+from energax.networks import mlp
+from energax.rules import centred, holomorphic, nudge
+from energax.solvers import Held, PerSample
+
+GRAPH = mlp([4, 5, 3], Tanh(), key=jax.random.key(0))
+BATCH, OTHER = batch_for(GRAPH, 4), batch_for(GRAPH, 4, seed=9)
+PC, HOPFIELD = ex.PredictiveCoding(), ex.Hopfield()
+
+
+@pytest.fixture
+def traces():
+    """A jitted rule call, and how often it was traced."""
+    seen = []
+
+    @eqx.filter_jit
+    def call(rule, dynamics, graph, batch, solver):
+        seen.append(None)
+        return rule(dynamics, graph, batch, solver, rule.init(dynamics, graph, batch))[0]
+
+    return call, seen
+
+
+def flow(step=0.1, tol=1e-2, margin=0.8):
+    return ex.GradientFlow(step, stop=ex.Stopping(tol, 50), bound=PerSample(margin))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ((nudge(0.1), PC, flow()), (nudge(0.2), PC, flow(0.05, 1e-3, 0.7))),
+        ((centred(0.1), HOPFIELD, ex.FixedPoint()), (centred(0.3), HOPFIELD, ex.FixedPoint(stop=ex.Stopping(1e-4, 100)))),
+        ((holomorphic(0.1, 4), HOPFIELD, ex.FixedPoint()), (holomorphic(0.2, 4), HOPFIELD, ex.FixedPoint())),
+        (
+            (nudge(0.1), PC, ex.Optimistix(optx.Newton(1e-3, 1e-3), 1e-2)),
+            (nudge(0.1), PC, ex.Optimistix(optx.Newton(1e-3, 1e-3), 1e-3)),
+        ),
+        (
+            (nudge(0.1), ex.PredictiveCoding(precisions={"hidden1": 1.0}), ex.GradientFlow(0.1, 0.5, bound=Held(1.0))),
+            (nudge(0.1), ex.PredictiveCoding(precisions={"hidden1": 2.0}), ex.GradientFlow(0.1, 0.9, bound=Held(3.0))),
+        ),
+        ((nudge(0.1), ex.Hopfield(feedback_scale=0.5), flow()), (nudge(0.1), ex.Hopfield(feedback_scale=0.1), flow())),
+    ],
+    ids=["flow", "centred", "holomorphic", "optimistix", "momentum_precisions", "feedback"],
+)
+def test_values_do_not_retrace(traces, first, second):
+    call, seen = traces
+    for (quadrature, dynamics, solver), batch in ((first, BATCH), (second, OTHER)):
+        call(ex.Contrastive(quadrature), dynamics, GRAPH, batch, solver)
+    assert len(seen) == 1
+
+
+def test_structure_does_retrace(traces):
+    """The counter counts: another number of steps, or another rule, is another program."""
+    call, seen = traces
+    call(ex.Backprop(), PC, GRAPH, BATCH, flow())
+    call(ex.Backprop(), PC, GRAPH, OTHER, flow())
+    call(ex.FirstStep(), PC, GRAPH, BATCH, flow())
+    call(ex.Backprop(), PC, GRAPH, BATCH, ex.GradientFlow(stop=ex.Stopping(max_steps=7)))
+    assert len(seen) == 3
+
+
+def test_a_tuned_solver_does_not_retrace(traces):
+    call, seen = traces
+    rule, solver = ex.Contrastive(nudge(0.1)), ex.GradientFlow(bound=Held())
+    call(rule, PC, GRAPH, BATCH, rule.tune(PC, GRAPH, BATCH, solver))
+    call(rule, PC, GRAPH, OTHER, rule.tune(PC, GRAPH, OTHER, solver))
+    assert len(seen) == 1
+
+
+def test_updated_parameters_do_not_retrace(traces):
+    call, seen = traces
+    found = call(ex.Backprop(), PC, GRAPH, BATCH, flow())
+    call(ex.Backprop(), PC, eqx.apply_updates(GRAPH, jax.tree.map(jnp.negative, found)), BATCH, flow())
+    assert len(seen) == 1

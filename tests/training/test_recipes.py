@@ -1,0 +1,148 @@
+"""Recipes: each builds, trains and reports; settings are layered; what cannot work is refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from energax import Backprop, Contrastive, ContrastiveHebbian, FirstStep, Hopfield, Incremental, PredictiveCoding
+from energax.errors import SettingError
+from energax.recipes import COMMON, RECIPES, Settings, make_learner, settled
+from energax.rules.quadrature import centred, clamped, holomorphic, nudge, one_sided
+
+# name: rule, dynamics, reference, least gradient cosine, whether it relaxes
+TABLE = {
+    "backprop": (Backprop(), PredictiveCoding, "backprop", 1 - 1e-9, False),
+    "pc": (Contrastive(clamped()), PredictiveCoding, "backprop", 0.6, True),
+    "ipc": (Incremental(8), PredictiveCoding, "backprop", 0.6, True),
+    "pc-nudge": (Contrastive(nudge(1e-3)), PredictiveCoding, "backprop", 0.9999, True),
+    "first-step": (FirstStep(), PredictiveCoding, "backprop", 1 - 1e-9, False),
+    "ep": (Contrastive(centred(0.2)), Hopfield, "adjoint", 0.95, True),
+    "ep-one-sided": (Contrastive(one_sided(0.2)), Hopfield, "adjoint", 0.95, True),
+    "ep-holomorphic": (Contrastive(holomorphic(0.2, 4)), Hopfield, "adjoint", 0.99, True),
+    "chl": (ContrastiveHebbian(), Hopfield, "adjoint", 0.9, True),
+}
+
+
+def test_the_table_knows_every_recipe():
+    """Oracle: the two lists; a recipe without a row would go untested."""
+    assert set(TABLE) == set(RECIPES)
+    assert all(recipe.summary for recipe in RECIPES.values())
+
+
+@pytest.mark.parametrize("name", list(TABLE))
+def test_a_recipe_trains_in_its_regime(name, learner, train):
+    """Oracle: the row of the table above; chance on ten classes is 10 %, and a uniform guess costs log 10 or 1/2.
+
+    Verdicts must be shares that add up to 1 where the rule relaxes, and absent where it does not.
+    """
+    rule, dynamics, reference, cosine, relaxes = TABLE[name]
+    one = learner(name)
+    assert type(one.rule) is type(rule)
+    assert isinstance(one.dynamics, dynamics)
+    run = train(one, epochs=2)
+    row = run.history[-1]
+    assert row["reference"] == reference
+    assert row["gradient_cosine"] >= cosine
+    assert row["train_cost"] < run.history[0]["train_cost"] < 2.5
+    assert run.result["test_accuracy"] > 0.25
+    shares = [row[f"{verdict}_fraction"] for verdict in ("converged", "stalled", "out_of_steps", "diverged")]
+    if relaxes:
+        assert sum(shares) == pytest.approx(1, abs=1e-6)
+        assert row["diverged_fraction"] == 0
+        assert np.isfinite(row["residual"])
+    else:
+        assert np.isnan([*shares, row["residual"]]).all()
+
+
+def test_holomorphic_and_nudged_rules_carry_the_settings(learner):
+    """Oracle: the quadratures built by hand; points and weights follow beta and the number of points."""
+    for name, settings, expected in [
+        ("ep", {"beta": 0.3}, centred(0.3)),
+        ("ep-one-sided", {"beta": 0.3}, one_sided(0.3)),
+        ("ep-holomorphic", {"beta": 0.3, "points": 6}, holomorphic(0.3, 6)),
+        ("pc-nudge", {"beta": 0.3}, nudge(0.3)),
+        ("pc", {}, clamped()),
+    ]:
+        quadrature = learner(name, **settings).rule.quadrature
+        np.testing.assert_allclose(quadrature.points, expected.points)
+        np.testing.assert_allclose(quadrature.weights, expected.weights)
+    assert learner("ipc", steps=5).rule.updates_per_batch == 5
+    assert float(learner("chl", gamma=0.7).dynamics.feedback) == pytest.approx(0.7)
+
+
+def test_settings_are_layered():
+    """Oracle: the three layers. What is given wins, then the recipe's own, then the common ones; None never wins."""
+    _, plain = settled("ep")
+    assert plain.learning_rate == RECIPES["ep"].defaults.learning_rate != COMMON.learning_rate
+    assert plain.momentum == COMMON.momentum
+    _, given = settled("ep", Settings(learning_rate=0.5, momentum=None, standardise=False, state_momentum=0.0))
+    assert given.learning_rate == 0.5
+    assert given.momentum == COMMON.momentum
+    assert given.standardise is False
+    assert given.state_momentum == 0.0
+    changed = {name for name, value in vars(given).items() if value != getattr(plain, name)}
+    assert changed == {"learning_rate", "state_momentum"}
+
+
+def test_a_learner_comes_with_all_of_its_settings():
+    """Oracle: shapes of the parameters and the fields of Settings."""
+    learner, complete = make_learner("pc", (8, 8, 1), 7, settings=Settings(hidden=(9, 5), tol=0.25, steps=33))
+    assert [learner.graph.node(name).shape for name in ("input", "hidden1", "hidden2", "output")] == [
+        (8, 8, 1), (9,), (5,), (7,)]
+    assert float(learner.solver.stop.tol) == 0.25
+    assert learner.solver.stop.max_steps == 33
+    assert (complete.hidden, complete.tol, complete.steps) == ((9, 5), 0.25, 33)
+    assert dataclasses.replace(complete, beta=0, points=0, gamma=0) == dataclasses.replace(
+        settled("pc", complete)[1], beta=0, points=0, gamma=0)
+
+
+@pytest.mark.parametrize("network", ["conv", "residual"])
+def test_networks_for_images(network):
+    """Oracle: the halving of a 16 x 16 image by every entry of `channels`."""
+    learner, _ = make_learner("pc", (16, 16, 3), 4, settings=Settings(network=network, channels=(2, 5)))
+    shapes = {node.name: node.shape for node in learner.graph.nodes}
+    names = ("hidden1", "hidden2") if network == "conv" else ("block1", "block2")
+    assert [shapes[name] for name in names] == [(8, 8, 2), (4, 4, 5)]
+    assert shapes["output"] == (4,)
+
+
+def test_seeds_give_other_parameters_and_the_same_seed_the_same(same):
+    """Oracle: determinism, and that seeds differ."""
+    first, again, other = (make_learner("pc", (8, 8, 1), 10, seed=seed)[0].graph for seed in (0, 0, 1))
+    assert same(first, again)
+    assert not same(first, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("nosuch", {}, r"unknown recipe 'nosuch'; known: backprop, pc, ipc"),
+        ("pc", {"learning_rate": 0.0}, r"learning_rate=0\.0: give a positive number"),
+        ("pc", {"learning_rate": float("nan")}, r"learning_rate=nan: give a positive"),
+        ("pc", {"learning_rate": float("inf")}, r"learning_rate=inf: give a positive"),
+        ("pc", {"momentum": 1.0}, r"momentum=1\.0: give a number from 0 to below 1"),
+        ("pc", {"state_momentum": -0.1}, r"state_momentum=-0\.1: give a number from 0 to below 1"),
+        ("pc", {"hidden": (8, 0)}, r"hidden=\(8, 0\): give whole numbers of at least 1"),
+        ("pc", {"network": "conv", "channels": (-2,)}, r"channels=\(-2,\): give whole numbers"),
+        ("pc", {"network": "transformer"}, r"network=transformer: give mlp, conv or residual"),
+        ("pc", {"optimiser": "adamw"}, r"optimiser=adamw: give sgd or adam"),
+        ("pc", {"network": "conv", "pool": "min"}, r"pool=min: give stride, average or maximum"),
+        ("pc", {"gain": -1.0}, r"gain=-1\.0: give a positive number"),
+        ("pc", {"tol": -0.1}, r"tol=-0\.1: give a number of at least 0"),
+        ("ep", {"tol": float("nan")}, r"tol=nan"),
+        ("ipc", {"steps": 0}, r"steps=0: give a whole number of at least 1"),
+        ("ep", {"steps": -3}, r"steps=-3: give a whole number"),
+        ("pc", {"step_size": 0.0}, r"step_size=0\.0: give a positive number"),
+        ("pc", {"batch": 0}, r"batch=0: give a whole number"),
+        ("pc-nudge", {"beta": 0.0}, r"beta=0\.0: the nudge strength must be positive"),
+        ("ep", {"beta": -0.5}, r"beta=-0\.5"),
+        ("ep-holomorphic", {"points": 1}, r"points=1: .* at least 2"),
+        ("chl", {"gamma": 0.0}, r"gamma=0\.0: .* \(0, 1\]"),
+        ("chl", {"gamma": 1.5}, r"gamma=1\.5"),
+    ],
+)
+def test_what_cannot_work_is_refused(name, wrong, message):
+    """Oracle: the message, which names the value and the remedy."""
+    with pytest.raises(SettingError, match=message):
+        make_learner(name, (8, 8, 1), 10, settings=Settings(**wrong))
