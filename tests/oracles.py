@@ -35,7 +35,9 @@ def slope(scales: Sequence[float], errors: Sequence[float]) -> float:
     """Order of convergence: regression of log error on log scale over the errors between 1e-11 and 1e-2."""
     scales, errors = np.asarray(scales), np.asarray(errors)
     used = (errors > 1e-11) & (errors < 1e-2)
-    assert used.sum() >= 6, f"a slope needs 6 points with errors in (1e-11, 1e-2): {list(zip(scales, errors, strict=True))}"
+    assert used.sum() >= 6, (
+        f"a slope needs 6 points with errors in (1e-11, 1e-2): {list(zip(scales, errors, strict=True))}"
+    )
     return float(np.polyfit(np.log(scales[used]), np.log(errors[used]), 1)[0])
 
 
@@ -235,7 +237,11 @@ def linear_pc(weights, biases, x, y, precisions, softness):
     states, errors = [x], []
     for layer in range(depth):
         precision = precisions[layer]
-        error = multiplier @ product[layer].T / precision if precision is not None else np.zeros((len(x), weights[layer].shape[1]))
+        error = (
+            multiplier @ product[layer].T / precision
+            if precision is not None
+            else np.zeros((len(x), weights[layer].shape[1]))
+        )
         errors.append(error)
         states.append(states[-1] @ weights[layer] + biases[layer] + error)
     return errors, states, np.sum(r * multiplier, axis=1) / 2

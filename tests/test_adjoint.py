@@ -1,13 +1,12 @@
 """Implicit differentiation against finite differences of the cost through the equilibrium, on every energy."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from oracles import batch_for, central_differences, flat, gradient, relative, skipping
 
-import equinox as eqx
 from energax import (
     Adjoint,
     Batch,
@@ -28,6 +27,7 @@ from energax.networks import mlp
 from energax.phase import prepared
 from energax.rules import centred
 from energax.rules.base import free_phase
+from oracles import batch_for, central_differences, flat, gradient, relative, skipping
 
 pytestmark = pytest.mark.usefixtures("strict")
 

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import batch_for, solve
 
 import energax as ex
 from energax.activations import Tanh
@@ -15,6 +14,7 @@ from energax.phase import prepared
 from energax.rules import RandomSign, centred, clamped, holomorphic, nudge, one_sided, richardson
 from energax.rules.quadrature import Quadrature
 from energax.solvers import Unbounded
+from oracles import batch_for, solve
 
 KEY = jax.random.key(0)
 GRAPH = mlp([4, 5, 3], Tanh(), key=KEY)
@@ -60,7 +60,9 @@ def test_start_states_are_checked():
 def test_labels_never_reach_relax():
     """Oracle: `relax` takes no target; its equilibrium from a displaced start is the sweep."""
     swept = GRAPH.sweep(X)
-    settled = relax({"input": X}, solver=ex.GradientFlow(0.5, stop=ex.Stopping(1e-9, 500)), start={"hidden1": 0 * swept["hidden1"]})
+    settled = relax(
+        {"input": X}, solver=ex.GradientFlow(0.5, stop=ex.Stopping(1e-9, 500)), start={"hidden1": 0 * swept["hidden1"]}
+    )
     np.testing.assert_allclose(settled.states["output"], swept["output"], rtol=0, atol=1e-7)
 
 

@@ -5,12 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import batch_for
 
 from energax import CrossEntropy, FixedPoint, GradientFlow, Hopfield, PredictiveCoding, Stopping
 from energax.activations import Tanh
 from energax.networks import mlp
 from energax.phase import prepared
+from oracles import batch_for
 
 pytestmark = pytest.mark.usefixtures("strict")
 

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import optimistix as optx
 import pytest
-from oracles import batch_for, recurrent, skipping
 
 import energax as ex
 from energax import checks
@@ -13,6 +12,7 @@ from energax.activations import Sigmoid, Tanh, hard_sigmoid
 from energax.networks import mlp
 from energax.rules import centred, clamped, holomorphic, nudge, one_sided, richardson
 from energax.solvers import Alternating, Held, Synchronous
+from oracles import batch_for, recurrent, skipping
 
 KEY = jax.random.key(0)
 
@@ -116,8 +116,10 @@ class Broken(ex.AbstractEnergy):
         vhat = graph.predict(context.everywhere(states), context.constant)
         energy = sum(jnp.sum((states[n] - vhat[n]) ** 2, axis=1) / 2 for n in vhat)
         if self.fault == "scaled":
-            energy = energy + jnp.sum(0.1 * graph.fns["xa"].weight) - jax.lax.stop_gradient(
-                jnp.sum(0.1 * graph.fns["xa"].weight)
+            energy = (
+                energy
+                + jnp.sum(0.1 * graph.fns["xa"].weight)
+                - jax.lax.stop_gradient(jnp.sum(0.1 * graph.fns["xa"].weight))
             )
         if self.fault == "averaged":
             energy = energy / energy.shape[0]
@@ -133,7 +135,11 @@ class Broken(ex.AbstractEnergy):
             return energy
         if self.fault == "leaking" and target is not None:
             beta = beta + 0.01
-        return energy if target is None else energy + beta * self.cost(graph.output_value({**context.clamped, **states}), target)
+        return (
+            energy
+            if target is None
+            else energy + beta * self.cost(graph.output_value({**context.clamped, **states}), target)
+        )
 
 
 @jax.custom_jvp

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import optimistix as optx
 import pytest
-from oracles import batch_for
 
 import energax as ex
 from energax.activations import Tanh
 from energax.networks import mlp
 from energax.rules import centred, holomorphic, nudge
 from energax.solvers import Held, PerSample
+from oracles import batch_for
 
 GRAPH = mlp([4, 5, 3], Tanh(), key=jax.random.key(0))
 BATCH, OTHER = batch_for(GRAPH, 4), batch_for(GRAPH, 4, seed=9)
@@ -42,7 +42,10 @@ def flow(step=0.1, tol=1e-2, margin=0.8):
     ("first", "second"),
     [
         ((nudge(0.1), PC, flow()), (nudge(0.2), PC, flow(0.05, 1e-3, 0.7))),
-        ((centred(0.1), HOPFIELD, ex.FixedPoint()), (centred(0.3), HOPFIELD, ex.FixedPoint(stop=ex.Stopping(1e-4, 100)))),
+        (
+            (centred(0.1), HOPFIELD, ex.FixedPoint()),
+            (centred(0.3), HOPFIELD, ex.FixedPoint(stop=ex.Stopping(1e-4, 100))),
+        ),
         ((holomorphic(0.1, 4), HOPFIELD, ex.FixedPoint()), (holomorphic(0.2, 4), HOPFIELD, ex.FixedPoint())),
         (
             (nudge(0.1), PC, ex.Optimistix(optx.Newton(1e-3, 1e-3), 1e-2)),

@@ -7,11 +7,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import batch_for, flat, gradient, imaging, informed, recurrent, recurrent_by_hand, relative, sharing, skipping
 
 from energax import CrossEntropy, PredictiveCoding, SquaredError
 from energax.networks import mlp
 from energax.rules import Adjoint, Backprop, FirstStep
+from oracles import (
+    batch_for,
+    flat,
+    gradient,
+    imaging,
+    informed,
+    recurrent,
+    recurrent_by_hand,
+    relative,
+    sharing,
+    skipping,
+)
 
 pytestmark = pytest.mark.usefixtures("strict")
 

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import batch_for, imaging, largest, recurrent, recurrent_by_hand, relative, sharing, skipping
 
 from energax import Edge, Graph, Node
 from energax.activations import Tanh
@@ -13,6 +12,7 @@ from energax.errors import GraphError
 from energax.layers import Identity, Linear
 from energax.networks import mlp
 from energax.topology import colouring, distances, reachable, topological_order
+from oracles import batch_for, imaging, largest, recurrent, recurrent_by_hand, relative, sharing, skipping
 
 pytestmark = pytest.mark.usefixtures("strict")
 

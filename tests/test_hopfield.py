@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import batch_for, gradient, largest, numpy_hopfield_ep, parameters, relative, skipping, slope, solve
 
 from energax import (
     Contrastive,
@@ -25,6 +24,7 @@ from energax.phase import prepared
 from energax.rules import Backprop, centred
 from energax.rules.base import energy_gradient
 from energax.solvers import Synchronous
+from oracles import batch_for, gradient, largest, numpy_hopfield_ep, parameters, relative, skipping, slope, solve
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -64,7 +64,9 @@ def test_the_energys_gradient_vanishes_where_the_force_does(beta, output_state):
     dynamics = Hopfield(CrossEntropy())
     target, strength = (None, None) if beta is None else (batch.y, jnp.asarray(beta))
     phase = prepared(dynamics, graph, graph.clamp(batch.x), None, target, strength)
-    settled = solve(FixedPoint(Synchronous(), Stopping(1e-13, 2000)), phase, dynamics.start(graph, phase.context).states)
+    settled = solve(
+        FixedPoint(Synchronous(), Stopping(1e-13, 2000)), phase, dynamics.start(graph, phase.context).states
+    )
     slope_there = jax.grad(lambda v: jnp.sum(phase.energy(v)))(settled.states)
     assert max(float(jnp.max(jnp.abs(g))) for g in slope_there.values()) < 1e-11
     elsewhere = jax.grad(lambda v: jnp.sum(phase.energy(v)))(jax.tree.map(lambda v: 0.9 * v, settled.states))
@@ -76,7 +78,10 @@ def test_scellier_bengio_force_is_written_in_their_paper():
     graph = mlp([4, 6, 3], Tanh(), key=jax.random.key(2))
     x = batch_for(graph, 3).x
     phase = prepared(ScellierBengio(), graph, graph.clamp(x))
-    v = {"hidden1": jax.random.normal(jax.random.key(0), (3, 6)), "output": jax.random.normal(jax.random.key(1), (3, 3))}
+    v = {
+        "hidden1": jax.random.normal(jax.random.key(0), (3, 6)),
+        "output": jax.random.normal(jax.random.key(1), (3, 3)),
+    }
     one, two = graph.fns["layer1"], graph.fns["layer2"]
     h = x @ one.weight + one.bias + v["output"] @ two.weight.T
     expected = {
@@ -135,12 +140,8 @@ def test_weak_feedback_tends_to_backprop(activation):
     assert abs(slope(gammas, found) - 1) < 0.05
 
 
-def test_coupled_learning_tends_to_equilibrium_propagation():
-    """Oracle: the nudged output lies at v + s (y - v) in first order, so g(s -> 0) is a nudged gradient.
-
-    Clamping the output at v + s (y - v) is the nudge beta with s = beta (y - v)-shift only for a lone output; the
-    exact reference here is the contrast written out by hand from two relaxations.
-    """
+def test_coupled_learning_is_the_contrast_of_two_relaxations():
+    """Oracle: Hebbian products of the free states and of those with the output clamped at v + s (y - v), by hand."""
     graph = mlp(SIZES, Tanh(), gain=0.8, key=jax.random.key(2))
     batch, strength = batch_for(graph, 4, labels=False), 0.25
     solver = FixedPoint(stop=Stopping(1e-13, 500))

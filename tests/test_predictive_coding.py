@@ -6,19 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
 import pytest
-from oracles import (
-    batch_for,
-    flat,
-    gradient,
-    informed,
-    largest,
-    linear_pc,
-    numpy_pc,
-    parameters,
-    relative,
-    slope,
-    solve,
-)
 
 from energax import (
     Batch,
@@ -38,6 +25,19 @@ from energax.phase import prepared
 from energax.rules import Backprop, clamped, nudge
 from energax.rules.base import energy_gradient
 from energax.solvers import Unbounded
+from oracles import (
+    batch_for,
+    flat,
+    gradient,
+    informed,
+    largest,
+    linear_pc,
+    numpy_pc,
+    parameters,
+    relative,
+    slope,
+    solve,
+)
 
 pytestmark = pytest.mark.usefixtures("strict")
 

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
 import pytest
-from oracles import batch_for, gradient, informed, largest, relative, solve
 
 from energax import (
     Adjoint,
@@ -31,6 +30,7 @@ from energax.phase import prepared
 from energax.rules import centred, clamped, nudge
 from energax.rules.base import energy_gradient
 from energax.solvers import Unbounded
+from oracles import batch_for, gradient, informed, largest, relative, solve
 
 pytestmark = pytest.mark.usefixtures("strict")
 

@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from oracles import batch_for, flat, gradient, informed, largest, relative, solve
 
 import energax as ex
 from energax.layers import Linear
 from energax.networks import mlp
 from energax.phase import prepared
 from energax.rules import clamped, nudge
+from oracles import batch_for, flat, gradient, informed, largest, relative, solve
 
 KEYS = jax.random.split(jax.random.key(0), 8)
 FLOW = ex.GradientFlow(0.3, stop=ex.Stopping(1e-13, 4000))

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import batch_for, gradient, relative, slope
 
 from energax import Batch, Contrastive, CrossEntropy, FixedPoint, GradientFlow, Hopfield, PredictiveCoding, Stopping
 from energax.activations import Sigmoid, Tanh
 from energax.networks import mlp
 from energax.rules import Adjoint, Backprop, RandomSign, centred, holomorphic, nudge, one_sided, richardson
 from energax.solvers import Alternating, Synchronous
+from oracles import batch_for, gradient, relative, slope
 
 FLOW = GradientFlow(1.0, momentum=0.5, stop=Stopping(1e-12, 3000))
 SWEEPS = FixedPoint(stop=Stopping(1e-13, 400))

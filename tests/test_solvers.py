@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
 import pytest
-from oracles import batch_for, central_differences, largest, skipping, solve
 
 from energax import (
     CrossEntropy,
@@ -28,6 +27,7 @@ from energax.networks import mlp
 from energax.phase import norm, prepared
 from energax.solvers import Alternating, Held, PerSample, Synchronous, Unbounded, largest_curvature
 from energax.solvers import trace as _trace
+from oracles import batch_for, central_differences, largest, skipping, solve
 
 trace = eqx.filter_jit(_trace)
 pytestmark = pytest.mark.usefixtures("strict")
@@ -160,9 +160,7 @@ def test_warm_start_needs_no_step(solver):
     assert largest(again.states, once.states) == 0
 
 
-@pytest.mark.parametrize(
-    "method", [optx.Newton(1e-12, 1e-12), optx.BFGS(1e-12, 1e-12)], ids=["newton", "bfgs"]
-)
+@pytest.mark.parametrize("method", [optx.Newton(1e-12, 1e-12), optx.BFGS(1e-12, 1e-12)], ids=["newton", "bfgs"])
 def test_optimistix_reaches_the_equilibrium_of_gradient_flow(method):
     phase, start = nudged()
     ours = solve(GradientFlow(0.5, momentum=0.5, stop=Stopping(1e-12, 3000)), phase, start)
@@ -252,7 +250,9 @@ def test_alternating_sweeps_never_raise_the_energy(activation, beta):
     batch = batch_for(graph, 4)
     target, strength = (None, None) if beta is None else (batch.y, jnp.asarray(beta))
     phase = prepared(Hopfield(), graph, graph.clamp(batch.x), None, target, strength)
-    start = {n: activation(2 * jax.random.normal(jax.random.key(7), v.shape)) for n, v in graph.zeros("aby", batch.x).items()}
+    start = {
+        n: activation(2 * jax.random.normal(jax.random.key(7), v.shape)) for n, v in graph.zeros("aby", batch.x).items()
+    }
     _, energies = trace(FixedPoint(), phase, start, 25, phase.energy)
     assert energies.shape == (26, 4)
     assert float(jnp.max(jnp.diff(energies, axis=0))) < 1e-12
@@ -262,9 +262,7 @@ def test_alternating_sweeps_never_raise_the_energy(activation, beta):
 def test_traced_energy_of_a_smooth_net_falls():
     """Oracle: gradient descent below the stability limit; the first record is the start, the last the end."""
     phase, start = nudged(gain=1.5)
-    end, (energies, outputs) = trace(
-        GradientFlow(0.5), phase, start, 40, lambda v: (phase.energy(v), v["output"])
-    )
+    end, (energies, outputs) = trace(GradientFlow(0.5), phase, start, 40, lambda v: (phase.energy(v), v["output"]))
     assert energies.shape == (41, 4)
     np.testing.assert_array_equal(outputs[0], start["output"])
     np.testing.assert_array_equal(outputs[-1], end["output"])

@@ -33,7 +33,6 @@ from energax.rules.base import AbstractRule
 from energax.solvers.engine import AbstractSolver, Verdict, precision_floor
 from energax.structure import AnyGraph, States
 
-
 prepare_phase = eqx.filter_jit(prepared)
 
 
@@ -77,8 +76,7 @@ def check_force_shapes(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch
         for name, state in start.items():
             require(
                 force[name].shape == state.shape and force[name].dtype == state.dtype,
-                f"force on {name!r} is {force[name].dtype}{force[name].shape}; "
-                f"its state is {state.dtype}{state.shape}",
+                f"force on {name!r} is {force[name].dtype}{force[name].shape}; its state is {state.dtype}{state.shape}",
             )
         if phase.has_energy:
             shape, size = energy_of(phase, start).shape, samples(batch)
@@ -86,7 +84,7 @@ def check_force_shapes(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch
 
 
 def check_force_is_downhill(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) -> None:
-    """force = -dF/dv of an `AbstractEnergy`, by central differences along a random direction."""
+    """Force = -dF/dv of an `AbstractEnergy`, by central differences along a random direction."""
     if not isinstance(dynamics, AbstractEnergy):
         return
     phase = nudged_phase_of(dynamics, graph, batch)
@@ -248,7 +246,7 @@ def check_verdict(phase: Phase, start: States, settled, tol: float) -> None:
 
 
 def linear_equilibrium(phase: Phase, start: States) -> States:
-    """v with force(v) = 0 for an affine force, by a dense solve."""
+    """V with force(v) = 0 for an affine force, by a dense solve."""
     vector, unravel = ravel_pytree(start)
 
     @jax.jit

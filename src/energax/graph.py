@@ -162,7 +162,8 @@ class Graph(AbstractStructure):
             t, history = carry
             shown, error = now
             sums: States = {
-                name: jnp.zeros((like.shape[0], *self._arrival_shape(name)), like.dtype) for name in arrival_order(self.nodes, self.edges)
+                name: jnp.zeros((like.shape[0], *self._arrival_shape(name)), like.dtype)
+                for name in arrival_order(self.nodes, self.edges)
             }
             for edge in self.edges:
                 if edge.delay > 0:

@@ -14,7 +14,6 @@ from energax.solvers.engine import AbstractSolver, Verdict
 from energax.solvers.spectrum import largest_curvature
 from energax.structure import AnyGraph
 
-
 CAREFUL = 1e-5  # tolerance of what a rule is compared with; float32 has little to give below it
 
 

@@ -95,7 +95,7 @@ SCREEN: tuple[Column, ...] = (
     ("residual", lambda row: number(row["residual"])),
     ("cosine", lambda row: number(row["least_gradient_cosine"])),
     ("to", lambda row: row["reference"]),
-    ("seconds", lambda row: f"{row['seconds']:.1f}"),
+    ("time", lambda row: f"{row['seconds']:.1f} s"),
 )
 PAGE: tuple[Column, ...] = (
     *SCREEN[:4],

@@ -120,7 +120,9 @@ def with_energy(dynamics: AbstractDynamics, rule: str) -> AbstractTotalEnergy:
     return dynamics
 
 
-def energy_gradient(phase: Phase, clamped: States, states: States, weights: Array, batch: int, key: PRNGKeyArray | None = None) -> PyTree:
+def energy_gradient(
+    phase: Phase, clamped: States, states: States, weights: Array, batch: int, key: PRNGKeyArray | None = None
+) -> PyTree:
     """d/dtheta of sum_b weights_b F_b / batch at fixed states; real part where the weights are complex.
 
     F, not E: with a direct output or an external readout the last map is in C.
