@@ -68,7 +68,7 @@ def test_holomorphic_and_nudged_rules_carry_the_settings(learner):
         np.testing.assert_allclose(quadrature.points, expected.points)
         np.testing.assert_allclose(quadrature.weights, expected.weights)
     assert learner("ipc", steps=5).rule.updates_per_batch == 5
-    assert float(learner("chl", gamma=0.7).dynamics.feedback) == pytest.approx(0.7)
+    assert float(learner("chl", gamma=0.7).dynamics.feedback_scale) == pytest.approx(0.7)
 
 
 def test_settings_are_layered():

@@ -140,6 +140,8 @@ def draw(path: Path, histories: dict[str, list[list[Row]]], title: str) -> None:
                        alpha=0.8, label=label)
             cosine.plot(epochs, [row["gradient_cosine"] for row in history], color=f"C{index}", alpha=0.8)
     error.set(xlabel="epoch", ylabel="validation error (%)", yscale="log")
+    for formatted in (error.yaxis.set_major_formatter, error.yaxis.set_minor_formatter):
+        formatted(lambda value, _: f"{value:g}")
     error.legend(frameon=False)
     cosine.set(xlabel="epoch", ylabel="gradient cosine to the reference")
     for axes in (error, cosine):

@@ -55,7 +55,8 @@ def write_summary(path: Path, config: dict[str, Any], result: dict[str, Any], hi
             ("mean relative residual", number(result["residual"])),
             (f"gradient cosine to {result['reference']}", number(result["gradient_cosine"])),
             ("training time", f"{result['seconds']:.1f} s")]
-    settings = "\n".join(f"| {key} | {value} |" for key, value in config.items())
+    flat = {**{key: value for key, value in config.items() if key != "settings"}, **config.get("settings", {})}
+    settings = "\n".join(f"| {key} | {value} |" for key, value in flat.items() if value not in (None, {}))
     epochs = "\n".join(
         f"| {row['epoch']} | {number(row['train_cost'])} | {percent(row['train_accuracy'])} | "
         f"{percent(row['validation_accuracy'])} | {number(row['residual'])} | {number(row['gradient_cosine'])} |"

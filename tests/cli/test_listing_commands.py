@@ -1,0 +1,71 @@
+"""`energax data`, `energax recipes` and the help texts."""
+
+import pytest
+
+from energax.cli import main
+from energax.data import DATASETS
+from energax.recipes import RECIPES
+
+
+def test_data_lists_six_sets_with_their_sizes(energax, monkeypatch):
+    """Oracle: the published sizes of the data sets; none but the digits is on a machine without a data folder."""
+    monkeypatch.setenv("COLUMNS", "240")
+    done = energax("data")
+    assert done.code == 0
+    for name, sizes, image, classes in [
+        ("digits", "1297 / 200 / 300", "8 x 8 x 1", "10"),
+        ("mnist", "50000 / 10000 / 10000", "28 x 28 x 1", "10"),
+        ("fashion-mnist", "50000 / 10000 / 10000", "28 x 28 x 1", "10"),
+        ("cifar10", "45000 / 5000 / 10000", "32 x 32 x 3", "10"),
+        ("cifar100", "45000 / 5000 / 10000", "32 x 32 x 3", "100"),
+        ("tiny-imagenet", "90000 / 10000 / 10000", "64 x 64 x 3", "200"),
+    ]:
+        (line,) = [line for line in done.out.splitlines() if f"│ {name} " in line]
+        assert [cell.strip() for cell in line.split("│")][2:5] == [sizes, image, classes]
+    assert len(DATASETS) == 6
+
+
+def test_fetching_the_embedded_digits_tells_their_rows(energax):
+    """Oracle: the sizes of the splits."""
+    done = energax("data", "--fetch", "digits")
+    assert done.code == 0
+    assert done.out.startswith("digits: 1297 training, 200 validation and 300 test rows, from ")
+
+
+def test_fetching_an_unknown_set_is_refused(energax):
+    """Oracle: the message, which names the value and the known ones."""
+    done = energax("data", "--fetch", "nosuch")
+    assert done.code == 2
+    assert done.err.startswith("energax: unknown data set 'nosuch'. Known: digits, mnist")
+
+
+def test_recipes_are_listed_with_the_settings_that_make_them(energax, monkeypatch):
+    """Oracle: the table of recipes."""
+    monkeypatch.setenv("COLUMNS", "400")
+    done = energax("recipes")
+    assert done.code == 0
+    for name, recipe in RECIPES.items():
+        (line,) = [line for line in done.out.splitlines() if f"│ {name} " in line]
+        assert recipe.summary in line
+        assert f"hidden {recipe.defaults.hidden}" in line
+    (line,) = [line for line in done.out.splitlines() if "│ pc-nudge " in line]
+    assert "beta 0.001" in line
+
+
+def test_help_is_for_every_command_and_names_its_options(capsys):
+    """Oracle: the convention of parsers, exit code 0."""
+    for command, option in (("train", "--recipe"), ("compare", "--seeds"), ("data", "--fetch")):
+        with pytest.raises(SystemExit) as stopped:
+            main([command, "--help"])
+        assert stopped.value.code == 0
+        assert option in capsys.readouterr().out
+
+
+def test_no_command_and_an_unknown_one_are_refused(capsys):
+    """Oracle: exit code 2, and the message lists the commands."""
+    for words in ([], ["explode"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(words)
+        assert stopped.value.code == 2
+        told = capsys.readouterr().err
+        assert all(name in told for name in ("train", "compare", "data", "recipes"))
