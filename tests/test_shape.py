@@ -1,5 +1,7 @@
 """Proof of shape: models the library does not ship, from public classes alone and in under 40 lines each."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -191,10 +193,8 @@ def scale_by_lalr() -> optax.GradientTransformation:
         norms = {name: jnp.linalg.norm(flat(fn)) for name, fn in updates.fns.items() if jax.tree.leaves(fn)}
         inverse = {name: jnp.where(n > 0, 1 / jnp.where(n > 0, n, 1), 0) for name, n in norms.items()}
         harmonic = sum(n > 0 for n in norms.values()) / sum(inverse.values())
-        scaled = {
-            name: jax.tree.map(lambda d, s=harmonic * inverse.get(name, 0): s * d, fn)
-            for name, fn in updates.fns.items()
-        }
+        scale = {name: harmonic * inverse.get(name, 0) for name in updates.fns}
+        scaled = {name: jax.tree.map(partial(jnp.multiply, scale[name]), fn) for name, fn in updates.fns.items()}
         return eqx.tree_at(lambda u: u.fns, updates, scaled), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

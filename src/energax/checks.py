@@ -273,8 +273,10 @@ def check_rule(
 
     Args:
         rule: what to check; deterministic, and in its limit (a small nudge strength) if it has a reference.
-        dynamics, graph, solver: what it runs on; a tolerance of the solver well below `within`.
+        dynamics: what it runs on.
+        graph: a small network.
         batch: an even number of samples.
+        solver: what settles the phases, to a tolerance well below `within`.
         reference: a rule whose gradient it tends to, e.g. `Backprop()` or `Adjoint()`.
         within: largest relative distance from the reference's gradient.
 

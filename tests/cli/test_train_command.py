@@ -82,7 +82,7 @@ def test_a_rule_that_relaxes_nothing_answers_null_and_a_dash(energax, read):
     answer = read(done.out.splitlines()[-1])
     assert answer["residual"] is answer["converged_fraction"] is None
     assert math.isclose(answer["gradient_cosine"], 1, abs_tol=1e-6)
-    assert [line for line in done.out.splitlines() if "residual" in line][0].split()[-2] == "-"
+    assert next(line for line in done.out.splitlines() if "residual" in line).split()[-2] == "-"
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_folders_that_cannot_be_used_are_refused(energax, folder):
     (folder / "file").write_text("here")
     below = energax("train", "--recipe", "backprop", "--epochs", 1, "--out", "file/run", small=True)
     assert below.code == 2
-    assert below.err.startswith("energax: cannot make the run folder file/run: Not a directory; choose another with --out")
+    assert below.err.startswith("energax: cannot make the run folder file/run: Not a directory; choose another with")
     assert energax("train", "--recipe", "backprop", "--epochs", 1, "--out", "run", small=True).code == 0
     again = energax("train", "--recipe", "backprop", "--epochs", 1, "--out", "run", small=True)
     assert again.code == 2
