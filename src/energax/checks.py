@@ -104,8 +104,7 @@ def check_samples_are_independent(dynamics: AbstractDynamics, graph: AnyGraph, b
     """The force on a sample is the same alone and in its batch."""
     whole = nudged_phase_of(dynamics, graph, batch)
     states = random_states(whole, 0)
-    first = jax.tree.map(lambda a: a[:1], (batch.x, batch.y))
-    single = nudged_phase_of(dynamics, graph, Batch(*first, batch.key))
+    single = nudged_phase_of(dynamics, graph, part(batch, slice(1)))
     alone = force_of(single, jax.tree.map(lambda v: v[:1], states))
     together = jax.tree.map(lambda v: v[:1], force_of(whole, states))
     require_close(together, alone, rounding(batch), "the force on a sample depends on the rest of its batch")
@@ -213,7 +212,7 @@ def check_solver(
 
     check_solution(settled.states, linear_equilibrium(phase, start), settled.result, tol)
     check_verdict(phase, start, settled, tol)
-    first = nudged_phase_of(dynamics, graph, Batch(batch.x[:1], batch.y[:1]))
+    first = nudged_phase_of(dynamics, graph, part(batch, slice(1)))
     alone = settle(make(tol, max_steps), first, jax.tree.map(lambda v: v[:1], start))
     together = jax.tree.map(lambda v: v[:1], settled.states)
     require_close(together, alone.states, rounding(batch), "a sample's equilibrium depends on the rest of its batch")
@@ -289,8 +288,8 @@ def check_rule(
     require(info.cost.shape == (samples(batch),), f"info.cost has shape {info.cost.shape}; expected one per sample")
 
     half = samples(batch) // 2
-    parts = [jax.tree.map(lambda a, s=s: a[s], (batch.x, batch.y)) for s in (slice(half), slice(half, 2 * half))]
-    first, second = (call(rule, dynamics, graph, Batch(*part, batch.key), solver)[0] for part in parts)
+    halves = (part(batch, slice(half)), part(batch, slice(half, 2 * half)))
+    first, second = (call(rule, dynamics, graph, each, solver)[0] for each in halves)
     mean = jax.tree.map(lambda a, b: (a + b) / 2, first, second)
     require_close(gradient, mean, 1e2 * rounding(batch), "the gradient is not the average over the batch")
     require_one_trace(update_of, [(rule, dynamics, graph, b, solver) for b in (batch, changed(batch))])
@@ -371,6 +370,11 @@ def feasible(phase: Phase, seed: int) -> States:
 def changed(batch: Batch) -> Batch:
     """Another batch of the same shape."""
     return Batch(jax.tree.map(lambda a: a[::-1] * 0.5, batch.x), batch.y[::-1], batch.key)
+
+
+def part(batch: Batch, rows: slice) -> Batch:
+    """Some of the samples."""
+    return Batch(jax.tree.map(lambda a: a[rows], batch.x), batch.y[rows], batch.key)
 
 
 def samples(batch: Batch) -> int:

@@ -12,7 +12,7 @@ import pytest
 from energax import Backprop, Batch
 from energax.data import Augmentation, Dataset, Split
 from energax.rules.base import free_phase
-from energax.training import evaluate
+from energax.training import evaluate, fit
 from energax.training.epoch import Sums, stretch
 from energax.training.feed import feed_of
 from energax.training.learner import begin
@@ -95,6 +95,17 @@ def test_an_epoch_uses_every_row_at_most_once_in_an_order_of_its_own(learner):
         assert not np.array_equal(rows.ravel(), np.sort(rows.ravel()))
     np.testing.assert_array_equal(first, cut)
     assert not np.array_equal(first, other)
+
+
+def test_fit_gives_every_epoch_an_order_of_its_own(learner):
+    """Oracle: the rows' own numbers, over two epochs of `fit`; the regime's probe is no batch of 10 and left out."""
+    seeing = eqx.tree_at(lambda l: l.rule, learner("backprop"), Seen())
+    Seen.rows.clear()
+    fit(seeing, numbered(), epochs=2, batch=10)
+    jax.effects_barrier()
+    seen = np.stack([rows[:, 0] for rows in Seen.rows if len(rows) == 10])
+    assert seen.shape == (10, 10)
+    assert not np.array_equal(seen[:5], seen[5:])
 
 
 def test_augmentation_happens_inside_the_step_with_a_key_per_batch(learner):

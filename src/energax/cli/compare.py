@@ -59,6 +59,7 @@ def one_run(options: CompareOptions, name: str, seed: int, folder: RunFolder) ->
 
 def aggregated(name: str, results: list[Row]) -> Row:
     """Mean and spread over seeds; medians of times."""
+
     def values(key: str) -> list[float]:
         return [result[key] for result in results if result[key] == result[key]]
 
@@ -70,14 +71,21 @@ def aggregated(name: str, results: list[Row]) -> Row:
 
     accuracy = values("test_accuracy")
     return {
-        "recipe": name, "epochs": results[0]["epochs"], "test_accuracy": mean("test_accuracy"),
+        "recipe": name,
+        "epochs": results[0]["epochs"],
+        "test_accuracy": mean("test_accuracy"),
         "spread": statistics.stdev(accuracy) if len(accuracy) > 1 else float("nan"),
-        "selected_test_accuracy": mean("selected_test_accuracy"), "validation_accuracy": mean("validation_accuracy"),
-        "converged_fraction": mean("converged_fraction"), "stalled_fraction": mean("stalled_fraction"),
-        "residual": mean("residual"), "gradient_cosine": mean("gradient_cosine"),
+        "selected_test_accuracy": mean("selected_test_accuracy"),
+        "validation_accuracy": mean("validation_accuracy"),
+        "converged_fraction": mean("converged_fraction"),
+        "stalled_fraction": mean("stalled_fraction"),
+        "residual": mean("residual"),
+        "gradient_cosine": mean("gradient_cosine"),
         "least_gradient_cosine": least("least_gradient_cosine"),
-        "reference": results[0]["reference"], "seconds": statistics.median(values("seconds")),
-        "test_accuracies": accuracy}
+        "reference": results[0]["reference"],
+        "seconds": statistics.median(values("seconds")),
+        "test_accuracies": accuracy,
+    }
 
 
 def share(value: float) -> str:
@@ -94,25 +102,24 @@ SCREEN: tuple[Column, ...] = (
     ("settled %", lambda row: share(row["converged_fraction"] + row["stalled_fraction"])),
     ("residual", lambda row: number(row["residual"])),
     ("cosine", lambda row: number(row["least_gradient_cosine"])),
-    ("to", lambda row: row["reference"]),
-    ("time", lambda row: f"{row['seconds']:.1f} s"),
+    ("seconds", lambda row: f"{row['seconds']:.1f}"),
 )
 PAGE: tuple[Column, ...] = (
     *SCREEN[:4],
     ("chosen by validation %", lambda row: share(row["selected_test_accuracy"])),
-    ("validation %", lambda row: share(row["validation_accuracy"])),
     ("converged %", lambda row: share(row["converged_fraction"])),
     ("stalled %", lambda row: share(row["stalled_fraction"])),
     ("residual", lambda row: number(row["residual"])),
     ("last cosine", lambda row: number(row["gradient_cosine"])),
     ("least cosine", lambda row: number(row["least_gradient_cosine"])),
+    ("to", lambda row: row["reference"]),
     *SCREEN[7:],
 )
 
 
 def show(rows: list[Row], options: CompareOptions) -> None:
     """Print the table."""
-    title = f"{options.data}, {options.seeds} seeds: mean and standard deviation; least cosine to the reference"
+    title = f"{options.data}, seeds 0 to {options.seeds - 1}: mean, standard deviation, least gradient cosine"
     table = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading, _ in SCREEN:
         table.add_column(heading, justify="left" if heading in ("recipe", "to") else "right", no_wrap=True)
@@ -130,22 +137,27 @@ def markdown(rows: list[Row]) -> str:
 
 def draw(path: Path, histories: dict[str, list[list[Row]]], title: str) -> None:
     """Validation error and gradient cosine over the epochs, one colour per recipe, one line per seed."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(11, 4), layout="constrained")
     error, cosine = figure.subplots(1, 2)
     for index, (name, runs) in enumerate(histories.items()):
         for number_of, history in enumerate(runs):
             epochs = [row["epoch"] for row in history]
             label = name if number_of == 0 else None
-            error.plot(epochs, [100 * (1 - row["validation_accuracy"]) for row in history], color=f"C{index}",
-                       alpha=0.8, label=label)
+            error.plot(
+                epochs,
+                [100 * (1 - row["validation_accuracy"]) for row in history],
+                color=f"C{index}",
+                alpha=0.8,
+                label=label,
+            )
             cosine.plot(epochs, [row["gradient_cosine"] for row in history], color=f"C{index}", alpha=0.8)
     error.set(xlabel="epoch", ylabel="validation error (%)", yscale="log")
     for formatted in (error.yaxis.set_major_formatter, error.yaxis.set_minor_formatter):
         formatted(lambda value, _: f"{value:g}")
-    error.legend(frameon=False)
     cosine.set(xlabel="epoch", ylabel="gradient cosine to the reference")
     for axes in (error, cosine):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right center", frameon=False)
     figure.suptitle(title, fontsize="medium")
     save_figure(path, figure)

@@ -13,15 +13,24 @@ def data(options: DataOptions) -> None:
     console = rich.console.Console(highlight=False)
     if options.fetch is not None:
         found = load(options.fetch)
-        console.print(f"{found.name}: {len(found.train)} training, {len(found.validation)} validation and "
-                      f"{len(found.test)} test rows, from {found.origin}", soft_wrap=True)
+        console.print(
+            f"{found.name}: {len(found.train)} training, {len(found.validation)} validation and "
+            f"{len(found.test)} test rows, from {found.origin}",
+            soft_wrap=True,
+        )
         return
     table = rich.table.Table("name", "training / validation / test", "image", "classes", "where", "terms")
     for name in available():
         facts = describe(name)
         sizes = facts["sizes"] or facts["official_sizes"]
-        table.add_row(name, " / ".join(map(str, sizes.values())), " x ".join(map(str, facts["image_shape"])),
-                      str(facts["classes"]), str(facts["where"]), facts["terms"])
+        table.add_row(
+            name,
+            " / ".join(map(str, sizes.values())),
+            " x ".join(map(str, facts["image_shape"])),
+            str(facts["classes"]),
+            str(facts["where"]),
+            facts["terms"],
+        )
     console.print(table)
 
 

@@ -28,9 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = tyro.extras.subcommand_cli_from_dict(
         {"train": TrainOptions, "compare": CompareOptions, "data": DataOptions, "recipes": RecipesOptions},
-        args=list(sys.argv[1:] if arguments is None else arguments), prog="energax",
+        args=list(sys.argv[1:] if arguments is None else arguments),
+        prog="energax",
         description="Energy-based local learning: any energy, any rule, any solver, on any graph.",
-        config=(tyro.conf.OmitArgPrefixes,))
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
     try:
         COMMANDS[type(options)](options)
     except EnergaxError as error:

@@ -37,9 +37,9 @@ class CompareOptions:
     epochs: Annotated[
         int | None, tyro.conf.arg(help="passes over the training rows (30 on digits, elsewhere the recipe's own)")
     ] = None
-    out: Annotated[
-        Path | None, tyro.conf.arg(help="folder (runs/compare-DATA if left out); what is done is kept")
-    ] = None
+    out: Annotated[Path | None, tyro.conf.arg(help="folder (runs/compare-DATA if left out); what is done is kept")] = (
+        None
+    )
     json: Annotated[bool, tyro.conf.arg(help="print the table as one last line of JSON")] = False
     settings: Annotated[Settings, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Settings)
 

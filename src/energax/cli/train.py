@@ -17,9 +17,22 @@ from energax.training.display import Display, Terminal
 from energax.training.pages import number, percent
 from energax.training.run_folder import finite
 
-REPORTED = ("test_accuracy", "selected_test_accuracy", "selected_epoch", "validation_accuracy", "converged_fraction",
-            "stalled_fraction", "out_of_steps_fraction", "diverged_fraction", "residual", "gradient_cosine",
-            "least_gradient_cosine", "reference", "epochs", "seconds")
+REPORTED = (
+    "test_accuracy",
+    "selected_test_accuracy",
+    "selected_epoch",
+    "validation_accuracy",
+    "converged_fraction",
+    "stalled_fraction",
+    "out_of_steps_fraction",
+    "diverged_fraction",
+    "residual",
+    "gradient_cosine",
+    "least_gradient_cosine",
+    "reference",
+    "epochs",
+    "seconds",
+)
 
 
 def train(options: TrainOptions) -> None:
@@ -45,14 +58,32 @@ def epochs_of(recipe: str, data: str, epochs: int | None) -> int:
     return 30 if data == "digits" else settled(recipe)[0].epochs
 
 
-def run_recipe(recipe: str, data: str, seed: int, epochs: int, settings: Settings, folder: RunFolder,
-               display: Display, *, resume: bool = False) -> Run:
+def run_recipe(
+    recipe: str,
+    data: str,
+    seed: int,
+    epochs: int,
+    settings: Settings,
+    folder: RunFolder,
+    display: Display,
+    *,
+    resume: bool = False,
+) -> Run:
     """Load the data, build the recipe and train it."""
     dataset = load(data)
     learner, complete = make_learner(recipe, dataset.image_shape, dataset.classes, seed=seed, settings=settings)
-    return fit(learner, dataset, epochs=epochs, batch=complete.batch or 0, seed=seed, folder=folder, resume=resume,
-               standardise=bool(complete.standardise), display=display,
-               config={"recipe": recipe, "settings": dataclasses.asdict(complete)})
+    return fit(
+        learner,
+        dataset,
+        epochs=epochs,
+        batch=complete.batch or 0,
+        seed=seed,
+        folder=folder,
+        resume=resume,
+        standardise=bool(complete.standardise),
+        display=display,
+        config={"recipe": recipe, "settings": dataclasses.asdict(complete)},
+    )
 
 
 def resumed(options: TrainOptions) -> tuple[RunFolder, Run]:
@@ -64,8 +95,9 @@ def resumed(options: TrainOptions) -> tuple[RunFolder, Run]:
     folder = RunFolder(options.resume)
     config = folder.config()
     try:
-        settings = Settings(**{key: tuple(value) if isinstance(value, list) else value
-                               for key, value in config["settings"].items()})
+        settings = Settings(
+            **{key: tuple(value) if isinstance(value, list) else value for key, value in config["settings"].items()}
+        )
         recipe, data, seed, epochs = config["recipe"], config["data"], config["seed"], config["epochs"]
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(
@@ -83,18 +115,24 @@ def show(result: dict[str, Any], config: dict[str, Any], folder: RunFolder) -> N
     table = rich.table.Table(title=title, title_justify="left")
     table.add_column("result")
     table.add_column("", justify="right")
-    rows = [("test accuracy, last epoch", percent(result["test_accuracy"])),
-            (f"test accuracy, epoch {result['selected_epoch']} (best on validation)",
-             percent(result["selected_test_accuracy"])),
-            ("validation accuracy, last epoch", percent(result["validation_accuracy"])),
-            ("relaxations converged", percent(result["converged_fraction"])),
-            ("relaxations stalled", percent(result["stalled_fraction"])),
-            ("relaxations out of steps or diverged",
-             percent(result["out_of_steps_fraction"] + result["diverged_fraction"])),
-            ("mean relative residual", number(result["residual"])),
-            (f"gradient cosine to {result['reference']}, last epoch", number(result["gradient_cosine"])),
-            (f"gradient cosine to {result['reference']}, least", number(result["least_gradient_cosine"])),
-            ("training time", f"{result['seconds']:.1f} s")]
+    rows = [
+        ("test accuracy, last epoch", percent(result["test_accuracy"])),
+        (
+            f"test accuracy, epoch {result['selected_epoch']} (best on validation)",
+            percent(result["selected_test_accuracy"]),
+        ),
+        ("validation accuracy, last epoch", percent(result["validation_accuracy"])),
+        ("relaxations converged", percent(result["converged_fraction"])),
+        ("relaxations stalled", percent(result["stalled_fraction"])),
+        (
+            "relaxations out of steps or diverged",
+            percent(result["out_of_steps_fraction"] + result["diverged_fraction"]),
+        ),
+        ("mean relative residual", number(result["residual"])),
+        (f"gradient cosine to {result['reference']}, last epoch", number(result["gradient_cosine"])),
+        (f"gradient cosine to {result['reference']}, least", number(result["least_gradient_cosine"])),
+        ("training time", f"{result['seconds']:.1f} s"),
+    ]
     for row in rows:
         table.add_row(*row)
     console.print(table)

@@ -61,7 +61,7 @@ class RunFolder:
         """
         kept = self.config()
         before, now = flattened(kept), flattened(finite(config))
-        for name in before.keys() & now.keys() - {"epochs"}:
+        for name in sorted(before.keys() & now.keys() - {"epochs"}):
             if before[name] != now[name]:
                 raise RunError(f"the run in {self.path} has {name}={before[name]}, and now {name}={now[name]} is asked "
                                "for: continue with the same settings, or choose another folder with --out")
@@ -114,7 +114,8 @@ def machine() -> dict[str, str]:
 
 def flattened(config: dict[str, Any]) -> dict[str, Any]:
     """The settings of a run by name, those of its recipe among them."""
-    return {**config, **config.get("settings", {})}
+    own = {name: value for name, value in config.items() if name != "settings"}
+    return {**own, **config.get("settings", {})}
 
 
 def finite(value: Any) -> Any:
