@@ -1,6 +1,7 @@
 """Convolution inside a relaxation loop: XLA's primitive against slices and a matrix product, forward and backward.
 
-Run on one core: `taskset -c 0 python benchmarks/convolution.py`. Prints milliseconds per iteration, medians of paired runs.
+Run on one core: `taskset -c 0 python benchmarks/convolution.py`. Prints milliseconds per iteration, medians of
+paired runs.
 """
 
 import statistics

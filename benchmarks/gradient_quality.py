@@ -1,9 +1,10 @@
-"""First-layer gradient error of `pc-nudge` in float32 against a float64 reference, and of `first-step` against backprop.
+"""Gradient error of `pc-nudge` in float32 against float64, and of `first-step` against backprop.
 
-Run: `python benchmarks/gradient_quality.py` with ENERGAX_DATA set, or without it on the digits. Trains the recipe `pc-nudge`
-for a number of epochs (default 5), then, on a few batches, compares its float32 gradient with the same rule's gradient in float64
-relaxed to a residual of 1e-7. It also trains `first-step` and `backprop` side by side in float64 for one epoch and reports the
-largest difference of any parameter. Writes `results/bench/gradient_quality.json`.
+Run: `python benchmarks/gradient_quality.py` with ENERGAX_DATA set, or `--data digits` without it. Trains the recipe
+`pc-nudge` for a number of epochs (default 5), then, on a few batches, compares its float32 gradient with the same
+rule's gradient in float64 relaxed to a residual of 1e-7. It also trains `first-step` and `backprop` side by side in
+float64 for one epoch and reports the largest difference of any parameter. Writes
+`results/bench/gradient_quality.json`.
 """
 
 import argparse
@@ -64,8 +65,10 @@ def first_step_difference(data) -> dict:
     narrow = {name: gradient(cast(side, jnp.float32), side.rule, side.solver, batch)[0] for name, side in sides.items()}
     trained = {name: ex.fit(cast(side, jnp.float64), data, epochs=1).learner for name, side in sides.items()}
     difference = flat(trained["first-step"].graph) - flat(trained["backprop"].graph)
-    return {"one_batch_float32": relative(narrow["first-step"], flat(narrow["backprop"]).astype(float)),
-            "one_epoch_float64": float(jnp.max(jnp.abs(difference)))}
+    return {
+        "one_batch_float32": relative(narrow["first-step"], flat(narrow["backprop"]).astype(float)),
+        "one_epoch_float64": float(jnp.max(jnp.abs(difference))),
+    }
 
 
 def main() -> None:
@@ -77,8 +80,11 @@ def main() -> None:
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     data = ex.load(options.data)
-    report = {"data": options.data, "pc-nudge": nudge_errors(data, options.epochs, options.batches),
-              "first-step": first_step_difference(data)}
+    report = {
+        "data": options.data,
+        "pc-nudge": nudge_errors(data, options.epochs, options.batches),
+        "first-step": first_step_difference(data),
+    }
     out = Path("results/bench")
     out.mkdir(parents=True, exist_ok=True)
     (out / "gradient_quality.json").write_text(json.dumps(report, indent=2) + "\n")

@@ -29,7 +29,9 @@ ROUNDS = 9
 
 def learner(rule, refresh=0) -> Learner:
     """The network under a rule; the step bound is held between refreshes."""
-    graph = ex.networks.mlp([784, 128, 64, 10], jax.nn.relu, shape=(28, 28, 1), output_state=False, key=jax.random.key(0))
+    graph = ex.networks.mlp(
+        [784, 128, 64, 10], jax.nn.relu, shape=(28, 28, 1), output_state=False, key=jax.random.key(0)
+    )
     stop = ex.Stopping(max_steps=50, check_every=0)
     solver = ex.GradientFlow(0.1, stop=stop, bound=ex.solvers.Held())
     optimiser = optax.sgd(0.05, momentum=0.9)
@@ -65,8 +67,12 @@ def main() -> None:
     ratios = [pc / bp for pc, bp in zip(times["pc"], times["backprop"], strict=True)]
     report = {
         **{f"{name}_ms": statistics.median(values) for name, values in times.items()},
-        "ratio": statistics.median(ratios), "ratio_least": min(ratios), "ratio_most": max(ratios), "rounds": ROUNDS,
-        "machine": platform.processor() or platform.machine(), "jax": jax.__version__,
+        "ratio": statistics.median(ratios),
+        "ratio_least": min(ratios),
+        "ratio_most": max(ratios),
+        "rounds": ROUNDS,
+        "machine": platform.processor() or platform.machine(),
+        "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
     }
     out = Path("results/bench")

@@ -250,7 +250,10 @@ class Faulty(ex.rules.AbstractRule):
     """Backprop with one thing wrong at a time."""
 
     fault: str = eqx.field(static=True)
-    updates_per_batch: int = eqx.field(static=True, default=1)
+
+    @property
+    def updates_per_batch(self):
+        return 1
 
     def init(self, dynamics, graph, batch):
         return ()

@@ -46,7 +46,7 @@ def update(rule, dynamics, graph, batch, solver, carry):
 def test_incremental_updates_without_learning_are_relaxation_steps():
     """Oracle: T steps of the same solver, and dF/dtheta where they end."""
     batch, solver = batch_for(GRAPH, 4), GradientFlow(0.2, bound=Unbounded())
-    rule = Incremental(updates_per_batch=5)
+    rule = Incremental(steps=5)
     carry = rule.init(PC, GRAPH, batch)
     for _ in range(rule.updates_per_batch):
         found, carry, info = update(rule, PC, GRAPH, batch, solver, carry)

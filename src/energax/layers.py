@@ -60,7 +60,10 @@ class Conv2d(eqx.Module):
         image, weight = image.astype(dtype), self.weight.astype(dtype)
         image = jnp.pad(image, ((self.padding, self.padding), (self.padding, self.padding), (0, 0)))
         out = jax.lax.platform_dependent(
-            image, weight, cpu=partial(convolve_patches, stride=self.stride), default=partial(convolve, stride=self.stride)
+            image,
+            weight,
+            cpu=partial(convolve_patches, stride=self.stride),
+            default=partial(convolve, stride=self.stride),
         )
         return out if self.bias is None else out + self.bias
 
@@ -80,7 +83,9 @@ def convolve_patches(image: Array, weight: Array, stride: int) -> Array:
     side = weight.shape[0]
     height, width = ((size - side) // stride + 1 for size in image.shape[:2])
     offsets = [(i, j) for i in range(side) for j in range(side)]
-    parts = [image[i : i + stride * height : stride, j : j + stride * width : stride][:height, :width] for i, j in offsets]
+    parts = [
+        image[i : i + stride * height : stride, j : j + stride * width : stride][:height, :width] for i, j in offsets
+    ]
     return jnp.concatenate(parts, axis=-1) @ weight.reshape(-1, weight.shape[-1])
 
 

@@ -53,8 +53,25 @@ class Settings:
     ] = None
 
 
-COMMON = Settings(network="mlp", channels=(8, 16), pool="stride", gain=1.0, optimiser="sgd", learning_rate=0.05,
-                  momentum=0.9, tol=5e-3, steps=400, step_size=1.0, state_momentum=0.8, batch=64, standardise=False)
+COMMON = Settings(
+    network="mlp",
+    channels=(8, 16),
+    pool="stride",
+    gain=1.0,
+    optimiser="sgd",
+    learning_rate=0.05,
+    momentum=0.9,
+    tol=5e-3,
+    steps=400,
+    step_size=1.0,
+    state_momentum=0.8,
+    batch=64,
+    standardise=False,
+)
+
+
+Chosen = Any
+"""`Settings` after `settled`: nothing that the recipe reads is None, which their type cannot say."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +87,7 @@ class Recipe:
 
     summary: str
     defaults: Settings
-    build: Callable[[Settings, Sequence[int], int, jax.Array], Learner]
+    build: Callable[[Chosen, Sequence[int], int, jax.Array], Learner]
     epochs: int = 5
 
 
@@ -83,13 +100,20 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "network": (("mlp", "conv", "residual").__contains__, "give mlp, conv or residual"),
     "pool": (("stride", "average", "maximum").__contains__, "give stride, average or maximum"),
     "optimiser": (("sgd", "adam").__contains__, "give sgd or adam"),
-    "hidden": COUNTS, "channels": COUNTS, "steps": COUNT, "batch": COUNT, "gain": POSITIVE, "learning_rate": POSITIVE,
-    "step_size": POSITIVE, "momentum": BELOW_ONE, "state_momentum": BELOW_ONE,
+    "hidden": COUNTS,
+    "channels": COUNTS,
+    "steps": COUNT,
+    "batch": COUNT,
+    "gain": POSITIVE,
+    "learning_rate": POSITIVE,
+    "step_size": POSITIVE,
+    "momentum": BELOW_ONE,
+    "state_momentum": BELOW_ONE,
     "tol": (lambda value: 0 <= value < math.inf, "give a number of at least 0"),
 }
 
 
-def require_ranges(settings: Settings) -> None:
+def require_ranges(settings: Chosen) -> None:
     """Refuse settings out of range before anything is built from them."""
     for name, (holds, remedy) in RANGES.items():
         value = getattr(settings, name)
@@ -103,7 +127,7 @@ def optimiser_of(name: str | None, learning_rate: float, momentum: float | None)
     return optax.adam(learning_rate) if name == "adam" else optax.sgd(learning_rate, momentum=momentum)
 
 
-def graph_of(settings: Settings, shape: Sequence[int], classes: int, key, activation, output_state: bool) -> Graph:
+def graph_of(settings: Chosen, shape: Sequence[int], classes: int, key, activation, output_state: bool) -> Graph:
     """The network."""
     options = {"output_state": output_state, "gain": settings.gain, "key": key}
     if settings.network == "conv":
@@ -115,42 +139,55 @@ def graph_of(settings: Settings, shape: Sequence[int], classes: int, key, activa
     return networks.mlp([units, *(settings.hidden or ()), classes], activation, shape=shape, **options)
 
 
-def gradient_flow(settings: Settings) -> AbstractSolver:
+def gradient_flow(settings: Chosen) -> AbstractSolver:
     """Gradient flow with momentum, its step bounded by the measured curvature."""
     stop = Stopping(settings.tol, settings.steps)
-    return GradientFlow(settings.step_size, momentum=settings.state_momentum or None, stop=stop)
+    return GradientFlow(step_size=settings.step_size, momentum=settings.state_momentum or None, stop=stop)
 
 
-def predictive(rule: Callable[[Settings], AbstractRule]):
+def predictive(rule: Callable[[Chosen], AbstractRule]):
     """Predictive coding with a direct softmax output and ReLU units, under a rule made from the settings."""
 
-    def build(settings: Settings, shape, classes, key) -> Learner:
+    def build(settings: Chosen, shape, classes, key) -> Learner:
         graph = graph_of(settings, shape, classes, key, jax.nn.relu, output_state=False)
-        return Learner(graph, PredictiveCoding(CrossEntropy()), gradient_flow(settings), rule(settings),
-                       optimiser_of(settings.optimiser, settings.learning_rate or 0.0, settings.momentum))
+        return Learner(
+            graph,
+            PredictiveCoding(CrossEntropy()),
+            gradient_flow(settings),
+            rule(settings),
+            optimiser_of(settings.optimiser, settings.learning_rate or 0.0, settings.momentum),
+        )
 
     return build
 
 
-def hopfield(rule: Callable[[Settings], AbstractRule], dynamics: Callable[[Settings], AbstractDynamics],
-             activation: Callable[[], AbstractActivation] = hard_sigmoid):
+def hopfield(
+    rule: Callable[[Chosen], AbstractRule],
+    dynamics: Callable[[Chosen], AbstractDynamics],
+    activation: Callable[[], AbstractActivation] = hard_sigmoid,
+):
     """A Hopfield energy with a linear output, settled by exact alternating blocks; states in [0, 1] by default."""
 
-    def build(settings: Settings, shape, classes, key) -> Learner:
+    def build(settings: Chosen, shape, classes, key) -> Learner:
         graph = graph_of(settings, shape, classes, key, activation(), output_state=True)
         solver = FixedPoint(stop=Stopping(settings.tol, settings.steps))
-        return Learner(graph, dynamics(settings), solver, rule(settings),
-                       optimiser_of(settings.optimiser, settings.learning_rate or 0.0, settings.momentum))
+        return Learner(
+            graph,
+            dynamics(settings),
+            solver,
+            rule(settings),
+            optimiser_of(settings.optimiser, settings.learning_rate or 0.0, settings.momentum),
+        )
 
     return build
 
 
-def plain(settings: Settings) -> AbstractDynamics:
+def plain(settings: Chosen) -> AbstractDynamics:
     """Symmetric feedback."""
     return Hopfield(SquaredError())
 
 
-def weak(settings: Settings) -> AbstractDynamics:
+def weak(settings: Chosen) -> AbstractDynamics:
     """Feedback scaled by gamma."""
     if settings.gamma is None or not 0 < settings.gamma <= 1:
         raise SettingError(f"gamma={settings.gamma}: the feedback scale must be in (0, 1]")
@@ -161,27 +198,50 @@ SMALL = Settings(hidden=(128, 64))
 EP = Settings(hidden=(512,), learning_rate=0.02, gain=0.7, beta=0.2, tol=1e-2, steps=60)
 
 RECIPES: dict[str, Recipe] = {
-    "backprop": Recipe("backpropagation through the feed-forward pass", SMALL,
-                       predictive(lambda s: rules.Backprop())),
-    "pc": Recipe("predictive coding: gradient at the beta = 1 equilibrium", SMALL,
-                 predictive(lambda s: rules.Contrastive(rules.clamped()))),
-    "ipc": Recipe("incremental predictive coding: a parameter step after every relaxation step",
-                  dataclasses.replace(SMALL, steps=8, step_size=0.3, state_momentum=0.0, learning_rate=0.02),
-                  predictive(lambda s: rules.Incremental(s.steps or 1))),
-    "pc-nudge": Recipe("predictive coding with a weak nudge: backprop's gradient by local learning",
-                       dataclasses.replace(SMALL, beta=1e-3),
-                       predictive(lambda s: rules.Contrastive(rules.nudge(s.beta)))),
-    "first-step": Recipe("the first relaxation step in error coordinates: exactly backprop's gradient", SMALL,
-                         predictive(lambda s: rules.FirstStep())),
-    "ep": Recipe("equilibrium propagation, centred nudging", EP,
-                 hopfield(lambda s: rules.Contrastive(rules.centred(s.beta)), plain), epochs=10),
-    "ep-one-sided": Recipe("equilibrium propagation, one-sided nudging", EP,
-                           hopfield(lambda s: rules.Contrastive(rules.one_sided(s.beta)), plain), epochs=10),
-    "ep-holomorphic": Recipe("equilibrium propagation, complex nudging with N points (tanh units)",
-                             dataclasses.replace(EP, points=4),
-                             hopfield(lambda s: rules.Contrastive(rules.holomorphic(s.beta, s.points)), plain, Tanh)),
-    "chl": Recipe("contrastive Hebbian learning with weak feedback: the output clamped",
-                  dataclasses.replace(EP, gamma=0.3), hopfield(lambda s: rules.ContrastiveHebbian(), weak), epochs=10),
+    "backprop": Recipe("backpropagation through the feed-forward pass", SMALL, predictive(lambda s: rules.Backprop())),
+    "pc": Recipe(
+        "predictive coding: gradient at the beta = 1 equilibrium",
+        SMALL,
+        predictive(lambda s: rules.Contrastive(rules.clamped())),
+    ),
+    "ipc": Recipe(
+        "incremental predictive coding: a parameter step after every relaxation step",
+        dataclasses.replace(SMALL, steps=8, step_size=0.3, state_momentum=0.0, learning_rate=0.02),
+        predictive(lambda s: rules.Incremental(s.steps or 1)),
+    ),
+    "pc-nudge": Recipe(
+        "predictive coding with a weak nudge: backprop's gradient by local learning",
+        dataclasses.replace(SMALL, beta=1e-3),
+        predictive(lambda s: rules.Contrastive(rules.nudge(s.beta))),
+    ),
+    "first-step": Recipe(
+        "the first relaxation step in error coordinates: exactly backprop's gradient",
+        SMALL,
+        predictive(lambda s: rules.FirstStep()),
+    ),
+    "ep": Recipe(
+        "equilibrium propagation, centred nudging",
+        EP,
+        hopfield(lambda s: rules.Contrastive(rules.centred(s.beta)), plain),
+        epochs=10,
+    ),
+    "ep-one-sided": Recipe(
+        "equilibrium propagation, one-sided nudging",
+        EP,
+        hopfield(lambda s: rules.Contrastive(rules.one_sided(s.beta)), plain),
+        epochs=10,
+    ),
+    "ep-holomorphic": Recipe(
+        "equilibrium propagation, complex nudging with N points (tanh units)",
+        dataclasses.replace(EP, points=4),
+        hopfield(lambda s: rules.Contrastive(rules.holomorphic(s.beta, s.points)), plain, Tanh),
+    ),
+    "chl": Recipe(
+        "contrastive Hebbian learning with weak feedback: the output clamped",
+        dataclasses.replace(EP, gamma=0.3),
+        hopfield(lambda s: rules.ContrastiveHebbian(), weak),
+        epochs=10,
+    ),
 }
 
 
@@ -202,8 +262,9 @@ def settled(name: str, given: Settings | None = None) -> tuple[Recipe, Settings]
     return recipe, complete
 
 
-def make_learner(name: str, shape: Sequence[int], classes: int, *, seed: int = 0,
-                 settings: Settings | None = None) -> tuple[Learner, Settings]:
+def make_learner(
+    name: str, shape: Sequence[int], classes: int, *, seed: int = 0, settings: Settings | None = None
+) -> tuple[Learner, Settings]:
     """Build a recipe's learner for images of `shape` (height, width, channels).
 
     Returns:

@@ -8,8 +8,16 @@ from PIL import Image
 
 from energax.cli import train as command
 
-ANSWERED = ("test_accuracy", "validation_accuracy", "converged_fraction", "stalled_fraction", "residual",
-            "gradient_cosine", "reference", "seconds")
+ANSWERED = (
+    "test_accuracy",
+    "validation_accuracy",
+    "converged_fraction",
+    "stalled_fraction",
+    "residual",
+    "gradient_cosine",
+    "reference",
+    "seconds",
+)
 
 
 def test_a_run_answers_in_json_and_leaves_a_folder(energax, read, folder):
@@ -27,7 +35,14 @@ def test_a_run_answers_in_json_and_leaves_a_folder(energax, read, folder):
     run = folder / "runs" / "pc-nudge-digits-0"
     assert str(run.relative_to(folder)) == answer["folder"]
     assert {path.name for path in run.iterdir()} == {
-        "config.json", "metrics.jsonl", "last.ckpt", "best.ckpt", "curve.png", "summary.md", "result.json"}
+        "config.json",
+        "metrics.jsonl",
+        "last.ckpt",
+        "best.ckpt",
+        "curve.png",
+        "summary.md",
+        "result.json",
+    }
     result = read(run / "result.json")
     assert {name: result[name] for name in ANSWERED} == {name: answer[name] for name in ANSWERED}
     rows = [read(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -179,6 +194,7 @@ def test_a_damaged_checkpoint_stops_a_resumption(energax, folder):
 
 def test_an_interruption_says_how_to_go_on(energax, monkeypatch):
     """Oracle: exit code 130, 128 + SIGINT as shells have it, and one line without a traceback."""
+
     def interrupted(options):
         raise KeyboardInterrupt
 

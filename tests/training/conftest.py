@@ -24,8 +24,14 @@ def cut_digits() -> Dataset:
     def cut(split: Split, rows: int):
         return split.images[:rows], split.labels[:rows]
 
-    return Dataset.from_arrays("cut-digits", train=cut(digits.train, ROWS), validation=cut(digits.validation, 60),
-                               test=cut(digits.test, 60), classes=10, scale=16)
+    return Dataset.from_arrays(
+        "cut-digits",
+        train=cut(digits.train, ROWS),
+        validation=cut(digits.validation, 60),
+        test=cut(digits.test, 60),
+        classes=10,
+        scale=16,
+    )
 
 
 @functools.cache

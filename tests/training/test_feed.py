@@ -64,8 +64,9 @@ def numbered() -> Dataset:
     images[:, 0, 0, 0] = np.arange(53)
     images[:, 0, 1, 0] = 1
     rows = images, np.arange(53) % 10
-    return Dataset.from_arrays("numbered", train=rows, validation=rows, test=rows, classes=10, scale=1.0,
-                               augmentation=Augmentation(flip=True))
+    return Dataset.from_arrays(
+        "numbered", train=rows, validation=rows, test=rows, classes=10, scale=1.0, augmentation=Augmentation(flip=True)
+    )
 
 
 def epoch(learner, data, key, edges, augment=False):

@@ -136,6 +136,7 @@ def test_the_best_epoch_is_validations_and_the_accuracy_is_the_last_ones(learner
 
 def test_labels_of_validation_and_test_rows_cannot_reach_the_parameters(learner, train, data, same):
     """Oracle: the same training with the labels of both splits replaced by class 0."""
+
     def poisoned(split):
         return Split(split.images, np.zeros_like(split.labels))
 
@@ -189,6 +190,7 @@ def test_a_cost_that_diverges_stops_the_run_and_keeps_earlier_epochs(learner, tr
 
 def wildly(optimiser):
     """The same optimiser with infinite updates."""
+
     def update(gradient, state, parameters):
         updates, state = optimiser.update(gradient, state, parameters)
         return jax.tree.map(lambda u: u * jnp.inf, updates), state

@@ -50,8 +50,13 @@ def numpy_backprop(weights, biases, x, y):
 
 def test_backprop_with_momentum_equals_a_loop_in_numpy(learner):
     """Oracle: heavy-ball momentum and the chain rule written out in numpy, over five batches."""
-    one = Learner(tanh_net(), PredictiveCoding(CrossEntropy()), GradientFlow(), learner("backprop").rule,
-                  optax.sgd(RATE, momentum=MOMENTUM))
+    one = Learner(
+        tanh_net(),
+        PredictiveCoding(CrossEntropy()),
+        GradientFlow(),
+        learner("backprop").rule,
+        optax.sgd(RATE, momentum=MOMENTUM),
+    )
     progress = begin(one)
     weights, biases = (list(each) for each in oracles.parameters(tanh_net(), 3))
     velocity = [0 * p for p in weights + biases]

@@ -89,12 +89,17 @@ def test_a_learner_comes_with_all_of_its_settings():
     """Oracle: shapes of the parameters and the fields of Settings."""
     learner, complete = make_learner("pc", (8, 8, 1), 7, settings=Settings(hidden=(9, 5), tol=0.25, steps=33))
     assert [learner.graph.node(name).shape for name in ("input", "hidden1", "hidden2", "output")] == [
-        (8, 8, 1), (9,), (5,), (7,)]
+        (8, 8, 1),
+        (9,),
+        (5,),
+        (7,),
+    ]
     assert float(learner.solver.stop.tol) == 0.25
     assert learner.solver.stop.max_steps == 33
     assert (complete.hidden, complete.tol, complete.steps) == ((9, 5), 0.25, 33)
     assert dataclasses.replace(complete, beta=0, points=0, gamma=0) == dataclasses.replace(
-        settled("pc", complete)[1], beta=0, points=0, gamma=0)
+        settled("pc", complete)[1], beta=0, points=0, gamma=0
+    )
 
 
 @pytest.mark.parametrize("network", ["conv", "residual"])

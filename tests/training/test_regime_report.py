@@ -60,6 +60,7 @@ def numpy_backprop(weights, biases, x, y):
 
 def cosines(found, expected):
     """Cosines and norm ratios per layer and over all, in numpy; each argument is `(dw, db)`."""
+
     def vectors(gradient):
         layers = [np.concatenate([w.ravel(), b.ravel()]) for w, b in zip(*gradient, strict=True)]
         return {**{f"layer{i + 1}": v for i, v in enumerate(layers)}, "all": np.concatenate(layers)}
@@ -76,8 +77,14 @@ def test_backprop_is_its_own_reference():
     assert set(regime.cosine) == set(regime.norm_ratio) == {"layer1", "layer2", "layer3", "all"}
     for value in [*regime.cosine.values(), *regime.norm_ratio.values()]:
         assert float(value) == pytest.approx(1, abs=1e-12)
-    for value in (regime.residual, regime.relaxed, regime.converged, regime.stalled, regime.out_of_steps,
-                  regime.diverged):
+    for value in (
+        regime.residual,
+        regime.relaxed,
+        regime.converged,
+        regime.stalled,
+        regime.out_of_steps,
+        regime.diverged,
+    ):
         assert np.isnan(value)
 
 

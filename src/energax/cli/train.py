@@ -95,9 +95,9 @@ def resumed(options: TrainOptions) -> tuple[RunFolder, Run]:
     folder = RunFolder(options.resume)
     config = folder.config()
     try:
-        settings = Settings(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in config["settings"].items()}
-        )
+        stored: dict[str, Any] = config["settings"]
+        given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
+        settings = Settings(**given)
         recipe, data, seed, epochs = config["recipe"], config["data"], config["seed"], config["epochs"]
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(

@@ -24,7 +24,11 @@ class Adjoint(AbstractRule):
 
     tol: float | None = eqx.field(static=True, default=None)
     max_steps: int = eqx.field(static=True, default=1000)
-    updates_per_batch: int = eqx.field(static=True, default=1)
+
+    @property
+    def updates_per_batch(self):
+        """One."""
+        return 1
 
     def init(self, dynamics, graph, batch):
         """Nothing is carried."""

@@ -9,7 +9,10 @@ from energax.rules.base import AbstractRule, Info
 class Backprop(AbstractRule):
     """g = dC(sweep(x), y)/dtheta by reverse-mode differentiation (Rumelhart et al. 1986). Relaxes nothing."""
 
-    updates_per_batch: int = eqx.field(static=True, default=1)
+    @property
+    def updates_per_batch(self):
+        """One."""
+        return 1
 
     def init(self, dynamics, graph, batch):
         """Nothing is carried."""

@@ -45,13 +45,12 @@ class Info(eqx.Module):
 
 
 class AbstractRule(eqx.Module):
-    """Turns settled states into a parameter gradient.
+    """Turns settled states into a parameter gradient."""
 
-    Attributes:
-        updates_per_batch: how many gradients one batch yields; `fit` applies each before asking for the next.
-    """
-
-    updates_per_batch: eqx.AbstractVar[int]
+    @property
+    @abc.abstractmethod
+    def updates_per_batch(self) -> int:
+        """How many gradients one batch yields; `fit` applies each before asking for the next."""
 
     @abc.abstractmethod
     def init(self, dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) -> Any:

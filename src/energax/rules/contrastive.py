@@ -1,6 +1,5 @@
 """The contrast of equilibria at several nudge strengths: PC, PC-Nudge and equilibrium propagation in one rule."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -38,7 +37,11 @@ class Contrastive(AbstractRule):
     """
 
     quadrature: AbstractQuadrature
-    updates_per_batch: int = eqx.field(static=True, default=1)
+
+    @property
+    def updates_per_batch(self):
+        """One."""
+        return 1
 
     def init(self, dynamics, graph, batch):
         """Nothing is carried."""

@@ -31,7 +31,11 @@ class ContrastiveHebbian(AbstractRule):
     """
 
     strength: Array = eqx.field(converter=jnp.asarray, default=1.0)
-    updates_per_batch: int = eqx.field(static=True, default=1)
+
+    @property
+    def updates_per_batch(self):
+        """One."""
+        return 1
 
     def init(self, dynamics, graph, batch):
         """Nothing is carried."""

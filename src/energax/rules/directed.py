@@ -15,14 +15,19 @@ class Directed(AbstractRule):
 
     The vector-field rule of Scellier et al. 2018 with a centred response: local, because the force on a unit reads
     its own synapses only. nu -> -J^-1 dC/dv where the exact signal is -J^-T dC/dv, so it equals the adjoint's
-    gradient wherever J is symmetric.
+    gradient wherever J is symmetric. The Jacobian of a block energy's force rho(h) - v is not, even with symmetric
+    weights: train those by `Contrastive`.
 
     Attributes:
         beta: nudge strength.
     """
 
     beta: Array = eqx.field(converter=jnp.asarray, default=0.1)
-    updates_per_batch: int = eqx.field(static=True, default=1)
+
+    @property
+    def updates_per_batch(self):
+        """One."""
+        return 1
 
     def init(self, dynamics, graph, batch):
         """Nothing is carried."""

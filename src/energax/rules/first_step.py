@@ -16,7 +16,10 @@ class FirstStep(AbstractRule):
     Precisions cancel. Reference: Millidge et al. 2023, section 3.2.
     """
 
-    updates_per_batch: int = eqx.field(static=True, default=1)
+    @property
+    def updates_per_batch(self):
+        """One."""
+        return 1
 
     def init(self, dynamics, graph, batch):
         """Nothing is carried."""

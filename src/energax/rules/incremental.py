@@ -22,12 +22,17 @@ class Incremental(AbstractRule):
     The states of a batch go on from update to update while the parameters move under them.
 
     Attributes:
-        updates_per_batch: relaxation steps, and parameter steps, per batch.
+        steps: relaxation steps, and parameter steps, per batch.
         beta: nudge strength; the gradient is divided by it.
     """
 
-    updates_per_batch: int = eqx.field(static=True, default=8)
+    steps: int = eqx.field(static=True, default=8)
     beta: Array = eqx.field(converter=jnp.asarray, default=1.0)
+
+    @property
+    def updates_per_batch(self):
+        """One per relaxation step."""
+        return self.steps
 
     def init(self, dynamics, graph, batch):
         """Start from the dynamics' free start."""

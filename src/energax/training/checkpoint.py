@@ -64,8 +64,10 @@ def restore(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is not a checkpoint of energax: {error}; {REMEDY}") from error
     if hashlib.sha256(payload).hexdigest() != stated:
-        raise RunError(f"{path} is damaged: its contents do not have the checksum {stated[:12]}... that its first line "
-                       f"states; {REMEDY}")
+        raise RunError(
+            f"{path} is damaged: its contents do not have the checksum {stated[:12]}... that its first line "
+            f"states; {REMEDY}"
+        )
     facts, _, arrays = payload.partition(b"\n")
     try:
         tree = eqx.tree_deserialise_leaves(io.BytesIO(arrays), like)

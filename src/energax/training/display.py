@@ -47,9 +47,14 @@ class Terminal:
         """Write to standard error."""
         self.console = rich.console.Console(stderr=True, highlight=False)
         self.bar = rich.progress.Progress(
-            rich.progress.TextColumn("{task.description}"), rich.progress.BarColumn(bar_width=24),
-            rich.progress.TaskProgressColumn(), rich.progress.TextColumn("{task.fields[note]}"),
-            rich.progress.TimeRemainingColumn(compact=True), console=self.console, transient=True)
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(bar_width=24),
+            rich.progress.TaskProgressColumn(),
+            rich.progress.TextColumn("{task.fields[note]}"),
+            rich.progress.TimeRemainingColumn(compact=True),
+            console=self.console,
+            transient=True,
+        )
         self.epochs = 0
 
     def begin(self, epochs, batches, done):
@@ -67,20 +72,27 @@ class Terminal:
 
     def epoch(self, row):
         """One line per epoch, with a warning where relaxations did not settle."""
-        line = (f"epoch {row['epoch']:>3}  cost {number(row['train_cost'])}  train {percent(row['train_accuracy'])}  "
-                f"validation {percent(row['validation_accuracy'])}")
+        line = (
+            f"epoch {row['epoch']:>3}  cost {number(row['train_cost'])}  train {percent(row['train_accuracy'])}  "
+            f"validation {percent(row['validation_accuracy'])}"
+        )
         if row["residual"] == row["residual"]:
-            line += (f"  residual {number(row['residual'])}  converged {percent(row['converged_fraction'])}"
-                     f"  stalled {percent(row['stalled_fraction'])}")
+            line += (
+                f"  residual {number(row['residual'])}  converged {percent(row['converged_fraction'])}"
+                f"  stalled {percent(row['stalled_fraction'])}"
+            )
         line += f"  cosine to {row['reference']} {number(row['gradient_cosine'])}  {row['seconds']:.1f} s"
         self.bar.console.print(line, soft_wrap=True)
         left = row["out_of_steps_fraction"]
         if left == left and left > 0.01:
-            self.bar.console.print(f"  [yellow]{percent(left)} of the relaxations ran out of steps: raise --steps, or "
-                                   "loosen --tol[/]")
+            self.bar.console.print(
+                f"  [yellow]{percent(left)} of the relaxations ran out of steps: raise --steps, or loosen --tol[/]"
+            )
         if row["diverged_fraction"] > 0:
-            self.bar.console.print(f"  [red]{percent(row['diverged_fraction'])} of the relaxations diverged and did "
-                                   "not train: lower --step-size[/]")
+            self.bar.console.print(
+                f"  [red]{percent(row['diverged_fraction'])} of the relaxations diverged and did "
+                "not train: lower --step-size[/]"
+            )
 
     def end(self):
         """Take the bar away."""

@@ -33,7 +33,8 @@ class Sums(eqx.Module):
     @classmethod
     def zero(cls) -> "Sums":
         """Nothing seen."""
-        return cls(*(jnp.zeros(()) for _ in range(6)), jnp.zeros(len(Verdict)), jnp.zeros(()))
+        none = jnp.zeros(())
+        return cls(none, none, none, none, none, none, jnp.zeros(len(Verdict)), none)
 
     def averages(self) -> dict[str, float]:
         """Plain numbers for the log; NaN where nothing was relaxed."""

@@ -40,9 +40,19 @@ class Run:
     result: dict[str, Any]
 
 
-def fit(learner: Learner, data: Dataset, *, epochs: int, batch: int = 64, seed: int = 0,
-        folder: RunFolder | None = None, resume: bool = False, standardise: bool = False,
-        display: Display | None = None, config: dict[str, Any] | None = None) -> Run:
+def fit(
+    learner: Learner,
+    data: Dataset,
+    *,
+    epochs: int,
+    batch: int = 64,
+    seed: int = 0,
+    folder: RunFolder | None = None,
+    resume: bool = False,
+    standardise: bool = False,
+    display: Display | None = None,
+    config: dict[str, Any] | None = None,
+) -> Run:
     """Train a learner.
 
     Rows are shuffled every epoch; the rows beyond the last whole batch rest in that epoch. The test split is used
@@ -66,8 +76,14 @@ def fit(learner: Learner, data: Dataset, *, epochs: int, batch: int = 64, seed: 
     """
     require_settings(learner, data, epochs, batch)
     trainer = _Trainer(learner, data, batch, seed, standardise, display or Silent())
-    chosen = {"data": data.name, "epochs": epochs, "batch": batch, "seed": seed, "standardise": standardise,
-              **(config or {})}
+    chosen = {
+        "data": data.name,
+        "epochs": epochs,
+        "batch": batch,
+        "seed": seed,
+        "standardise": standardise,
+        **(config or {}),
+    }
     settings = {**chosen, "origin": data.origin, "checksums": dict(data.checksums), **machine()}
     progress, history = begin(learner), []
     if resume:
@@ -103,8 +119,10 @@ def require_finite_parameters(graph, when: str) -> None:
     for name, fn in graph.fns.items():
         for leaf in jax.tree.leaves(eqx.filter(fn, eqx.is_inexact_array)):
             if not bool(jnp.all(jnp.isfinite(leaf))):
-                raise RunError(f"parameters of {name!r} are not finite {when}: lower the learning rate, or start from "
-                               "a checkpoint that is sound")
+                raise RunError(
+                    f"parameters of {name!r} are not finite {when}: lower the learning rate, or start from "
+                    "a checkpoint that is sound"
+                )
 
 
 class _Trainer:
@@ -153,13 +171,16 @@ class _Trainer:
         for first, last in itertools.pairwise(edges):
             if first == last:
                 continue
-            progress, sums = stretch(self.learned(progress), progress, self.train, self.size, key,
-                                     jnp.asarray(first), jnp.asarray(last))
+            progress, sums = stretch(
+                self.learned(progress), progress, self.train, self.size, key, jnp.asarray(first), jnp.asarray(last)
+            )
             total = merged(total, sums)
             averages = total.averages()
             if not averages["cost"] < float("inf"):
-                raise RunError(f"the cost became {averages['cost']} in epoch {epoch}, between batches {first} and "
-                               f"{last}: lower the learning rate or the nudge strength; earlier epochs are kept")
+                raise RunError(
+                    f"the cost became {averages['cost']} in epoch {epoch}, between batches {first} and "
+                    f"{last}: lower the learning rate or the nudge strength; earlier epochs are kept"
+                )
             self.display.advance(epoch, last - first, averages)
         require_finite_parameters(progress.graph, f"after epoch {epoch}")
         seconds = time.perf_counter() - begun
@@ -171,8 +192,15 @@ class _Trainer:
         tested = evaluate_feed(learner, self.validation, 500)
         regime = self.regime(learner.dynamics, learner.graph, self.probe, learner.solver, learner.rule)
         training = {f"train_{name}" if name in ("cost", "accuracy") else name: v for name, v in averages.items()}
-        return {"epoch": epoch, **training, "validation_accuracy": tested.accuracy, "validation_cost": tested.cost,
-                "validation_settled": tested.settled, **regime_row(regime), "seconds": seconds}
+        return {
+            "epoch": epoch,
+            **training,
+            "validation_accuracy": tested.accuracy,
+            "validation_cost": tested.cost,
+            "validation_settled": tested.settled,
+            **regime_row(regime),
+            "seconds": seconds,
+        }
 
     def learned(self, progress: Progress) -> Learner:
         """The learner with the parameters and the solver of `progress`."""
@@ -183,13 +211,27 @@ class _Trainer:
         last = history[-1]
         tested = evaluate_feed(self.learned(progress), self.test, 500)
         selected = tested if best_row is last else evaluate_feed(self.learned(best), self.test, 500)
-        names = ("validation_accuracy", "converged_fraction", "stalled_fraction", "out_of_steps_fraction",
-                 "diverged_fraction", "residual", "gradient_cosine", "reference")
-        return {"test_accuracy": tested.accuracy, "test_cost": tested.cost, "test_settled": tested.settled,
-                "selected_test_accuracy": selected.accuracy, "selected_epoch": best_row["epoch"],
-                "least_gradient_cosine": min(row["gradient_cosine"] for row in history),
-                **{name: last[name] for name in names}, "epochs": len(history),
-                "seconds": sum(row["seconds"] for row in history)}
+        names = (
+            "validation_accuracy",
+            "converged_fraction",
+            "stalled_fraction",
+            "out_of_steps_fraction",
+            "diverged_fraction",
+            "residual",
+            "gradient_cosine",
+            "reference",
+        )
+        return {
+            "test_accuracy": tested.accuracy,
+            "test_cost": tested.cost,
+            "test_settled": tested.settled,
+            "selected_test_accuracy": selected.accuracy,
+            "selected_epoch": best_row["epoch"],
+            "least_gradient_cosine": min(row["gradient_cosine"] for row in history),
+            **{name: last[name] for name in names},
+            "epochs": len(history),
+            "seconds": sum(row["seconds"] for row in history),
+        }
 
 
 def _validation(row: dict[str, Any]) -> float:

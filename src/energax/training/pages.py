@@ -22,8 +22,12 @@ def draw_curve(path: Path, history: History, title: str) -> None:
         axes.set(xlabel="epoch", ylabel=name)
         axes.legend(frameon=False)
     reference = history[-1]["reference"]
-    lines = {"gradient_cosine": f"gradient cosine to {reference}", "norm_ratio": "gradient norm ratio",
-             "relaxed_fraction": "relaxed fraction", "residual": "relative residual"}
+    lines = {
+        "gradient_cosine": f"gradient cosine to {reference}",
+        "norm_ratio": "gradient norm ratio",
+        "relaxed_fraction": "relaxed fraction",
+        "residual": "relative residual",
+    }
     for key, label in lines.items():
         values = [row[key] for row in history]
         if all(value is not None and value == value for value in values):
@@ -46,23 +50,30 @@ def save_figure(path: Path, figure: Figure) -> None:
 
 def write_summary(path: Path, config: dict[str, Any], result: dict[str, Any], history: History) -> None:
     """One page: what was run, on what, and how it went."""
-    rows = [("test accuracy, last epoch", percent(result["test_accuracy"])),
-            ("test accuracy, epoch chosen by validation", f"{percent(result['selected_test_accuracy'])} "
-             f"(epoch {result['selected_epoch']})"),
-            ("validation accuracy, last epoch", percent(result["validation_accuracy"])),
-            ("relaxations converged / stalled", f"{percent(result['converged_fraction'])} / "
-             f"{percent(result['stalled_fraction'])}"),
-            ("mean relative residual", number(result["residual"])),
-            (f"gradient cosine to {result['reference']}", number(result["gradient_cosine"])),
-            ("training time", f"{result['seconds']:.1f} s")]
+    rows = [
+        ("test accuracy, last epoch", percent(result["test_accuracy"])),
+        (
+            "test accuracy, epoch chosen by validation",
+            f"{percent(result['selected_test_accuracy'])} (epoch {result['selected_epoch']})",
+        ),
+        ("validation accuracy, last epoch", percent(result["validation_accuracy"])),
+        (
+            "relaxations converged / stalled",
+            f"{percent(result['converged_fraction'])} / {percent(result['stalled_fraction'])}",
+        ),
+        ("mean relative residual", number(result["residual"])),
+        (f"gradient cosine to {result['reference']}", number(result["gradient_cosine"])),
+        ("training time", f"{result['seconds']:.1f} s"),
+    ]
     flat = {**{key: value for key, value in config.items() if key != "settings"}, **config.get("settings", {})}
     settings = "\n".join(f"| {key} | {value} |" for key, value in flat.items() if value not in (None, {}))
     epochs = "\n".join(
         f"| {row['epoch']} | {number(row['train_cost'])} | {percent(row['train_accuracy'])} | "
         f"{percent(row['validation_accuracy'])} | {number(row['residual'])} | {number(row['gradient_cosine'])} |"
-        for row in history)
+        for row in history
+    )
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    text = f"""# {config.get('recipe', 'run')} on {config['data']}
+    text = f"""# {config.get("recipe", "run")} on {config["data"]}
 
 | result | |
 |---|---|

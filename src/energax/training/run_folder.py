@@ -48,8 +48,10 @@ class RunFolder:
                 f"cannot make the run folder {self.path}: {error.strerror}; choose another with --out"
             ) from error
         if self.last.exists() or (self.path / "metrics.jsonl").exists():
-            raise RunError(f"{self.path} holds a run already: continue it with --resume {self.path}, or choose another "
-                           "folder with --out")
+            raise RunError(
+                f"{self.path} holds a run already: continue it with --resume {self.path}, or choose another "
+                "folder with --out"
+            )
         self.write_json("config.json", config)
 
     def resume(self, config: dict[str, Any], done: int) -> None:
@@ -63,11 +65,15 @@ class RunFolder:
         before, now = flattened(kept), flattened(finite(config))
         for name in sorted(before.keys() & now.keys() - {"epochs"}):
             if before[name] != now[name]:
-                raise RunError(f"the run in {self.path} has {name}={before[name]}, and now {name}={now[name]} is asked "
-                               "for: continue with the same settings, or choose another folder with --out")
+                raise RunError(
+                    f"the run in {self.path} has {name}={before[name]}, and now {name}={now[name]} is asked "
+                    "for: continue with the same settings, or choose another folder with --out"
+                )
         if config["epochs"] < done:
-            raise SettingError(f"epochs={config['epochs']}: the run in {self.path} has {done} already; give at least "
-                               "as many, or choose another folder with --out")
+            raise SettingError(
+                f"epochs={config['epochs']}: the run in {self.path} has {done} already; give at least "
+                "as many, or choose another folder with --out"
+            )
         self.write_json("config.json", {**kept, "epochs": config["epochs"]})
 
     def config(self) -> dict[str, Any]:

@@ -1,0 +1,173 @@
+"""Checks of a dynamics."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from energax.checks.means import (
+    changed,
+    distance,
+    energy_of,
+    feasible,
+    force_of,
+    free_phase_of,
+    leaves,
+    minimised,
+    named,
+    nudged_phase_of,
+    part,
+    precision,
+    random_states,
+    require,
+    require_close,
+    require_one_trace,
+    rounding,
+    samples,
+)
+from energax.costs import SquaredError
+from energax.dynamics import AbstractBlockEnergy, AbstractDynamics, AbstractEnergy
+from energax.graph import Graph
+from energax.phase import Batch
+from energax.structure import AnyGraph
+
+
+def check_dynamics(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch, *, complete: bool = True) -> None:
+    """Check a dynamics on a graph that it is made for.
+
+    Args:
+        dynamics: what to check.
+        graph: a small network.
+        batch: at least two samples; y as the dynamics' cost takes it.
+        complete: whether the parameter gradient is the full derivative. False where the theory holds a part of it
+            constant by `stop_gradient`; then only that no function is left without a gradient is checked.
+
+    Raises:
+        CheckError: the first broken promise.
+    """
+    check_force_shapes(dynamics, graph, batch)
+    check_force_is_downhill(dynamics, graph, batch)
+    check_samples_are_independent(dynamics, graph, batch)
+    check_labels_stay_out_of_the_free_phase(dynamics, graph, batch)
+    check_parameter_gradient(dynamics, graph, batch, complete)
+    check_block_minimiser(dynamics, graph, batch)
+    check_force_traces_once(dynamics, graph, batch)
+
+
+def check_force_shapes(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) -> None:
+    """One force per free node, with its state's shape and dtype; one energy per sample."""
+    for phase in (free_phase_of(dynamics, graph, batch), nudged_phase_of(dynamics, graph, batch)):
+        start = dynamics.start(graph, phase.context).states
+        expected = set(graph.free(phase.context.clamped))
+        require(set(start) == expected, f"start() gives states to {sorted(start)}; free nodes are {sorted(expected)}")
+        force = force_of(phase, start)
+        require(set(force) == expected, f"force() moves {sorted(force)}; free nodes are {sorted(expected)}")
+        for name, state in start.items():
+            require(
+                force[name].shape == state.shape and force[name].dtype == state.dtype,
+                f"force on {name!r} is {force[name].dtype}{force[name].shape}; its state is {state.dtype}{state.shape}",
+            )
+        if phase.has_energy:
+            shape, size = energy_of(phase, start).shape, samples(batch)
+            require(shape == (size,), f"the energy has shape {shape}; expected one number per sample, ({size},)")
+
+
+def check_force_is_downhill(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) -> None:
+    """Force = -dF/dv of an `AbstractEnergy`, by central differences along a random direction."""
+    if not isinstance(dynamics, AbstractEnergy):
+        return
+    phase = nudged_phase_of(dynamics, graph, batch)
+    states, direction = random_states(phase, 0), random_states(phase, 1)
+    step = precision(batch) ** (1 / 3)
+
+    def energy(t):
+        return energy_of(phase, jax.tree.map(lambda v, d: v + t * d, states, direction))
+
+    measured = -(energy(step) - energy(-step)) / (2 * step)
+    force = force_of(phase, states)
+    given = sum(jnp.sum((force[n] * direction[n]).reshape(samples(batch), -1), axis=1) for n in states)
+    require_close(given, measured, 1e4 * precision(batch) ** (2 / 3), "force is not -dF/dv along a random direction")
+
+
+def check_samples_are_independent(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) -> None:
+    """The force on a sample is the same alone and in its batch."""
+    whole = nudged_phase_of(dynamics, graph, batch)
+    states = random_states(whole, 0)
+    single = nudged_phase_of(dynamics, graph, part(batch, slice(1)))
+    alone = force_of(single, jax.tree.map(lambda v: v[:1], states))
+    together = jax.tree.map(lambda v: v[:1], force_of(whole, states))
+    require_close(together, alone, rounding(batch), "the force on a sample depends on the rest of its batch")
+
+
+def check_labels_stay_out_of_the_free_phase(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) -> None:
+    """A nudge of strength 0 is no nudge; a positive one moves something."""
+    free = free_phase_of(dynamics, graph, batch)
+    states = random_states(free, 0)
+    expected = force_of(free, states)
+    none = force_of(nudged_phase_of(dynamics, graph, batch, 0.0), states)
+    require_close(none, expected, rounding(batch), "the target reaches the force at beta = 0")
+    moved = distance(force_of(nudged_phase_of(dynamics, graph, batch), states), expected)
+    require(moved > 0, "beta = 1 leaves every force as it is: the nudge is lost")
+
+
+def check_parameter_gradient(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch, complete: bool = True) -> None:
+    """What `prepare` hoists out of the relaxation keeps its parameter gradient.
+
+    Compared with central differences of the energy (of the force along a random direction where there is none),
+    context prepared anew for the shifted parameters.
+    """
+    parameters, rest = eqx.partition(graph, eqx.is_inexact_array)
+    vector, unravel = ravel_pytree(parameters)
+    states, signal = (random_states(nudged_phase_of(dynamics, graph, batch), seed) for seed in (0, 1))
+
+    @jax.jit
+    def objective(vector):
+        phase = nudged_phase_of(dynamics, eqx.combine(unravel(vector), rest), batch)
+        if phase.has_energy:
+            return jnp.sum(phase.energy(states))
+        return sum(jnp.sum(f * s) for f, s in zip(leaves(phase.force(states)), leaves(signal), strict=True))
+
+    found = jax.jit(jax.grad(objective))(vector)
+    lost = [name for name, fn in named(unravel(found)).items() if leaves(fn) and not any(map(np.any, leaves(fn)))]
+    require(not lost, f"no gradient reaches {lost}: is a hoisted map left out of prepare(), or its gradient stopped?")
+    if not complete:
+        return
+    direction = jnp.asarray(np.random.default_rng(0).standard_normal(vector.shape), vector.dtype)
+    step = precision(batch) ** (1 / 3)
+    measured = (objective(vector + step * direction) - objective(vector - step * direction)) / (2 * step)
+    given = jnp.vdot(found, direction)
+    require_close(given, measured, 1e4 * precision(batch) ** (2 / 3), "the parameter gradient is not the derivative")
+
+
+def check_block_minimiser(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) -> None:
+    """Every block of an `AbstractBlockEnergy` is moved to its own minimum of F."""
+    if not isinstance(dynamics, AbstractBlockEnergy):
+        return
+    phases = [free_phase_of(dynamics, graph, batch)]
+    if isinstance(dynamics.cost, SquaredError):  # other costs are linearised at the output, not minimised
+        phases.append(nudged_phase_of(dynamics, graph, batch))
+    for phase in phases:
+        names = graph.free(phase.context.clamped)
+        at, *others = (feasible(phase, seed) for seed in range(4))
+        blocks = graph.colouring(names) if isinstance(graph, Graph) else (names,)
+        for block in blocks:
+            best = minimised(phase, at, block)
+            require(set(best) == set(block), f"block_minimiser moves {sorted(best)} for the block {sorted(block)}")
+            lowest = energy_of(phase, {**at, **best})
+            for other in (at, *others):
+                for share in (1.0, 0.01):
+                    tried = {n: best[n] + share * (other[n] - best[n]) for n in block}
+                    excess = float(jnp.max(lowest - energy_of(phase, {**at, **tried})))
+                    allowed = rounding(batch) * (1 + float(jnp.max(jnp.abs(lowest))))
+                    require(excess <= allowed, f"F is higher at the minimiser of {sorted(block)} by {excess:.3g}")
+
+
+def check_force_traces_once(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) -> None:
+    """Another batch and another nudge strength do not compile again."""
+
+    def force(dynamics, graph, batch, beta):
+        phase = nudged_phase_of(dynamics, graph, batch, beta)
+        return phase.force(dynamics.start(graph, phase.context).states)
+
+    require_one_trace(force, [(dynamics, graph, b, jnp.asarray(s)) for b, s in ((batch, 0.5), (changed(batch), 0.25))])
