@@ -9,6 +9,7 @@ import pytest
 import energax as ex
 from energax import checks
 from energax.activations import Sigmoid, Tanh, hard_sigmoid
+from energax.checks.means import require_one_trace
 from energax.networks import mlp
 from energax.rules import centred, clamped, holomorphic, nudge, one_sided, richardson
 from energax.solvers import Alternating, Held, Synchronous
@@ -296,6 +297,6 @@ def test_a_value_that_becomes_static_is_caught():
     def static(x, scale):
         return x * scale
 
-    checks.require_one_trace(static, [(jnp.ones(2), jnp.asarray(1.0)), (jnp.ones(2), jnp.asarray(2.0))])
+    require_one_trace(static, [(jnp.ones(2), jnp.asarray(1.0)), (jnp.ones(2), jnp.asarray(2.0))])
     with pytest.raises(checks.CheckError, match="traced 2 times"):
-        checks.require_one_trace(static, [(jnp.ones(2), 1.0), (jnp.ones(2), 2.0)])
+        require_one_trace(static, [(jnp.ones(2), 1.0), (jnp.ones(2), 2.0)])
