@@ -233,7 +233,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "ep-holomorphic": Recipe(
         "equilibrium propagation, complex nudging with N points (tanh units)",
-        dataclasses.replace(EP, points=4),
+        dataclasses.replace(EP, points=4, hidden=(128,), learning_rate=0.05),
         hopfield(lambda s: rules.Contrastive(rules.holomorphic(s.beta, s.points)), plain, Tanh),
     ),
     "chl": Recipe(
