@@ -191,3 +191,12 @@ def test_a_diverging_relaxation_says_so():
     assert np.all(settled.result == ex.Verdict.DIVERGED)
     assert ex.Verdict(int(settled.result[0])).message.startswith("the states grew without bound")
     assert np.all(np.isfinite(settled.states["output"]))
+
+
+@pytest.mark.parametrize("rule", [ex.Backprop(), ex.FirstStep()])
+def test_feed_forward_rules_refuse_nodes_without_edges(rule):
+    """Oracle: there is nothing to sweep through; the message names the remedy."""
+    nodes = ex.Nodes(nodes=[ex.Node("a", (2,)), ex.Node("b", (2,))], fns={}, input="a", output="b")
+    batch = ex.Batch(jnp.zeros((3, 2)), jnp.zeros((3, 2)))
+    with pytest.raises(GraphError, match="no feed-forward pass: use Adjoint"):
+        rule(ex.FunctionEnergy(lambda fns, states: states["b"].sum(1)), nodes, batch, ex.GradientFlow(), ())

@@ -3,6 +3,7 @@
 from energax import activations as activations
 from energax import costs as costs
 from energax import energies as energies
+from energax import errors as errors
 from energax import layers as layers
 from energax import networks as networks
 from energax import rules as rules

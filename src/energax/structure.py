@@ -159,6 +159,10 @@ class Nodes(AbstractStructure):
         """The output node's state."""
         return states[self.output]
 
+    def sweep(self, values, errors=None):
+        """There is none: `GraphError` says so."""
+        raise GraphError("no edges, so no feed-forward pass: use Adjoint as the reference, or a Graph")
+
 
 def known(names) -> str:
     """A readable list of names for error messages."""

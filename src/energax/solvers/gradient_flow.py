@@ -95,7 +95,7 @@ class GradientFlow(AbstractIteration):
 
     The step is `min(step_size, bound)`; with momentum m the bound shrinks by (1 + m) / (1 + 2 m), the stability
     limit of Nesterov's scheme. Where a test finds that the energy rose, the sample goes back to the last test,
-    loses its velocity and continues with a quarter of the step.
+    loses its velocity and continues with half the step.
 
     Attributes:
         step_size: nominal step of the states.
@@ -133,7 +133,7 @@ class GradientFlow(AbstractIteration):
         return after, _Moving(jax.tree.map(jnp.subtract, after, states), carry.step)
 
     def retreat(self, carry, rose):
-        """Quarter the step, stop, and go back."""
+        """Halve the step, stop, and go back."""
         if isinstance(self.bound, Unbounded):
             return carry, jnp.zeros_like(rose)
         rest = jax.tree.map(jnp.zeros_like, carry.velocity)
