@@ -136,16 +136,28 @@ class AbstractIteration(AbstractSolver):
         return settle(self, phase, start)
 
 
+class _Gain(eqx.Module):
+    """What the energy tells of a relaxation; arrays of shape `(batch,)`.
+
+    Attributes:
+        total: work done so far.
+        energy: F at the last test.
+        watched: F and the residual at the last look, every `WATCH` tests.
+    """
+
+    total: Array
+    energy: Array
+    watched: tuple[Array, Array]
+
+
 class _Progress(eqx.Module):
     """The engine's loop state; arrays without a node are of shape `(batch,)`."""
 
     states: States
     force: States
     carry: Any
-    gained: Array
+    gain: _Gain
     rises: Array
-    energy: Array
-    watched: tuple[Array, Array]
     residual: Array
     steps: Array
     result: Array
@@ -171,19 +183,10 @@ def settle(solver: AbstractIteration, phase: Phase, start: States) -> Equilibriu
     force = phase.force(start)
     residual = norm(force) / scale
     energy = jnp.real(phase.energy(start))
-    begin = _Progress(
-        start,
-        force,
-        solver.init(phase, start),
-        jnp.zeros_like(residual),
-        jnp.zeros(residual.shape, int),
-        energy,
-        (energy, residual),
-        residual,
-        jnp.zeros(residual.shape, int),
-        judged(residual, stop.tol, RUNNING),
-        jnp.zeros((), int),
-    )
+    none = jnp.zeros(residual.shape, int)
+    gain = _Gain(jnp.zeros_like(residual), energy, (energy, residual))
+    result = judged(residual, stop.tol, RUNNING)
+    begin = _Progress(start, force, solver.init(phase, start), gain, none, residual, none, result, jnp.zeros((), int))
 
     def unfinished(now: _Progress):
         return jnp.any(now.result == RUNNING) & (now.taken < stop.max_steps)
@@ -202,25 +205,10 @@ def tested(solver: AbstractIteration, phase: Phase, now: _Progress, scale: Array
     count = jnp.minimum(stop.check_every, stop.max_steps - now.taken)
     states, carry = run(solver, phase, now.states, now.carry, count)
     force = phase.force(states)
-    active = now.result == RUNNING
-    rose = jnp.zeros_like(active)
-    stalled = jnp.zeros_like(active)
-    gained, energy, watched = now.gained, now.energy, now.watched
-    if phase.has_energy:
-        # the work done on the way: exact for a quadratic energy, and free of the cancellation in F - F'
-        work = dot(subtract(states, now.states), jax.tree.map(lambda f, g: (f + g) / 2, now.force, force))
-        rose = (work < -stop.negligible * gained) | ~jnp.isfinite(work)
-        gained = gained + jnp.where(rose, 0, work)
-        stalled = ~rose & (jnp.abs(work) <= stop.negligible * gained)
-        # across a kink the work overstates the gain: now and then the energy itself, or the residual, must have fallen
-        energy = jnp.where(rose, energy, jnp.real(phase.energy(states)))
-        due = (now.taken // stop.check_every) % WATCH == WATCH - 1
-        least = jnp.maximum(stop.negligible * gained, 4 * jnp.finfo(energy.dtype).eps * jnp.abs(energy))
-        idle = (watched[0] - energy <= least) & (norm(force) / scale > 0.9 * watched[1])
-        stalled |= due & idle
-        watched = (jnp.where(due, energy, watched[0]), jnp.where(due, norm(force) / scale, watched[1]))
-    carry, back = solver.retreat(carry, active & rose)
     residual = norm(force) / scale
+    active = now.result == RUNNING
+    gain, rose, stalled = weighed(stop, phase, now, states, force, residual)
+    carry, back = solver.retreat(carry, active & rose)
     stalled |= norm(force) <= precision_floor(states) / 32
     result = judged(residual, stop.tol, jnp.where(stalled, Verdict.STALLED, RUNNING))
     rises = jnp.where(back, now.rises + 1, 0)
@@ -232,15 +220,35 @@ def tested(solver: AbstractIteration, phase: Phase, now: _Progress, scale: Array
         choose(moved, states, now.states),
         choose(moved, force, now.force),
         carry,
-        jnp.where(moved, gained, now.gained),
+        _Gain(jnp.where(moved, gain.total, now.gain.total), gain.energy, gain.watched),
         rises,
-        energy,
-        watched,
         jnp.where(active & ~back, residual, now.residual),
         now.steps + jnp.where(active, count, 0),
         jnp.where(active, result, now.result),
         now.taken + count,
     )
+
+
+def weighed(
+    stop: Stopping, phase: Phase, now: _Progress, states: States, force: States, residual: Array
+) -> tuple[_Gain, Array, Array]:
+    """What the energy says of the steps since the last test: the gain, where it rose, and where nothing is gained."""
+    if not phase.has_energy:
+        never = jnp.zeros(residual.shape, bool)
+        return now.gain, never, never
+    # the work done on the way: exact for a quadratic energy, and free of the cancellation in F - F'
+    work = dot(subtract(states, now.states), jax.tree.map(lambda f, g: (f + g) / 2, now.force, force))
+    rose = (work < -stop.negligible * now.gain.total) | ~jnp.isfinite(work)
+    total = now.gain.total + jnp.where(rose, 0, work)
+    stalled = ~rose & (jnp.abs(work) <= stop.negligible * total)
+    # across a kink the work overstates the gain: now and then the energy itself, or the residual, must have fallen
+    energy = jnp.where(rose, now.gain.energy, jnp.real(phase.energy(states)))
+    before, residual_before = now.gain.watched
+    due = (now.taken // stop.check_every) % WATCH == WATCH - 1
+    least = jnp.maximum(stop.negligible * total, 4 * jnp.finfo(energy.dtype).eps * jnp.abs(energy))
+    stalled |= due & (before - energy <= least) & (residual > 0.9 * residual_before)
+    watched = (jnp.where(due, energy, before), jnp.where(due, residual, residual_before))
+    return _Gain(total, energy, watched), rose, stalled
 
 
 def judged(residual: Array, tol: Array, otherwise: Array | int) -> Array:
