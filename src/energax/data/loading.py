@@ -190,8 +190,9 @@ def _ready(
     """Return a folder that can be read, its origin in words and the record of checksums."""
     if place is not None and place.kind == "package":
         return place.path, "inside the package", {}
+    where = "ENERGAX_DATA" if root is None else str(root)  # run records are passed on: no path of this machine
     if place is not None and place.kind == "folder":
-        return place.path, f"files in {place.path}", _compare(source, place.path)
+        return place.path, f"the folder {place.path.name} of {where}", _compare(source, place.path)
     if place is not None and place.kind == "archive":
         found = md5_of(place.path)
         unpacked = unpack(place.path, cache_folder() / found, progress=progress) / source.folders[0]
@@ -201,12 +202,12 @@ def _ready(
                 f"{place.path}: lacks {', '.join(f'{source.folders[0]}/{name}' for name in missing)}. "
                 f"Put the official archive from {source.homepage} in its place."
             )
-        return unpacked, f"unpacked from {place.path}", {place.path.name: _verdict(source.files[0], found)}
+        return unpacked, f"unpacked from {place.path.name} of {where}", {place.path.name: _verdict(source.files[0], found)}
     if not source.archive or place is None:
         _fetch(source, root, fetch, progress)
     folder = _cached(source)
     assert folder is not None  # a source without files was found in a folder or refused by _fetch
-    return folder, f"downloaded to {folder}", {remote.name: _OFFICIAL for remote in source.files}
+    return folder, "downloaded from an official mirror", {remote.name: _OFFICIAL for remote in source.files}
 
 
 def _fetch(source: Source, root: str | os.PathLike[str] | None, fetch: bool, progress: bool) -> None:
