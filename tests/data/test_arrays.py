@@ -102,7 +102,7 @@ def test_from_arrays_names_the_split():
     with pytest.raises(DataError, match=r"mine/test: images are float32"):
         Dataset.from_arrays("mine", train=good, validation=good, test=rows(dtype=np.float32), classes=3)
     with pytest.raises(DataError, match=r"mine/train: got ndarray\. Give a pair"):
-        Dataset.from_arrays("mine", train=good[0], validation=good, test=good, classes=3)  # type: ignore
+        Dataset.from_arrays("mine", train=good[0], validation=good, test=good, classes=3)
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])

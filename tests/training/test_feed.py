@@ -51,7 +51,7 @@ def test_only_training_rows_are_augmented_and_only_with_a_key(data):
 class Seen(Backprop):
     """Backprop that reports the first two pixels of every row that it is given."""
 
-    rows = []  # noqa: RUF012
+    rows = []
 
     def __call__(self, dynamics, graph, batch, solver, carry):
         jax.debug.callback(lambda pixels: self.rows.append(np.asarray(pixels)), batch.x[:, 0, :2, 0], ordered=True)

@@ -149,7 +149,7 @@ def test_labels_of_validation_and_test_rows_cannot_reach_the_parameters(learner,
 class Counting(Backprop):
     """Backprop that counts how often Python runs it: once per trace, never per batch."""
 
-    traces = []  # noqa: RUF012
+    traces = []
 
     def __call__(self, dynamics, graph, batch, solver, carry):
         self.traces.append(batch.x.shape)

@@ -202,7 +202,11 @@ def _ready(
                 f"{place.path}: lacks {', '.join(f'{source.folders[0]}/{name}' for name in missing)}. "
                 f"Put the official archive from {source.homepage} in its place."
             )
-        return unpacked, f"unpacked from {place.path.name} of {where}", {place.path.name: _verdict(source.files[0], found)}
+        return (
+            unpacked,
+            f"unpacked from {place.path.name} of {where}",
+            {place.path.name: _verdict(source.files[0], found)},
+        )
     if not source.archive or place is None:
         _fetch(source, root, fetch, progress)
     folder = _cached(source)
