@@ -202,3 +202,23 @@ def test_an_interruption_says_how_to_go_on(energax, monkeypatch):
     done = energax("train")
     assert done.code == 130
     assert done.err.splitlines() == ["energax: interrupted; finished epochs are kept, continue with --resume FOLDER"]
+
+
+def test_resuming_refuses_other_choices_and_says_when_nothing_is_left(energax):
+    """Oracle: a run goes on as what it was started as; a finished one has nothing to train."""
+    assert energax("train", "--recipe", "backprop", "--epochs", 1, "--out", "run", small=True).code == 0
+    for option, value in (("--recipe", "ep"), ("--data", "mnist"), ("--seed", "7")):
+        done = energax("train", "--resume", "run", option, value)
+        assert done.code == 2
+        assert f"{option} {value}" in done.err
+        assert "leave the option out" in done.err
+    finished = energax("train", "--resume", "run")
+    assert finished.code == 0
+    assert "has its 1 epochs; give a larger --epochs" in finished.err
+
+
+def test_the_same_command_twice_keeps_both_runs(energax, folder):
+    """Oracle: nothing is lost and nothing is refused where no folder was asked for."""
+    for _ in range(2):
+        assert energax("train", "--recipe", "backprop", "--epochs", 1, small=True).code == 0
+    assert sorted(path.name for path in (folder / "runs").iterdir()) == ["backprop-digits-0", "backprop-digits-0-2"]

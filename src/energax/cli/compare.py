@@ -119,7 +119,8 @@ PAGE: tuple[Column, ...] = (
 
 def show(rows: list[Row], options: CompareOptions) -> None:
     """Print the table."""
-    title = f"{options.data}, seeds 0 to {options.seeds - 1}: mean, standard deviation, least gradient cosine"
+    seeds = "seed 0" if options.seeds == 1 else f"seeds 0 to {options.seeds - 1}: mean, standard deviation"
+    title = f"{options.data}, {seeds}, least gradient cosine"
     table = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading, _ in SCREEN:
         table.add_column(heading, justify="left" if heading in ("recipe", "to") else "right", no_wrap=True)

@@ -1,5 +1,6 @@
 """`energax data` and `energax recipes`."""
 
+import rich.box
 import rich.console
 import rich.table
 
@@ -19,7 +20,10 @@ def data(options: DataOptions) -> None:
             soft_wrap=True,
         )
         return
-    table = rich.table.Table("name", "training / validation / test", "image", "classes", "where", "terms")
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
+    table.add_column("name", no_wrap=True)
+    for heading in ("training / validation / test", "image", "classes", "where", "terms"):
+        table.add_column(heading, overflow="fold")
     for name in available():
         facts = describe(name)
         sizes = facts["sizes"] or facts["official_sizes"]

@@ -1,7 +1,9 @@
 """`energax train`."""
 
 import dataclasses
+import itertools
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,7 @@ def train(options: TrainOptions) -> None:
         folder, run = resumed(options)
         config = folder.config()
     else:
-        path = options.out or Path("runs") / f"{options.recipe}-{options.data}-{options.seed}"
+        path = options.out or unused(Path("runs") / f"{options.recipe}-{options.data}-{options.seed}")
         folder, config = RunFolder(path), {"recipe": options.recipe, "data": options.data, "seed": options.seed}
         epochs = epochs_of(options.recipe, options.data, options.epochs)
         run = run_recipe(options.recipe, options.data, options.seed, epochs, options.settings, folder, Terminal())
@@ -49,6 +51,12 @@ def train(options: TrainOptions) -> None:
     if options.json:
         facts = {"recipe": config["recipe"], "data": config["data"], "seed": config["seed"], "folder": str(folder.path)}
         print(json.dumps(finite({**facts, **{name: run.result[name] for name in REPORTED}})))
+
+
+def unused(path: Path) -> Path:
+    """The path, with a number behind it where a run is kept there already."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(one for one in itertools.chain([path], numbered) if not one.exists())
 
 
 def epochs_of(recipe: str, data: str, epochs: int | None) -> int:
@@ -103,7 +111,16 @@ def resumed(options: TrainOptions) -> tuple[RunFolder, Run]:
         raise RunError(
             f"{folder.path / 'config.json'} lacks the settings of a recipe ({error}); start the run anew"
         ) from error
+    for name, value in (("recipe", recipe), ("data", data), ("seed", seed)):
+        given_value = getattr(options, name)
+        if given_value not in (value, getattr(TrainOptions(), name)):
+            raise SettingError(
+                f"--{name} {given_value}: the run in {folder.path} was started with {value}, and --resume "
+                "continues it; leave the option out, or start a new run"
+            )
     epochs = epochs if options.epochs is None else options.epochs
+    if folder.epochs() >= epochs:
+        print(f"energax: {folder.path} has its {epochs} epochs; give a larger --epochs to go on", file=sys.stderr)
     run = run_recipe(recipe, data, seed, epochs, settings, folder, Terminal(), resume=True)
     return folder, run
 

@@ -86,6 +86,11 @@ class RunFolder:
         except (OSError, ValueError, TypeError) as error:
             raise RunError(f"{file} is damaged: {error}; restore it from a copy or start the run anew") from error
 
+    def epochs(self) -> int:
+        """Number of finished epochs that the log holds."""
+        log = self.path / "metrics.jsonl"
+        return len(log.read_text().splitlines()) if log.exists() else 0
+
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file, replacing it as a whole."""
         write_atomically(self.path / name, (json.dumps(finite(content), indent=2) + "\n").encode())
