@@ -55,6 +55,18 @@ SOLVERS = {
     "held": (lambda tol, n: ex.GradientFlow(0.1, bound=Held(), stop=ex.Stopping(tol, n)), None),
     "alternating": (lambda tol, n: ex.FixedPoint(Alternating(), ex.Stopping(tol, n)), ex.Hopfield()),
     "synchronous": (lambda tol, n: ex.FixedPoint(Synchronous(), ex.Stopping(tol, n)), ex.Hopfield()),
+    "span": (lambda tol, n: ex.GradientFlow(0.5, stop=ex.Stopping(tol, n), coordinates=ex.SpanCoordinates()), None),
+    "conjugate_gradient": (lambda tol, n: ex.ConjugateGradient(ex.Stopping(tol, n, 1)), None),
+    "conjugate_gradient_on_errors": (
+        lambda tol, n: ex.ConjugateGradient(ex.Stopping(tol, n, 1), ex.ErrorCoordinates()),
+        None,
+    ),
+    "flow_on_errors": (
+        lambda tol, n: ex.GradientFlow(0.5, momentum=0.5, stop=ex.Stopping(tol, n), coordinates=ex.ErrorCoordinates()),
+        None,
+    ),
+    "lbfgs": (lambda tol, n: ex.LBFGS(stop=ex.Stopping(tol, n, 1)), None),
+    "lbfgs_on_errors": (lambda tol, n: ex.LBFGS(4, ex.Stopping(tol, n, 1), ex.ErrorCoordinates()), None),
     "newton": (lambda tol, n: ex.Optimistix(optx.Newton(1e-13, 1e-13), tol, n), None),
 }
 

@@ -111,12 +111,15 @@ class Graph(AbstractStructure):
         transform = self.node(name).transform
         return arriving if transform is None else self._mapped(self.fns[transform])(arriving)
 
-    def sweep(self, values: Array | Mapping[str, Array], errors: States | None = None) -> States:
+    def sweep(
+        self, values: Array | Mapping[str, Array], errors: States | None = None, constant: Constant | None = None
+    ) -> States:
         """The feed-forward pass: every state takes its prediction, plus its error where one is given.
 
         Args:
             values: the input, shape `(batch, *shape)`, or a mapping of clamped nodes to their values.
             errors: node name -> error e; then v = vhat + e (error coordinates). Same axes as the states.
+            constant: what `values` send, if it was computed before (not used along a time axis).
 
         Returns:
             The state of every node that holds one, clamped ones included.
@@ -132,7 +135,7 @@ class Graph(AbstractStructure):
         clamped = self.clamp(values)
         errors = {} if errors is None else errors
         if self.length is None:
-            values = self._pass(clamped, errors, self.constant(clamped))
+            values = self._pass(clamped, errors, self.constant(clamped) if constant is None else constant)
         else:
             values = self._scan(clamped, errors)
         return {name: value for name, value in values.items() if self.node(name).state}

@@ -246,3 +246,19 @@ def _(layer: Chain) -> bool:
 @is_analytic.register(eqx.nn.Conv)
 def _(layer) -> bool:
     return True
+
+
+@singledispatch
+def matrix_of(layer) -> Array | None:
+    """W of a layer that maps a vector v to W^T v + constant, shape `(in, out)`; None of any other layer."""
+    return None
+
+
+@matrix_of.register
+def _(layer: Linear) -> Array:
+    return layer.weight
+
+
+@matrix_of.register
+def _(layer: eqx.nn.Linear) -> Array | None:
+    return None if "scalar" in (layer.in_features, layer.out_features) else layer.weight.T

@@ -1,5 +1,6 @@
 """Solvers: they settle force = 0 and return states with a verdict per sample."""
 
+from energax.solvers.conjugate_gradient import ConjugateGradient as ConjugateGradient
 from energax.solvers.engine import AbstractIteration as AbstractIteration
 from energax.solvers.engine import AbstractSolver as AbstractSolver
 from energax.solvers.engine import Equilibrium as Equilibrium
@@ -13,5 +14,6 @@ from energax.solvers.gradient_flow import GradientFlow as GradientFlow
 from energax.solvers.gradient_flow import Held as Held
 from energax.solvers.gradient_flow import PerSample as PerSample
 from energax.solvers.gradient_flow import Unbounded as Unbounded
+from energax.solvers.lbfgs import LBFGS as LBFGS
 from energax.solvers.optimistix import Optimistix as Optimistix
 from energax.solvers.spectrum import largest_curvature as largest_curvature

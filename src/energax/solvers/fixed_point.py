@@ -5,6 +5,7 @@ import abc
 import equinox as eqx
 import jax.numpy as jnp
 
+from energax.coordinates import AbstractCoordinates, StateCoordinates
 from energax.dynamics import AbstractBlockEnergy, AbstractDynamics
 from energax.errors import SettingError
 from energax.graph import Graph
@@ -47,21 +48,28 @@ class FixedPoint(AbstractIteration):
     Attributes:
         order: `Alternating()` (default) or `Synchronous()`.
         stop: the stopping rule.
+        coordinates: `StateCoordinates()`.
 
     Raises:
-        SettingError: the dynamics has no block minimiser.
+        SettingError: the dynamics has no block minimiser, or other coordinates than the states.
     """
 
     order: AbstractOrder = eqx.field(default_factory=Alternating)
     stop: Stopping = eqx.field(default_factory=lambda: Stopping(max_steps=100))
+    coordinates: AbstractCoordinates = eqx.field(default_factory=StateCoordinates)
 
-    def init(self, phase, states):
+    def __check_init__(self):
+        if not isinstance(self.coordinates, StateCoordinates):
+            raise SettingError(f"{self.coordinates}: blocks are blocks of states; use StateCoordinates()")
+
+    def init(self, chart, point):
         """Nothing is carried."""
-        blockwise(phase.dynamics)
+        blockwise(chart.phase.dynamics)
         return ()
 
-    def step(self, phase, states, carry):
+    def step(self, chart, point, carry):
         """One sweep."""
+        phase, states = chart.phase, point
         for block in self.order.blocks(phase.graph, tuple(states)):
             update = blockwise(phase.dynamics).block_minimiser(
                 phase.graph, states, phase.context, phase.target, phase.beta, block
@@ -76,10 +84,6 @@ class FixedPoint(AbstractIteration):
     def tuned(self, phase, start):
         """Nothing is measured."""
         return self
-
-    def tightened(self, tol, factor):
-        """A smaller tolerance and more sweeps."""
-        return eqx.tree_at(lambda s: s.stop, self, self.stop.tightened(tol, factor))
 
 
 def blockwise(dynamics: AbstractDynamics) -> AbstractBlockEnergy:

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from energax.errors import SettingError
 from energax.phase import Phase, norm, prepared
-from energax.solvers.engine import AbstractSolver, Equilibrium, Verdict, finite, judged, precision_floor
+from energax.solvers.engine import AbstractSolver, Equilibrium, Verdict, judged, precision_floor, recovered
 
 
 class Optimistix(AbstractSolver):
@@ -37,9 +37,9 @@ class Optimistix(AbstractSolver):
             return self._settle(single, state)
 
         states, steps = jax.vmap(one)(start, phase.context.clamped, phase.target, beta)
-        residual = norm(phase.force(states)) / scale
-        result = judged(residual, self.tol, Verdict.OUT_OF_STEPS)
-        return Equilibrium(finite(states, start, result), steps, residual, result)
+        states, lost = recovered(states, start)
+        residual = jnp.where(lost, jnp.inf, norm(phase.force(states)) / scale)
+        return Equilibrium(states, steps, residual, judged(residual, self.tol, Verdict.OUT_OF_STEPS))
 
     def _settle(self, phase: Phase, state):
         if isinstance(self.method, optx.AbstractRootFinder):
