@@ -11,6 +11,7 @@ import pytest
 
 import oracles
 from energax import Batch, CrossEntropy, GradientFlow, Incremental, PredictiveCoding, Stopping, networks
+from energax.coordinates import StateCoordinates
 from energax.phase import prepared
 from energax.rules import Contrastive
 from energax.rules.quadrature import clamped
