@@ -124,8 +124,7 @@ class GradientFlow(AbstractIteration):
         limit = self.bound.limit(chart, point)
         if self.momentum is not None:
             limit = limit * (1 + self.momentum) / (1 + 2 * self.momentum)
-        size = chart.norm(point)
-        step = jnp.broadcast_to(jnp.minimum(self.step_size, limit), size.shape).astype(size.dtype)
+        step = bounded(self.step_size, limit, chart.norm(point))
         return _Moving({} if self.momentum is None else jax.tree.map(jnp.zeros_like, point), step)
 
     def step(self, chart, point, carry):
@@ -146,6 +145,11 @@ class GradientFlow(AbstractIteration):
     def tuned(self, phase, start):
         """Refresh what the step bound holds."""
         return eqx.tree_at(lambda s: s.bound, self, self.bound.tuned(*self.coordinates.chart(phase, start)))
+
+
+def bounded(step_size: Array, limit: Array, like: Array) -> Array:
+    """The step per sample, in the shape and precision of `like`."""
+    return jnp.broadcast_to(jnp.minimum(step_size, limit), like.shape).astype(like.dtype)
 
 
 def moved(point: Point, step: Array, force: Point) -> Point:
