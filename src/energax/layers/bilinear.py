@@ -22,7 +22,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
@@ -149,8 +148,7 @@ def primitive(name: str, *, plain, ordinary) -> Primitive:
         return made.bind(*args, geometry=geometry)
 
     def shape(*args, geometry):
-        out = jax.eval_shape(partial(plain, geometry=geometry), *args)
-        return ShapedArray(out.shape, out.dtype)
+        return jax.make_jaxpr(partial(plain, geometry=geometry))(*args).out_avals[0]
 
     made.def_impl(alone)
     made.def_abstract_eval(shape)
