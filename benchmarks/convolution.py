@@ -24,7 +24,7 @@ SHAPES = [(32, 3, 32, 1), (16, 32, 64, 1), (8, 64, 128, 1), (4, 128, 128, 1), (2
 FORMS = {
     "jax": (bilinear.plain_convolution, bilinear.plain_adjoint, bilinear.plain_correlation),
     "slices": (bilinear.sliced_convolution, bilinear.sliced_adjoint, bilinear.sliced_correlation),
-    "energax": (bilinear.plain_convolution, bilinear.ordinary_adjoint, bilinear.ordinary_correlation),
+    "energax": (bilinear.ordinary_convolution, bilinear.ordinary_adjoint, bilinear.ordinary_correlation),
 }
 
 

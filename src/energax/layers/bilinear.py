@@ -84,29 +84,6 @@ def plain_correlation(x: Array, y: Array, geometry: Geometry) -> Array:
     return jax.linear_transpose(lambda w: plain_convolution(x, w, geometry), w)(y)[0]
 
 
-# ------------------------------------------------------------------- ordinary convolutions, fast in a loop
-
-
-def ordinary_adjoint(y: Array, w: Array, geometry: Geometry) -> Array:
-    """Convolution of the spread-out y with the kernel turned by 180 degrees."""
-    padding = [
-        (side - 1 - geometry.padding, rest + side - 1 - geometry.padding)
-        for side, rest in zip(geometry.kernel, geometry.remainder, strict=True)
-    ]
-    turned = jnp.flip(w, (0, 1)).swapaxes(2, 3)
-    spread = (geometry.stride,) * 2
-    return jax.lax.conv_general_dilated(y, turned, (1, 1), padding, lhs_dilation=spread, dimension_numbers=LAYOUT)
-
-
-def ordinary_correlation(x: Array, y: Array, geometry: Geometry) -> Array:
-    """Convolution in which the channels of x are the images, its images the channels, and y is the kernel."""
-    padding = [(geometry.padding, geometry.padding - rest) for rest in geometry.remainder]
-    spread = (geometry.stride,) * 2
-    images, kernel = x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3)
-    out = jax.lax.conv_general_dilated(images, kernel, (1, 1), padding, rhs_dilation=spread, dimension_numbers=LAYOUT)
-    return out.transpose(1, 2, 0, 3)
-
-
 # ------------------------------------------------------------------------------------------ slices, for vmap
 
 
@@ -136,6 +113,34 @@ def sliced_correlation(x: Array, y: Array, geometry: Geometry) -> Array:
     return out.reshape(*geometry.kernel, x.shape[3], y.shape[3])
 
 
+# ------------------------------------------------------------------- ordinary convolutions, fast in a loop
+
+
+def ordinary_convolution(x: Array, w: Array, geometry: Geometry) -> Array:
+    """The definition; a single channel is the one case where slices are faster."""
+    return sliced_convolution(x, w, geometry) if x.shape[3] == 1 else plain_convolution(x, w, geometry)
+
+
+def ordinary_adjoint(y: Array, w: Array, geometry: Geometry) -> Array:
+    """Convolution of the spread-out y with the kernel turned by 180 degrees."""
+    padding = [
+        (side - 1 - geometry.padding, rest + side - 1 - geometry.padding)
+        for side, rest in zip(geometry.kernel, geometry.remainder, strict=True)
+    ]
+    turned = jnp.flip(w, (0, 1)).swapaxes(2, 3)
+    spread = (geometry.stride,) * 2
+    return jax.lax.conv_general_dilated(y, turned, (1, 1), padding, lhs_dilation=spread, dimension_numbers=LAYOUT)
+
+
+def ordinary_correlation(x: Array, y: Array, geometry: Geometry) -> Array:
+    """Convolution in which the channels of x are the images, its images the channels, and y is the kernel."""
+    padding = [(geometry.padding, geometry.padding - rest) for rest in geometry.remainder]
+    spread = (geometry.stride,) * 2
+    images, kernel = x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3)
+    out = jax.lax.conv_general_dilated(images, kernel, (1, 1), padding, rhs_dilation=spread, dimension_numbers=LAYOUT)
+    return out.transpose(1, 2, 0, 3)
+
+
 # --------------------------------------------------------------------------------------------- primitives
 
 
@@ -157,7 +162,7 @@ def primitive(name: str, *, plain, ordinary) -> Primitive:
     return made
 
 
-convolution_p = primitive("convolution", plain=plain_convolution, ordinary=plain_convolution)
+convolution_p = primitive("convolution", plain=plain_convolution, ordinary=ordinary_convolution)
 adjoint_p = primitive("convolution_adjoint", plain=plain_adjoint, ordinary=ordinary_adjoint)
 correlation_p = primitive("convolution_correlation", plain=plain_correlation, ordinary=ordinary_correlation)
 
