@@ -84,8 +84,8 @@ def mupc(graph: Graph, *, key: PRNGKeyArray) -> Graph:
 
 def residual_additions(graph: Graph) -> int:
     """How many times, over all nodes and positions, a branch with parameters is added to a skip."""
-    branches = [edge for edge in graph.edges if has_parameters(graph.fns[edge.fn]) and _beside_a_skip(graph, edge)]
-    return sum(prod(axis.length - delay for axis, delay in graph.shifts(edge).items()) for edge in branches)
+    branches = [edge for edge in graph.edges if has_parameters(graph.fns[edge.fn])]
+    return sum(max((common(graph, edge, skip) for skip in skips_beside(graph, edge)), default=0) for edge in branches)
 
 
 def has_parameters(fn: PyTree) -> bool:
@@ -93,15 +93,27 @@ def has_parameters(fn: PyTree) -> bool:
     return any(map(eqx.is_inexact_array, jax.tree.leaves(fn)))
 
 
-def _beside_a_skip(graph: Graph, edge: Edge) -> bool:
-    return any(other.target == edge.target and not has_parameters(graph.fns[other.fn]) for other in graph.edges)
+def skips_beside(graph: Graph, edge: Edge) -> list[Edge]:
+    """The edges without parameters that arrive where an edge does."""
+    others = [other for other in graph.edges if other.target == edge.target]
+    return [skip for skip in others if not has_parameters(graph.fns[skip.fn]) and common(graph, edge, skip)]
+
+
+def common(graph: Graph, a: Edge, b: Edge) -> int:
+    """At how many positions of their target two edges both arrive."""
+    overlaps = []
+    for axis in graph.axes(a.target):
+        first = [graph.shifts(edge).get(axis, 0) for edge in (a, b)]
+        last = [axis.length if axis in graph.shifts(edge) else 1 for edge in (a, b)]  # others enter at the first
+        overlaps.append(max(0, min(last) - max(first)))
+    return prod(overlaps)
 
 
 def _last_factor(graph: Graph, edges: list[Edge], additions: int) -> Callable[[int], float]:
     """What multiplies the last layer of a function, as a function of its fan-in."""
     if any(edge.target == graph.output for edge in edges):
         return lambda fan: 1 / fan
-    if any(_beside_a_skip(graph, edge) for edge in edges):
+    if any(skips_beside(graph, edge) for edge in edges):
         return lambda fan: (fan * additions) ** -0.5
     return lambda fan: fan**-0.5
 

@@ -1,7 +1,6 @@
 """Functions along an axis: one of its own at every position, or one that all positions share."""
 
 from collections.abc import Callable, Sequence
-from typing import cast
 
 import equinox as eqx
 import jax
@@ -100,4 +99,4 @@ def check_stacked(what: str, fn: Callable, axes: Sequence[Axis], reached: Sequen
                 f"{what}: its function is stacked {fn.positions} times along {fn.axis.name!r}; it reaches "
                 f"{expected} positions"
             )
-        fn = cast(Callable, fn.fn)
+        fn = fn.at(0)
