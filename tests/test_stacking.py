@@ -425,7 +425,9 @@ def test_what_cannot_be_swept_or_unrolled_is_refused():
     around = stack(edges=[Edge("x", "a", "i"), Edge("a", "y", "i"), Edge("y", "a", "i")], fns={"i": Identity()})
     with pytest.raises(GraphError, match="a, y form a cycle"):
         around.sweep(jnp.ones((1, 4)))
-    inside = Graph([Node("x", (2,), axes=(DEPTH,)), Node("y", (2,))], [Edge("x", "y", "i")], {"i": Identity()}, "x", "y")
+    inside = Graph(
+        [Node("x", (2,), axes=(DEPTH,)), Node("y", (2,))], [Edge("x", "y", "i")], {"i": Identity()}, "x", "y"
+    )
     with pytest.raises(GraphError, match="the input 'x' has the axis 'depth'"):
         unrolled(inside, DEPTH)
 

@@ -37,7 +37,7 @@ class Stacked(eqx.Module):
         arrays, rests = zip(*parts, strict=True)
         shapes = [[leaf.shape for leaf in jax.tree.leaves(one)] for one in arrays]
         if not all(eqx.tree_equal(rest, rests[0]) for rest in rests) or any(shape != shapes[0] for shape in shapes):
-            raise GraphError("only functions of one kind can be stacked: they must differ in their arrays' values alone")
+            raise GraphError("only functions of one kind can be stacked: they may differ in their arrays' values")
         stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays)
         return cls(eqx.combine(stack, rests[0]), axis)
 

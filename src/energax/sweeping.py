@@ -80,7 +80,8 @@ def _walk(
         fns: its functions, those stacked along these axes at the position.
         plan: the nodes and their order.
         level: how many axes are entered.
-        clamped, errors: values and errors at the position.
+        clamped: clamped values at the position.
+        errors: what is added to predictions there.
         arriving: what has come from elsewhere.
     """
     values, sums = dict(clamped), dict(arriving)

@@ -25,7 +25,9 @@ def unrolled(graph: Graph, axis: Axis) -> Graph:
     """
     if axis in graph.axes(graph.input):
         raise GraphError(f"the input {graph.input!r} has the axis {axis.name!r}, so it cannot become separate nodes")
-    nodes, edges, fns = [], [], {}
+    nodes: list[Node] = []
+    edges: list[Edge] = []
+    fns: dict[str, Callable] = {}
     for node in graph.nodes:
         for i in range(axis.length) if axis in node.axes else (None,):
             transform = _placed(graph, fns, node.transform, axis, i, i)
