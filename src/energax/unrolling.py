@@ -40,7 +40,7 @@ def unrolled(graph: Graph, axis: Axis) -> Graph:
             fn = _placed(graph, fns, edge.fn, axis, source, target)
             edges.append(Edge(_name(edge.source, source), _name(edge.target, target), str(fn), delay or 0))
     output = _name(graph.output, axis.length - 1 if axis in graph.axes(graph.output) else None)
-    return Graph(nodes, edges, fns, graph.input, output, graph.length)
+    return Graph(nodes=nodes, edges=edges, fns=fns, input=graph.input, output=output, length=graph.length)
 
 
 def _ends(graph: Graph, edge: Edge, axis: Axis) -> list[tuple[int | None, int | None]]:
