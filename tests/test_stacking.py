@@ -14,12 +14,13 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 import energax as ex
 from energax import Edge, Graph, Node, PredictiveCoding
+from energax.activations import Tanh
 from energax.errors import GraphError
 from energax.layers import Identity, Linear, is_analytic
 from energax.networks import residual_mlp
 from energax.phase import prepared
 from energax.rules import Backprop, Contrastive, FirstStep, Incremental, clamped, nudge
-from energax.solvers import Unbounded
+from energax.solvers import Synchronous, Unbounded
 from energax.stacking import Stacked
 from energax.structure import Axis
 from energax.training.learner import Learner, begin, update
@@ -284,6 +285,34 @@ def test_a_stack_settles_where_its_layers_do():
         assert jnp.all(settled.result == ex.Verdict.CONVERGED)
         ends.append(settled.states)
     assert largest(split_states(graph, ends[0]), ends[1]) < 1e-10
+
+
+def test_a_hopfield_stack_moves_as_its_layers_do():
+    """Oracle: the unrolled graph, energies and fixed points of synchronous updates alike."""
+    axis = Axis("depth", 4)
+    graph = Graph(
+        nodes=[Node("x", (4,)), Node("a", (4,), "act", axes=(axis,)), Node("y", (3,))],
+        edges=[Edge("x", "a", "in"), Edge("a", "a", "up", delay=1), Edge("a", "y", "out")],
+        fns={
+            "in": Linear(4, 4, key=KEYS[8]),
+            "up": Stacked.of(layers(3), axis),
+            "out": Linear(4, 3, key=KEYS[9]),
+            "act": Tanh(),
+        },
+        input="x",
+        output="y",
+    )
+    plain, batch, dynamics = apart(graph), batch_for(graph, 3), ex.Hopfield()
+    states = random_states(graph, batch.x)
+    phases = [prepared(dynamics, g, g.clamp(batch.x), None, batch.y, jnp.asarray(0.7)) for g in (graph, plain)]
+    apart_states = split_states(graph, states)
+    np.testing.assert_allclose(phases[0].energy(states), phases[1].energy(apart_states), rtol=1e-12)
+    same(split_states(graph, phases[0].force(states)), phases[1].force(apart_states))
+    solver = ex.FixedPoint(Synchronous(), ex.Stopping(1e-12, 400))
+    ends = [solve(solver, phase, v).states for phase, v in zip(phases, (states, apart_states), strict=True)]
+    same(split_states(graph, ends[0]), ends[1], 1e-10)
+    with pytest.raises(GraphError, match="'a' has an edge to itself"):
+        graph.colouring(("a", "y"))
 
 
 def equations(jaxpr) -> int:
