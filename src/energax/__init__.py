@@ -27,6 +27,8 @@ from energax.energies import Hopfield as Hopfield
 from energax.energies import PredictiveCoding as PredictiveCoding
 from energax.energies import ScellierBengio as ScellierBengio
 from energax.graph import Graph as Graph
+from energax.parametrisation import Scaled as Scaled
+from energax.parametrisation import mupc as mupc
 from energax.phase import Batch as Batch
 from energax.phase import Phase as Phase
 from energax.relaxation import relax as relax
@@ -45,6 +47,8 @@ from energax.solvers import GradientFlow as GradientFlow
 from energax.solvers import Optimistix as Optimistix
 from energax.solvers import Stopping as Stopping
 from energax.solvers import Verdict as Verdict
+from energax.stacking import Stacked as Stacked
+from energax.structure import Axis as Axis
 from energax.structure import Edge as Edge
 from energax.structure import Node as Node
 from energax.structure import Nodes as Nodes
@@ -52,3 +56,4 @@ from energax.training import Learner as Learner
 from energax.training import evaluate as evaluate
 from energax.training import fit as fit
 from energax.training.display import Terminal as Terminal
+from energax.unrolling import unrolled as unrolled

@@ -147,9 +147,9 @@ class SpanChart(AbstractChart):
 def eligible(phase: Phase, start: States) -> dict[str, Span]:
     """The nodes with a constant prediction that send through matrices only, small enough to pay, and their spans."""
     graph, dynamics = phase.graph, phase.dynamics
-    if not isinstance(graph, Graph) or graph.length is not None or not isinstance(dynamics, AbstractErrorEnergy):
+    if not isinstance(graph, Graph) or not isinstance(dynamics, AbstractErrorEnergy):
         return {}
-    spans = {name: span_of(phase, graph, dynamics, name, state) for name, state in start.items()}
+    spans = {name: span_of(phase, graph, dynamics, name, state) for name, state in start.items() if state.ndim == 2}
     return {name: span for name, span in spans.items() if span is not None}
 
 
@@ -160,6 +160,9 @@ def span_of(phase: Phase, graph: Graph, dynamics: AbstractErrorEnergy, name: str
     sources = {edge.source for edge in graph.edges if edge.target == name}
     weights = [matrix for edge in edges if (matrix := matrix_of(graph.fns[edge.fn])) is not None]
     if constant is None or not sources or not sources <= constant.sources or name == graph.output:
+        return None
+    ends = {name, *(edge.target for edge in edges)}
+    if any(graph.axes(end) for end in ends):  # an edge into an axis or out of it reaches single positions
         return None
     if not edges or len(weights) < len(edges) or not dynamics.separate or jnp.iscomplexobj(state):
         return None
