@@ -31,7 +31,7 @@ class Client:
     """
 
     def __init__(self, command: list[str]):
-        self.errors = tempfile.TemporaryFile("w+")
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 closed with the process
         try:
             self.process = subprocess.Popen(
                 command,

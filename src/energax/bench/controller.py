@@ -11,7 +11,7 @@ from typing import Any
 
 from energax.bench.client import Client, versions
 from energax.bench.environments import Absent
-from energax.bench.measure import Measurement, Report, Size
+from energax.bench.measure import WARM, Measurement, Report, Size
 from energax.bench.picture import draw
 from energax.bench.systems import System
 from energax.bench.table import markdown
@@ -51,7 +51,7 @@ def bench(plan: Plan, report: Report) -> dict[str, Any]:
     Returns:
         The results, as they are written to `bench.json`.
     """
-    results: dict[str, Any] = {"machine": machine(), "versions": {}, "absent": {}, "workloads": []}
+    results: dict[str, Any] = {"machine": machine(), "warm": WARM, "versions": {}, "absent": {}, "workloads": []}
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         clients = {name: stack.enter_context(Client(System(name, name, "", ()).command(scratch))) for name in HELPERS}

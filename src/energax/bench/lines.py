@@ -115,7 +115,7 @@ def alternating(workload: Workload, steps: int) -> AbstractSolver:
 
 def sweeps(workload: Workload, steps: int, order) -> AbstractSolver:
     """A free and a nudged phase in the workload's proportion."""
-    nudged = max(1, round(steps * workload.nudged / workload.steps))
+    nudged = max(2, round(steps * workload.nudged / workload.steps))  # one sweep may not reach the first layer
     return PerPhase(FixedPoint(order, exactly(steps)), FixedPoint(order, exactly(nudged)))
 
 

@@ -35,7 +35,7 @@ MARKERS = "os^Dv"
 
 
 def placed(name: str) -> tuple[bool, str]:
-    """energax first."""
+    """Own lines first."""
     return not name.startswith("energax"), name
 
 

@@ -37,9 +37,9 @@ HEAD = """# Time against equilibrium quality
 {machine}, one thread, float32, medians of processor time over rounds in which the rows take turns.
 Versions: {versions}.
 
-*x backprop*: over the fastest backprop of the same framework. *First-layer gradient error* and *energy gap*: on a trained
-net, against the equilibrium in float64 (energy gap: share of the energy to be gained that is left). *Difference*: of the
-weights after {warm} steps, from the first row that computes the same, over how far they moved.
+*x backprop*: over the fastest backprop of the same framework. *First-layer gradient error* and *energy gap*: on a
+trained net, against the equilibrium in float64 (energy gap: share of the energy to be gained that is left).
+*Difference*: of the weights after {warm} steps, from the first row that computes the same, over how far they moved.
 """
 
 
@@ -50,7 +50,7 @@ def markdown(results: dict[str, Any]) -> str:
         f"{system}: " + ", ".join(f"{package} {version}" for package, version in found.items())
         for system, found in results["versions"].items()
     )
-    parts = [HEAD.format(machine=machine, versions=versions, warm=3)]
+    parts = [HEAD.format(machine=machine, versions=versions, warm=results["warm"])]
     if results["absent"]:
         parts.append("Absent: " + "; ".join(f"{name} ({why})" for name, why in results["absent"].items()) + ".\n")
     return "\n".join(parts + [section(found) for found in results["workloads"]])
@@ -61,8 +61,8 @@ def section(found: dict[str, Any]) -> str:
     workload, reference = found["workload"], found["reference"]
     extra = f" + {workload['nudged']}" if workload["nudged"] else ""
     about = (
-        f"T = {workload['steps']}{extra}, batch {workload['batch']}. Net trained on {found['data']}. Reference: residual "
-        f"{digits(reference['residual'], '.1e')}, gradient known to {digits(reference['uncertainty'], '.1e')}."
+        f"T = {workload['steps']}{extra}, batch {workload['batch']}. Net trained on {found['data']}. "
+        f"Reference: residual {digits(reference['residual'], '.1e')}, gradient known to {digits(reference['uncertainty'], '.1e')}."
     )
     lines = ["| " + " | ".join(heading for heading, _ in COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     lines += ["| " + " | ".join(cell(row) for _, cell in COLUMNS) + " |" for row in found["rows"]]

@@ -168,13 +168,13 @@ class Torch(AbstractRow):
 
     def run(self, steps):
         """One batch after the other."""
-        for self.at in range(self.at, self.at + steps):
-            index = self.at % len(self.x)
+        for step in range(self.at, self.at + steps):
+            index = step % len(self.x)
             gradient, _ = self.function(self.workload, self.now, self.x[index], self.y[index])
             with torch.no_grad():
                 for p, g in zip([p for layer in self.now for p in layer], gradient, strict=True):
                     p.sub_(g, alpha=self.workload["learning_rate"])
-        self.at += 1
+        self.at += steps
 
     def weights(self):
         """As they are, kernels in the problem's order."""
