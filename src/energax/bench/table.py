@@ -60,9 +60,10 @@ def section(found: dict[str, Any]) -> str:
     """One workload."""
     workload, reference = found["workload"], found["reference"]
     extra = f" + {workload['nudged']}" if workload["nudged"] else ""
+    residual, known = (digits(reference[name], ".1e") for name in ("residual", "uncertainty"))
     about = (
         f"T = {workload['steps']}{extra}, batch {workload['batch']}. Net trained on {found['data']}. "
-        f"Reference: residual {digits(reference['residual'], '.1e')}, gradient known to {digits(reference['uncertainty'], '.1e')}."
+        f"Reference: residual {residual}, first-layer gradient known to {known}."
     )
     lines = ["| " + " | ".join(heading for heading, _ in COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     lines += ["| " + " | ".join(cell(row) for _, cell in COLUMNS) + " |" for row in found["rows"]]

@@ -56,7 +56,7 @@ class Own(AbstractRow):
 
     def __init__(self, line: Line, workload: Workload, steps: int, problem: Arrays):
         self.learner = line.learner(workload, with_arrays(graph_of(workload, jax.random.key(0)), problem), steps)
-        self.batches = Batch(jnp.asarray(problem["x"]), jnp.asarray(problem["y"]))
+        self.batches = Batch(jnp.asarray(problem["x"], float), jnp.asarray(problem["y"], float))
         self.reset()
 
     def reset(self):

@@ -41,7 +41,10 @@ class AbstractRow(abc.ABC):
 
     @abc.abstractmethod
     def equilibrium(self) -> tuple[Arrays, Arrays]:
-        """Gradient and states on the first batch at the problem's weights; no states where they are not exposed."""
+        """Gradient and states on the first batch at the problem's weights.
+
+        Empty where they are not exposed, or belong to another energy.
+        """
 
 
 Offer = Callable[[Message], list[Message]]
