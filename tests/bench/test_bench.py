@@ -146,11 +146,13 @@ def test_table_says_what_was_measured_and_what_was_not(tmp_path):
 
 def test_options_become_a_plan_and_wrong_names_are_told():
     """Oracle: the lists of workloads and peers."""
-    assert [w.name for w in planned(BenchOptions(workloads="W4,W1")).workloads] == ["W1", "W4"]
+    assert [w.name for w in planned(BenchOptions(workloads="W4,W1")).workloads] == ["W4", "W1"]
     assert planned(BenchOptions()).workloads == WORKLOADS
     assert [s.name for s in planned(BenchOptions(peers="torch")).systems] == ["by hand", "energax", "torch"]
     with pytest.raises(SettingError, match="unknown 'W9'; known: all, W1"):
         planned(BenchOptions(workloads="W9"))
+    with pytest.raises(SettingError, match="rounds=0"):
+        planned(BenchOptions(rounds=0))
 
 
 def test_a_whole_run_in_processes_writes_numbers_table_and_picture(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,10 @@ TIMEOUT = 1800  # seconds for one installation
 
 
 class Absent(EnergaxError):
-    """A system that cannot be measured here; the message is the reason."""
+    """A system that cannot be measured here; the message is the reason, without folders of this machine."""
+
+    def __init__(self, reason: str):
+        super().__init__(re.sub(r"(?<![\w.:/])/(?:[^\s/:'\"]+/)+", "", reason))
 
 
 @dataclasses.dataclass(frozen=True)

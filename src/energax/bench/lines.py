@@ -95,12 +95,12 @@ def exactly(steps: int) -> Stopping:
 
 def gradient_flow(workload: Workload, steps: int) -> AbstractSolver:
     """The customary gradient descent, its step as given."""
-    return GradientFlow(workload.step_size, stop=exactly(steps), bound=Unbounded())
+    return GradientFlow(step_size=workload.step_size, stop=exactly(steps), bound=Unbounded())
 
 
 def nesterov(workload: Workload, steps: int) -> AbstractSolver:
     """Momentum, the step bounded by a curvature measured every 50 batches."""
-    return GradientFlow(0.2, momentum=0.7, stop=exactly(steps), bound=Held())
+    return GradientFlow(step_size=0.2, momentum=0.7, stop=exactly(steps), bound=Held())
 
 
 def synchronous(workload: Workload, steps: int) -> AbstractSolver:
@@ -116,7 +116,7 @@ def alternating(workload: Workload, steps: int) -> AbstractSolver:
 def sweeps(workload: Workload, steps: int, order) -> AbstractSolver:
     """A free and a nudged phase in the workload's proportion."""
     nudged = max(2, round(steps * workload.nudged / workload.steps))  # one sweep may not reach the first layer
-    return PerPhase(FixedPoint(order, exactly(steps)), FixedPoint(order, exactly(nudged)))
+    return PerPhase(FixedPoint(order=order, stop=exactly(steps)), FixedPoint(order=order, stop=exactly(nudged)))
 
 
 LINES = (

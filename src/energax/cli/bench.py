@@ -1,5 +1,7 @@
 """`energax bench`."""
 
+import dataclasses
+
 import rich.console
 
 from energax.bench.controller import Plan, bench
@@ -26,16 +28,19 @@ def planned(options: BenchOptions) -> Plan:
     """The options as a plan.
 
     Raises:
-        SettingError: a name of a workload or peer that is not known.
+        SettingError: a name of a workload or peer that is not known, or no rounds.
     """
     workloads = QUICK if options.quick else WORKLOADS
     names = [workload.name for workload in workloads]
     wanted = chosen(options.workloads, names, "workloads")
+    size = SHORT if options.quick else FULL
+    if options.rounds is not None and options.rounds < 1:
+        raise SettingError(f"rounds={options.rounds}: give a whole number of at least 1")
     peers = chosen(options.peers, [peer.name for peer in PEERS], "peers")
     return Plan(
-        workloads=tuple(workload for workload in workloads if workload.name in wanted),
+        workloads=tuple(workload for name in wanted for workload in workloads if workload.name == name),
         systems=(*OWN, *(peer for peer in PEERS if peer.name in peers)),
-        size=SHORT if options.quick else FULL,
+        size=size if options.rounds is None else dataclasses.replace(size, rounds=options.rounds),
         out=options.out,
         environments=options.environments or cache_folder() / "environments",
     )

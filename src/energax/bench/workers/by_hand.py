@@ -106,8 +106,8 @@ class ByHand(AbstractRow):
     """A gradient function with plain gradient descent."""
 
     def __init__(self, gradient, workload: Message, problem: Arrays):
-        self.given = jax.tree.map(jnp.asarray, layers_of(problem))
-        self.x, self.y = jnp.asarray(problem["x"]), jnp.asarray(problem["y"])
+        self.given = [tuple(jnp.asarray(part, float) for part in layer) for layer in layers_of(problem)]
+        self.x, self.y = (jnp.asarray(problem[name], float) for name in ("x", "y"))
         self.gradient = partial(gradient, workload)
         self.looped = workload["kind"] != "conv"
         rate = workload["learning_rate"]

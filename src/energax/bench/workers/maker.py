@@ -8,7 +8,7 @@ import optax
 from energax.bench.lines import rule_of
 from energax.bench.network import arrays_of, dynamics_of, graph_of
 from energax.bench.workers.own import stretch
-from energax.bench.workers.protocol import Message, serve
+from energax.bench.workers.protocol import Message, serve, write_arrays
 from energax.bench.workload import Workload
 from energax.data import Dataset, load
 from energax.errors import DataError
@@ -63,7 +63,7 @@ def make(message: Message) -> Message:
     solver = FixedPoint(stop=Stopping(1e-2, 60))
     learner = Learner(graph, dynamics_of(workload), solver, rule, optax.adam(1e-3))
     trained = stretch(learner, begin(learner), seen, jnp.asarray(message["steps"])).graph
-    np.savez(message["out"], x=x[-unseen:], y=y[-unseen:], **arrays_of(trained))
+    write_arrays(message["out"], {"x": x[-unseen:], "y": y[-unseen:], **arrays_of(trained)})
     return {"data": f"{name}, {message['steps']} batches of Adam"}
 
 

@@ -2,7 +2,7 @@
 
 Its cells predict W f(z) + b and its output is compared by the squared error, so its energy is another one: times only.
 """
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportUnusedExpression=false
 
 import itertools
 

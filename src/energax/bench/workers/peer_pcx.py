@@ -15,7 +15,11 @@ from protocol import AbstractRow, Arrays, Message, layers_of, named, named_state
 
 ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh}
 STATES = pxc.VodeParam | pxc.VodeParam.Cache
-FREE = pxu.M_hasnot(pxc.VodeParam, frozen=True)
+
+
+def free():
+    """The states that relax: a new mask each time, since `to` changes the mask that it is asked of."""
+    return pxu.M_hasnot(pxc.VodeParam, frozen=True)
 
 
 class Model(pxc.EnergyModule):
@@ -54,7 +58,7 @@ def energy(x, *, model):
 def relaxation(x, *, model, states):
     """One step of gradient descent on the states."""
     with pxu.step(model, clear_params=pxc.VodeParam.Cache):
-        _, slope = pxf.value_and_grad(FREE.to([False, True]), has_aux=True)(energy)(x, model=model)
+        _, slope = pxf.value_and_grad(free().to([False, True]), has_aux=True)(energy)(x, model=model)
     states.step(model, slope["model"])
 
 
@@ -75,12 +79,14 @@ def settle(steps: int, unrolled: bool, x, y, *, model, states):
     """The feed-forward pass, then all steps on the states."""
     with pxu.step(model, pxc.STATUS.INIT, clear_params=pxc.VodeParam.Cache):
         forward(x, y, model=model)
-    states.init(FREE(model))
+    states.init(free()(model))
     if unrolled:
         for _ in range(steps):
             relaxation(x, model=model, states=states)
-    else:
-        pxf.scan(scanned, xs=jnp.arange(steps))(x, model=model, states=states)
+    else:  # the first step outside the scan: it changes the structure of the model
+        relaxation(x, model=model, states=states)
+        pxf.scan(scanned, xs=jnp.arange(steps - 1))(x, model=model, states=states)
+    states.clear()
 
 
 @pxf.jit(static_argnums=(0, 1))

@@ -71,6 +71,11 @@ def read_arrays(path: str) -> Arrays:
         return {name: file[name] for name in file.files}
 
 
+def write_arrays(path: str, arrays: Arrays) -> None:
+    """Write a file of arrays."""
+    np.savez(path, allow_pickle=False, **arrays)
+
+
 def layers_of(problem: Arrays) -> list[tuple[np.ndarray, np.ndarray]]:
     """Weights and biases in order."""
     count = sum(name.startswith("W") for name in problem)
@@ -102,7 +107,7 @@ def serve_rows(offer: Offer, prepare: Prepare) -> None:
         row = rows[message["row"]]
         row.reset()
         row.run(message["steps"])
-        np.savez(message["out"], **row.weights())
+        write_arrays(message["out"], row.weights())
         return {}
 
     def timed(message):
@@ -113,7 +118,7 @@ def serve_rows(offer: Offer, prepare: Prepare) -> None:
 
     def judged(message):
         gradient, states = rows[message["row"]].equilibrium()
-        np.savez(message["out"], **gradient, **states)
+        write_arrays(message["out"], {**gradient, **states})
         return {}
 
     def forgotten(message):

@@ -17,7 +17,7 @@ from jaxtyping import Array
 from scipy.optimize import minimize
 
 from energax.bench.network import arrays_of, dynamics_of, graph_of, with_arrays
-from energax.bench.workers.protocol import Arrays, Message, named_states, read_arrays, serve
+from energax.bench.workers.protocol import Arrays, Message, named_states, read_arrays, serve, write_arrays
 from energax.bench.workload import Workload
 from energax.layers import Chain, Pool, maximum
 from energax.phase import Phase, norm, prepared
@@ -181,7 +181,7 @@ def answers():
         problem = read_arrays(message["problem"])
         found = Reference(Workload(**message["workload"]), problem, message["evaluations"])
         at["now"] = found
-        np.savez(message["out"], W1=found.first, **named_states(found.states[n] for n in order(found)))
+        write_arrays(message["out"], {"W1": found.first, **named_states(found.states[n] for n in order(found))})
         return {"residual": found.residual(), "uncertainty": found.uncertainty}
 
     def judge(message: Message) -> Message:
