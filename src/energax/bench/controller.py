@@ -54,7 +54,8 @@ def bench(plan: Plan, report: Report) -> dict[str, Any]:
     results: dict[str, Any] = {"machine": machine(), "warm": WARM, "versions": {}, "absent": {}, "workloads": []}
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        clients = {name: stack.enter_context(Client(System(name, name, "", ()).command(scratch))) for name in HELPERS}
+        helpers = [System(name, name, "", ()) for name in HELPERS if plan.workloads]
+        clients = {helper.name: stack.enter_context(Client(helper.command(scratch))) for helper in helpers}
         there = []
         for system in plan.systems:
             report(f"start {system.name}")
