@@ -50,6 +50,8 @@ def markdown(results: dict[str, Any]) -> str:
         f"{system}: " + ", ".join(f"{package} {version}" for package, version in found.items())
         for system, found in results["versions"].items()
     )
+    if results["machine"].get("load") is not None:
+        machine += f" (load average {results['machine']['load']:.1f} when the run began)"
     parts = [HEAD.format(machine=machine, versions=versions, warm=results["warm"])]
     if results["absent"]:
         parts.append("Absent: " + "; ".join(f"{name} ({why})" for name, why in results["absent"].items()) + ".\n")
