@@ -5,6 +5,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from energax.training.pages import save_figure
 
@@ -25,7 +26,8 @@ def draw(path: Path, results: dict[str, Any]) -> None:
         handles |= panel(axes, part, styles)
     for axes in list(panels)[len(found) :]:
         axes.set_axis_off()
-    figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize="small")
+    order = sorted(handles, key=placed)
+    figure.legend([handles[name] for name in order], order, loc="outside right center", frameon=False, fontsize="small")
     figure.supxlabel("milliseconds per training step", fontsize="medium")
     figure.supylabel("relative error of the first layer's gradient", fontsize="medium")
     save_figure(path, figure)
@@ -57,6 +59,9 @@ def panel(axes: Axes, found: dict[str, Any], styles: dict[str, dict]) -> dict[st
         if times:
             handles[f"backprop, {framework}"] = axes.axvline(min(times), color="grey", linestyle=dash, linewidth=1)
     axes.set(xscale="log", yscale="log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_title(found["workload"]["title"], fontsize="small")
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize="small")
