@@ -5,13 +5,14 @@ from collections.abc import Sequence
 
 import tyro
 
-from energax.cli import compare, listing, train
-from energax.cli.options import CompareOptions, DataOptions, RecipesOptions, TrainOptions
+from energax.cli import bench, compare, listing, train
+from energax.cli.options import BenchOptions, CompareOptions, DataOptions, RecipesOptions, TrainOptions
 from energax.errors import EnergaxError
 
 COMMANDS = {
     TrainOptions: train.train,
     CompareOptions: compare.compare,
+    BenchOptions: bench.run,
     DataOptions: listing.data,
     RecipesOptions: listing.recipes,
 }
@@ -27,7 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 2 after an error that the user can mend, told in one line on standard error; 130 after an interruption.
     """
     options = tyro.extras.subcommand_cli_from_dict(
-        {"train": TrainOptions, "compare": CompareOptions, "data": DataOptions, "recipes": RecipesOptions},
+        {
+            "train": TrainOptions,
+            "compare": CompareOptions,
+            "bench": BenchOptions,
+            "data": DataOptions,
+            "recipes": RecipesOptions,
+        },
         args=list(sys.argv[1:] if arguments is None else arguments),
         prog="energax",
         description="Energy-based local learning: any energy, any rule, any solver, on any graph.",
