@@ -8,12 +8,16 @@ import optax
 
 from energax.bench.network import dynamics_of
 from energax.bench.workload import Workload
+from energax.coordinates import ErrorCoordinates, SpanCoordinates
 from energax.graph import Graph
 from energax.phase import Phase
 from energax.rules import AbstractRule, Backprop, Contrastive, clamped, one_sided
 from energax.solvers import (
+    LBFGS,
     AbstractSolver,
     Alternating,
+    BlockFlow,
+    ConjugateGradient,
     Equilibrium,
     FixedPoint,
     GradientFlow,
@@ -94,13 +98,38 @@ def exactly(steps: int) -> Stopping:
 
 
 def gradient_flow(workload: Workload, steps: int) -> AbstractSolver:
-    """The customary gradient descent, its step as given."""
-    return GradientFlow(step_size=workload.step_size, stop=exactly(steps), bound=Unbounded())
+    """The customary gradient descent, its step as given, a first layer within its span (the same steps)."""
+    return GradientFlow(workload.step_size, stop=exactly(steps), bound=Unbounded(), coordinates=SpanCoordinates())
 
 
 def nesterov(workload: Workload, steps: int) -> AbstractSolver:
     """Momentum, the step bounded by a curvature measured every 50 batches."""
-    return GradientFlow(step_size=0.2, momentum=0.7, stop=exactly(steps), bound=Held())
+    return GradientFlow(0.2, momentum=0.7, stop=exactly(steps), bound=Held(), coordinates=SpanCoordinates())
+
+
+def block_flow(workload: Workload, steps: int) -> AbstractSolver:
+    """Even and odd layers in turn, the step bounded by a curvature measured every 50 batches."""
+    return BlockFlow(0.4, stop=exactly(steps), bound=Held())
+
+
+def conjugate_gradient(workload: Workload, steps: int) -> AbstractSolver:
+    """Line searches in the states."""
+    return ConjugateGradient(exactly(steps))
+
+
+def conjugate_gradient_on_errors(workload: Workload, steps: int) -> AbstractSolver:
+    """Line searches in the errors."""
+    return ConjugateGradient(exactly(steps), ErrorCoordinates())
+
+
+def lbfgs_on_errors(workload: Workload, steps: int) -> AbstractSolver:
+    """L-BFGS in the errors."""
+    return LBFGS(stop=exactly(steps), coordinates=ErrorCoordinates())
+
+
+def errors_to_tolerance(workload: Workload, steps: int) -> AbstractSolver:
+    """Conjugate gradients on the errors until the residual is below the recipes' tolerance, sample by sample."""
+    return ConjugateGradient(Stopping(5e-3, steps, check_every=1), ErrorCoordinates())
 
 
 def synchronous(workload: Workload, steps: int) -> AbstractSolver:
@@ -137,6 +166,13 @@ LINES = (
         conv_sweep=(4, 8, 20),
         refresh=50,
     ),
+    Line("energax block flow", FEED_FORWARD, block_flow, sweep=(10, 20, 40), conv_sweep=(8,), refresh=50),
+    Line("energax CG", FEED_FORWARD, conjugate_gradient, sweep=(5, 10, 20, 40), conv_sweep=(4, 8)),
+    Line(
+        "energax CG on errors", FEED_FORWARD, conjugate_gradient_on_errors, sweep=(1, 2, 3, 5, 8), conv_sweep=(1, 2, 4)
+    ),
+    Line("energax L-BFGS on errors", FEED_FORWARD, lbfgs_on_errors, sweep=(2, 3, 5, 8), conv_sweep=(3,)),
+    Line("energax CG on errors, tested", FEED_FORWARD, errors_to_tolerance, sweep=(100,), conv_sweep=(40,)),
     Line("energax synchronous", ("hopfield",), synchronous, sweep=(10, None, 40), same=True),
     Line("energax alternating", ("hopfield",), alternating, sweep=(5, 10, 20)),
 )
