@@ -99,27 +99,29 @@ def exactly(steps: int) -> Stopping:
 
 def gradient_flow(workload: Workload, steps: int) -> AbstractSolver:
     """The customary gradient descent, its step as given, a first layer within its span (the same steps)."""
-    return GradientFlow(workload.step_size, stop=exactly(steps), bound=Unbounded(), coordinates=SpanCoordinates())
+    return GradientFlow(
+        step_size=workload.step_size, stop=exactly(steps), bound=Unbounded(), coordinates=SpanCoordinates()
+    )
 
 
 def nesterov(workload: Workload, steps: int) -> AbstractSolver:
     """Momentum, the step bounded by a curvature measured every 50 batches."""
-    return GradientFlow(0.2, momentum=0.7, stop=exactly(steps), bound=Held(), coordinates=SpanCoordinates())
+    return GradientFlow(step_size=0.2, momentum=0.7, stop=exactly(steps), bound=Held(), coordinates=SpanCoordinates())
 
 
 def block_flow(workload: Workload, steps: int) -> AbstractSolver:
     """Even and odd layers in turn, the step bounded by a curvature measured every 50 batches."""
-    return BlockFlow(0.4, stop=exactly(steps), bound=Held())
+    return BlockFlow(step_size=0.4, stop=exactly(steps), bound=Held())
 
 
 def conjugate_gradient(workload: Workload, steps: int) -> AbstractSolver:
     """Line searches in the states."""
-    return ConjugateGradient(exactly(steps))
+    return ConjugateGradient(stop=exactly(steps))
 
 
 def conjugate_gradient_on_errors(workload: Workload, steps: int) -> AbstractSolver:
     """Line searches in the errors."""
-    return ConjugateGradient(exactly(steps), ErrorCoordinates())
+    return ConjugateGradient(stop=exactly(steps), coordinates=ErrorCoordinates())
 
 
 def lbfgs_on_errors(workload: Workload, steps: int) -> AbstractSolver:
@@ -129,7 +131,7 @@ def lbfgs_on_errors(workload: Workload, steps: int) -> AbstractSolver:
 
 def errors_to_tolerance(workload: Workload, steps: int) -> AbstractSolver:
     """Conjugate gradients on the errors until the residual is below the recipes' tolerance, sample by sample."""
-    return ConjugateGradient(Stopping(5e-3, steps, check_every=1), ErrorCoordinates())
+    return ConjugateGradient(stop=Stopping(5e-3, steps, check_every=1), coordinates=ErrorCoordinates())
 
 
 def synchronous(workload: Workload, steps: int) -> AbstractSolver:

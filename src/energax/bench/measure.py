@@ -25,19 +25,17 @@ class Size:
         rounds: measurements per row, in turn.
         seconds: length of one measurement.
         training: batches that the net has been trained on.
-        evaluations: most evaluations of the energy per scale of rounding, for the reference.
         whole: whether lines are swept; otherwise only their customary and their longest relaxation is measured.
     """
 
     rounds: int
     seconds: float
     training: int
-    evaluations: int
     whole: bool = True
 
 
-FULL = Size(rounds=7, seconds=0.3, training=300, evaluations=400)
-SHORT = Size(rounds=3, seconds=0.02, training=60, evaluations=100, whole=False)
+FULL = Size(rounds=7, seconds=0.3, training=300)
+SHORT = Size(rounds=3, seconds=0.02, training=60, whole=False)
 
 
 @dataclasses.dataclass
@@ -137,7 +135,7 @@ class Measurement:
         self.facts |= self.clients["maker"].ask("make", steps=self.size.training, **asked)
         self.report(f"{self.workload.name}: its equilibrium in float64")
         asked |= {"problem": self.problem, "out": self.scratch / "reference.npz"}
-        self.facts["reference"] = self.clients["reference"].ask("solve", evaluations=self.size.evaluations, **asked)
+        self.facts["reference"] = self.clients["reference"].ask("solve", evaluations=self.workload.evaluations, **asked)
 
     def offered(self, system: System) -> list[Row]:
         """What a system has for this workload."""

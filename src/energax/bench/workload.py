@@ -19,6 +19,7 @@ class Workload:
         step_size: of the customary gradient descent on the states.
         beta: nudge strength.
         batch: rows per step.
+        evaluations: most evaluations of the energy per scale of rounding, for the reference.
         learning_rate: of the plain gradient descent on the weights that every system does.
     """
 
@@ -33,6 +34,7 @@ class Workload:
     step_size: float = 0.1
     beta: float = 1.0
     batch: int = 64
+    evaluations: int = 400
     learning_rate: float = 0.01
 
     @property
@@ -49,12 +51,22 @@ def deep(depth: int) -> Workload:
 WORKLOADS = (
     Workload("W1", "mlp", (784, 128, 64, 10), "relu", steps=50),
     Workload("W2", "mlp", (784, 256, 256, 256, 10)),
-    Workload("W3", "conv", (3, 32, 64, 128, 128, 10), steps=8, side=32),
+    Workload("W3", "conv", (3, 32, 64, 128, 128, 10), steps=8, side=32, evaluations=100),
     Workload("W4", "hopfield", (784, 512, 10), "hard_sigmoid", steps=20, nudged=4, gain=0.7, beta=0.5),
     *(deep(depth) for depth in (2, 4, 8, 16)),
 )
 
 QUICK = (
-    Workload("small", "mlp", (64, 32, 16, 10), "relu", batch=16),
-    Workload("small hopfield", "hopfield", (64, 32, 10), "hard_sigmoid", steps=20, nudged=4, beta=0.5, batch=16),
+    Workload("small", "mlp", (64, 32, 16, 10), "relu", batch=16, evaluations=100),
+    Workload(
+        "small hopfield",
+        "hopfield",
+        (64, 32, 10),
+        "hard_sigmoid",
+        steps=20,
+        nudged=4,
+        beta=0.5,
+        batch=16,
+        evaluations=100,
+    ),
 )

@@ -42,15 +42,17 @@ class RoundRelu(eqx.Module):
 
 
 class RoundMaximum(eqx.Module):
-    """Maximum over the last axis, pair by pair with rounded kinks."""
+    """Maximum over some axes, pair by pair with rounded kinks."""
 
     scale: Array
 
-    def __call__(self, windows: Array) -> Array:
-        """Shape `(..., window)` to `(...)`."""
-        best = windows[..., 0]
-        for index in range(1, windows.shape[-1]):
-            other = windows[..., index]
+    def __call__(self, windows: Array, axes: tuple[int, ...]) -> Array:
+        """Shape of `windows` without `axes`."""
+        last = jnp.moveaxis(windows, axes, range(-len(axes), 0))
+        flat = last.reshape(*last.shape[: -len(axes)], -1)
+        best = flat[..., 0]
+        for index in range(1, flat.shape[-1]):
+            other = flat[..., index]
             best = (best + other + jnp.sqrt((best - other) ** 2 + self.scale**2)) / 2
         return best
 
