@@ -313,3 +313,14 @@ def test_block_flow_on_a_cyclic_nonlinear_net_reaches_the_equilibrium_of_gradien
     assert np.all(in_turn.result == Verdict.CONVERGED)
     assert largest(in_turn.states, at_once.states) < 1e-7
     assert np.mean(in_turn.steps) < np.mean(at_once.steps)
+
+
+def test_an_untested_relaxation_that_ends_uphill_has_diverged():
+    """Oracle: on F = 5 |u - x|^2 a step of .25 multiplies the distance by -1.5: far from overflow, and uphill."""
+    phase, start = by_function(lambda u, x: 5 * jnp.sum((u - x - 1) ** 2, axis=1))
+    few = Stopping(max_steps=6, check_every=0)
+    lost = solve(GradientFlow(0.25, bound=Unbounded(), stop=few), phase, start)
+    assert np.all(lost.result == Verdict.DIVERGED)
+    assert largest(lost.states, start) == 0
+    kept = solve(GradientFlow(0.15, bound=Unbounded(), stop=few), phase, start)
+    assert np.all(kept.result != Verdict.DIVERGED)

@@ -10,12 +10,13 @@ import optax
 import pytest
 
 import oracles
-from energax import Batch, CrossEntropy, GradientFlow, Incremental, PredictiveCoding, Stopping, networks
-from energax.coordinates import StateCoordinates
+from energax import Batch, CrossEntropy, GradientFlow, Incremental, PredictiveCoding, Stopping, fit, load, networks
+from energax.coordinates import SpanCoordinates, StateCoordinates
 from energax.phase import prepared
+from energax.recipes import make_learner
 from energax.rules import Contrastive
 from energax.rules.quadrature import clamped
-from energax.solvers import Held, largest_curvature
+from energax.solvers import Held, PerSample, Unbounded, largest_curvature
 from energax.training import Learner
 from energax.training.learner import begin, root_key, update
 
@@ -179,3 +180,21 @@ def test_a_learner_is_data():
     other = dataclasses.replace(learner, rule=Incremental(2))
     assert other.rule.updates_per_batch == 2
     assert other.graph is learner.graph
+
+
+@pytest.mark.parametrize("bound", [PerSample(), Unbounded()], ids=["bounded", "unbounded"])
+def test_training_at_a_step_that_diverges_without_a_bound(bound):
+    """Oracle: the stability limit 2 / curvature, which training pulls below the nominal step of 0.5."""
+    data = load("digits")
+    learner, _ = make_learner("pc-nudge", data.image_shape, data.classes)
+    solver = GradientFlow(0.5, bound=bound, stop=Stopping(max_steps=50, check_every=0), coordinates=SpanCoordinates())
+    run = fit(dataclasses.replace(learner, solver=solver), data, epochs=5)
+    bounds = [row["step_bound"] for row in run.history]
+    diverged = [row["diverged_fraction"] for row in run.history]
+    if isinstance(bound, PerSample):
+        assert min(bounds) < 0.5
+        assert max(diverged) == 0
+        assert run.history[-1]["validation_accuracy"] >= 0.9
+    else:
+        assert max(diverged) > 0.1
+        assert run.history[-1]["validation_accuracy"] < 0.5

@@ -40,6 +40,10 @@ class AbstractChart(eqx.Module):
     def dot(self, a: Point, b: Point) -> Array:
         """Inner product of two directions, per sample, shape `(batch,)`."""
 
+    @abc.abstractmethod
+    def probe(self, point: Point) -> tuple["AbstractChart", Point]:
+        """Where the largest curvature is measured for a step bound: here, or in a chart that shows it sooner."""
+
     def norm(self, a: Point) -> Array:
         """Length of a direction, per sample, shape `(batch,)`."""
         return jnp.sqrt(jnp.maximum(self.dot(a, a), 0))

@@ -104,6 +104,10 @@ class ErrorChart(AbstractChart):
         """Euclidean."""
         return dot(a, b)
 
+    def probe(self, point):
+        """Here."""
+        return self, point
+
     def _seen(self, point: States) -> States:
         """The output, and the predictions of clamped nodes."""
         phase = self.phase

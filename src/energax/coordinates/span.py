@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.coordinates.base import AbstractChart, AbstractCoordinates, linearised
-from energax.coordinates.state import StateCoordinates
+from energax.coordinates.state import StateChart, StateCoordinates
 from energax.dynamics import AbstractErrorEnergy, Context
 from energax.graph import Graph
 from energax.layers import matrix_of
@@ -132,6 +132,10 @@ class SpanChart(AbstractChart):
         """That of the states."""
         inside = [span.dot(a[1][name], b[1][name]) for name, span in self.spans.items()]
         return reduce(jnp.add, inside + ([dot(a[0], b[0])] if a[0] else []))
+
+    def probe(self, point):
+        """In the states: a vector without structure in the coefficients would hide the steepest directions for long."""
+        return StateChart(self.phase), self.states(point)
 
     def _energy(self, rest: States, sent: States) -> Array:
         """F per sample without the eligible nodes' own terms."""

@@ -32,3 +32,7 @@ class StateChart(AbstractChart):
     def dot(self, a, b):
         """Euclidean."""
         return dot(a, b)
+
+    def probe(self, point):
+        """Here."""
+        return self, point

@@ -31,7 +31,7 @@ def settle_apart(
         return one(one_phase, state, scale)
 
     states, steps = jax.vmap(alone)(start, phase.context.clamped, phase.target, beta, scale)
-    states, lost = recovered(states, start)
+    states, lost = recovered(phase, states, start)
     residual = jnp.where(lost, jnp.inf, norm(phase.force(states)) / scale)
     return Equilibrium(states, steps, residual, judged(residual, tol, Verdict.OUT_OF_STEPS))
 

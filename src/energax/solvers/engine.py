@@ -189,7 +189,7 @@ def settle(solver: AbstractIteration, phase: Phase, start: States) -> Equilibriu
     scale = jnp.maximum(phase.drive(start), precision_floor(start))
     if stop.check_every == 0:
         states = chart.states(run(solver, chart, point, solver.init(chart, point), stop.max_steps)[0])
-        states, lost = recovered(states, start)
+        states, lost = recovered(phase, states, start)
         residual = jnp.where(lost, jnp.inf, norm(phase.force(states)) / scale)
         steps = jnp.full(residual.shape, stop.max_steps)
         return Equilibrium(states, steps, residual, judged(residual, stop.tol, Verdict.OUT_OF_STEPS))
@@ -274,13 +274,17 @@ def judged(residual: Array, tol: Array, otherwise: Array | int) -> Array:
     return jnp.where(jnp.isfinite(residual) & (residual < 1e8), result, int(Verdict.DIVERGED))
 
 
-def recovered(states: States, start: States) -> tuple[States, Array]:
+def recovered(phase: Phase, states: States, start: States) -> tuple[States, Array]:
     """`states`, with samples that grew without bound back at `start`, and which these are.
 
-    A weight of 0 does not cancel a NaN, so they must not reach a gradient; before the force is taken, so that what
-    comes after can share its forward pass.
+    Lost is what left every scale, and what ended uphill: an unstable step that was not given the time to overflow. They
+    must not reach a gradient, where a weight of 0 does not cancel a NaN. Judged before the force is taken, so that what
+    comes after can share its forward pass; the energies are those that the rules report.
     """
     lost = ~(norm(states) <= 1e8 * (1 + norm(start)))
+    if phase.has_energy:
+        before, after = jnp.real(phase.energy(start)), jnp.real(phase.energy(states))
+        lost |= ~(after - before <= 0.1 * (jnp.abs(before) + jnp.abs(after)))
     return choose(lost, start, states), lost
 
 

@@ -42,7 +42,7 @@ class PerSample(AbstractStepBound):
 
     def limit(self, chart, point):
         """Return margin * 2 / curvature, per sample."""
-        return self.margin * 2 / largest_curvature(chart, point, self.iterations)
+        return self.margin * 2 / largest_curvature(*chart.probe(point), self.iterations)
 
     def tuned(self, chart, point):
         """Nothing is held."""
@@ -51,6 +51,9 @@ class PerSample(AbstractStepBound):
 
 class Held(AbstractStepBound):
     """Hold one curvature between refreshes: the largest of the batch on which it was last measured.
+
+    Cheaper than `PerSample`, and less safe: early in training the curvature can double within an epoch of a small
+    data set (`benchmarks/step_bound.py --data digits --step-size 0.5`).
 
     A sample then depends on the training so far, as it does through the parameters, but not on its own batch.
 
@@ -70,7 +73,7 @@ class Held(AbstractStepBound):
 
     def tuned(self, chart, point):
         """Measure on this phase."""
-        largest = jnp.max(largest_curvature(chart, point, self.iterations))
+        largest = jnp.max(largest_curvature(*chart.probe(point), self.iterations))
         return Held(largest, self.margin, self.iterations)
 
 
