@@ -1,20 +1,22 @@
 """The entry point: parses the command line, runs the command, and turns errors into one line."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tyro
 
-from energax.cli import compare, listing, train
-from energax.cli.options import CompareOptions, DataOptions, RecipesOptions, TrainOptions
+from energax.cli import compare, listing, reproduce, train
+from energax.cli.options import CompareOptions, DataOptions, RecipesOptions, ReproduceOptions, TrainOptions
 from energax.errors import EnergaxError
 
-COMMANDS = {
+COMMANDS: dict[type, Callable] = {
     TrainOptions: train.train,
     CompareOptions: compare.compare,
     DataOptions: listing.data,
     RecipesOptions: listing.recipes,
+    ReproduceOptions: reproduce.reproduce,
 }
+RESUMPTIONS: dict[type, str] = {ReproduceOptions: "finished parts are kept, the same command continues"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 2 after an error that the user can mend, told in one line on standard error; 130 after an interruption.
     """
     options = tyro.extras.subcommand_cli_from_dict(
-        {"train": TrainOptions, "compare": CompareOptions, "data": DataOptions, "recipes": RecipesOptions},
+        {
+            "train": TrainOptions,
+            "compare": CompareOptions,
+            "data": DataOptions,
+            "recipes": RecipesOptions,
+            "reproduce": ReproduceOptions,
+        },
         args=list(sys.argv[1:] if arguments is None else arguments),
         prog="energax",
         description="Energy-based local learning: any energy, any rule, any solver, on any graph.",
@@ -39,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"energax: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("energax: interrupted; finished epochs are kept, continue with --resume FOLDER", file=sys.stderr)
+        kept = RESUMPTIONS.get(type(options), "finished epochs are kept, continue with --resume FOLDER")
+        print(f"energax: interrupted; {kept}", file=sys.stderr)
         return 130
     return 0
