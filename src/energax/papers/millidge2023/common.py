@@ -4,7 +4,7 @@ The paper's Eq. 3 has no factor 2, so its dynamics are those of E = 1/2 sum |e|^
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
@@ -29,12 +29,12 @@ def energy() -> ex.PredictiveCoding:
     return ex.PredictiveCoding(ex.CrossEntropy())
 
 
-def network(data: Dataset, seed: int) -> ex.Graph:
+def network(data: Dataset, seed: int, activation: Callable = jax.nn.relu) -> ex.Graph:
     """784-128-64-10 ReLU on MNIST, with a direct softmax output and weights from U(+-1 / sqrt(fan_in))."""
     height, width, channels = data.image_shape
     key = jax.random.fold_in(root_key(seed), 2**31 - 1)
     sizes = [height * width * channels, *HIDDEN, data.classes]
-    return ex.networks.mlp(sizes, jax.nn.relu, shape=data.image_shape, output_state=False, key=key)
+    return ex.networks.mlp(sizes, activation, shape=data.image_shape, output_state=False, key=key)
 
 
 def first_rows(data: Dataset, rows: int) -> ex.Batch:

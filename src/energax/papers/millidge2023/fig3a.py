@@ -41,23 +41,27 @@ class Settings:
     """
 
     data: str = "mnist"
-    rows: int = 64
+    rows: int = 512
     seeds: tuple[int, ...] = tuple(range(10))
     betas: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, *np.linspace(0.01, 0.1, 10).tolist())
     tol: float = 1e-7
     steps: int = 3000
 
 
-RELAXATIONS = {"converged": "relaxed to equilibrium", "printed": "as printed: 50 steps of .1"}
+RELAXATIONS = {
+    "converged": "relaxed to equilibrium",
+    "smooth": "the same with tanh units",
+    "printed": "as printed: 50 steps of .1",
+}
 
 
 def one_seed(settings: Settings, data, seed: int) -> dict:
     """Distances over all parameters, in both relaxations."""
-    graph, batch = network(data, seed), first_rows(data, settings.rows)
-    exact = gradient(rules.Backprop(), energy(), graph, batch, None)
-    solvers = {"converged": converged(settings.tol, settings.steps), "printed": printed()}
+    batch, careful = first_rows(data, settings.rows), converged(settings.tol, settings.steps)
+    relu, tanh = (network(data, seed, activation) for activation in (jax.nn.relu, jnp.tanh))
     found = {}
-    for name, solver in solvers.items():
+    for name, graph, solver in (("converged", relu, careful), ("smooth", tanh, careful), ("printed", relu, printed())):
+        exact = gradient(rules.Backprop(), energy(), graph, batch, None)
         quadratures = [rules.nudge(jnp.asarray(beta)) for beta in settings.betas]
         gradients = [gradient(rules.Contrastive(one), energy(), graph, batch, solver) for one in quadratures]
         found[name] = [float(distance(one, exact)) for one in gradients]
@@ -88,32 +92,33 @@ def draw(numbers: Numbers) -> Figure:
 
 
 def judge(numbers: Numbers) -> list[Judgement]:
-    """Linearity of each seed and of their mean."""
-    betas = numbers["betas"]
-    straight = {name: [straightness(betas, one[name]) for one in numbers["seeds"]] for name in RELAXATIONS}
-    slopes = [power(betas, one["converged"]) for one in numbers["seeds"]]
-    least = [min(one["printed"]) / min(one["converged"]) for one in numbers["seeds"]]
-    claim = "the distance between the gradients of PC-Nudge and backprop is linear in lambda"
+    """Linearity of the mean over seeds, as drawn, and of every seed."""
+    betas, seeds = numbers["betas"], numbers["seeds"]
+    mean = {name: over_seeds([one[name] for one in seeds])[0] for name in RELAXATIONS}
+    each = {name: [straightness(betas, one[name]) for one in seeds] for name in RELAXATIONS}
+    straight = straightness(betas, mean["converged"])
+    slopes = [power(betas, one["smooth"]) for one in seeds]
+    floors = [min(one["printed"]) / min(one["converged"]) for one in seeds]
     return [
         judged(
             "Fig. 3A",
-            claim,
-            min(straight["converged"]) > 0.99,
-            f"R^2 {said(straight['converged'], 5)} over {len(slopes)} initialisations",
+            f"the distance between PC-Nudge's gradient and backprop's is linear in lambda, here up to {betas[-1]:g}",
+            straight > 0.99,
+            f"R^2 {straight:.4f} of the mean over {len(seeds)} initialisations; of each {said(each['converged'])}",
             change="relaxed to equilibrium instead of for 50 steps of .1",
-            tried="relaxed to equilibrium, lambda up to .1",
+            tried="relaxed to equilibrium",
         ),
         judged(
             "energax",
-            "it is proportional to lambda, not merely linear: the error vanishes with lambda",
-            all(abs(slope - 1) < 0.1 for slope in slopes),
-            f"log-log slopes {said(slopes)}",
+            "what departs from the line are ReLU units that change sides: with tanh every initialisation is straight",
+            min(each["smooth"]) > 0.999 and all(abs(slope - 1) < 0.05 for slope in slopes),
+            f"R^2 of each {said(each['smooth'], 5)}; log-log slopes {said(slopes, 4)}: proportional to lambda",
         ),
         judged(
             "energax",
             "50 steps of .1 stop at a distance that lambda does not reduce",
-            min(least) > 10,
-            f"{said(least, 2)} times the least distance of the converged relaxation",
+            min(floors) > 10,
+            f"{said(floors, 2)} times the least distance of the converged relaxation",
         ),
     ]
 
@@ -122,7 +127,7 @@ EXPERIMENT = Experiment(
     name="millidge2023-fig3a",
     paper=PAPER,
     summary="distance between the gradients of PC-Nudge and backprop against lambda",
-    small=Settings(data="digits", seeds=(0, 1, 2)),
+    small=Settings(data="digits", rows=256, seeds=(0, 1)),
     full=Settings(),
     run=run,
     draw=draw,

@@ -1,6 +1,6 @@
-"""Beyond the paper: every way into the infinitesimal-inference limit on one plot, its order, and what does not lead there.
+"""Beyond the paper: every way into the infinitesimal-inference limit, its order, and what does not lead there.
 
-References: backprop where the feed-forward pass is the free equilibrium, implicit differentiation for Hopfield energies.
+References: backprop where the feed-forward pass is the free equilibrium, implicit differentiation for Hopfield nets.
 """
 
 import dataclasses
@@ -66,7 +66,7 @@ class Limit:
 
 
 PC, COST = ex.PredictiveCoding(ex.CrossEntropy()), ex.SquaredError()
-TWO_HOP = dict(coupling=0.7, scale=0.5)
+TWO_HOP = {"coupling": 0.7, "scale": 0.5}
 
 
 def newton() -> ex.Optimistix:
@@ -189,11 +189,11 @@ LIMITS: dict[str, Limit] = {
     "pc_centred": Limit("centred", "PC", "beta", 2, TWO, contrast(pc, rules.centred, newton)),
     "pc_richardson": Limit("Richardson", "PC", "beta", 2, TWO, contrast(pc, rules.richardson, newton)),
     "pc_four": Limit("holomorphic, 4 points", "PC", "beta", 4, (-1.9, -0.8), contrast(pc, ring(4), flow)),
-    "pc_uncorrected": Limit("PC-Nudge, hidden", "correction", "beta", 1, ONE, uncorrected),
+    "pc_uncorrected": Limit("PC-Nudge, hidden maps", "correction", "beta", 1, ONE, uncorrected),
     "pc_corrected": Limit("with Eq. 16's correction", "correction", "beta", 0, ONE, printed_correction),
     "hopfield_one": Limit("EP, one-sided", "Hopfield", "beta", 1, ONE, contrast(hopfield, rules.one_sided, sweeps)),
     "hopfield_box": Limit("EP, hard sigmoid", "box", "beta", 1, ONE, contrast(hopfield, rules.one_sided, sweeps)),
-    "hopfield_gamma": Limit("CHL, weak feedback", "CHL", "gamma", 1, (-4.5, -2.0), weak_feedback),
+    "hopfield_gamma": Limit("CHL, weak feedback, to backprop", "CHL", "gamma", 1, (-4.5, -2.0), weak_feedback),
     "hopfield_centred": Limit("EP, centred", "Hopfield", "beta", 2, TWO, contrast(hopfield, rules.centred, sweeps)),
     "hopfield_richardson": Limit(
         "EP, Richardson", "Hopfield", "beta", 2, TWO, contrast(hopfield, rules.richardson, sweeps)
@@ -266,15 +266,15 @@ def orders(numbers: Numbers, name: str) -> list[tuple[float, int]]:
 
 PANELS = {
     "predictive coding, to backprop": ("PC",),
-    "Hopfield, to the adjoint (CHL: backprop)": ("Hopfield", "box", "CHL"),
+    "Hopfield, to the adjoint": ("Hopfield", "box", "CHL"),
     "two-hop coding, to backprop": ("two-hop",),
-    "what does not lead there (hidden maps)": ("correction",),
+    "what does not lead there": ("correction",),
 }
 
 
 def draw(numbers: Numbers) -> Figure:
     """One panel per family: error against the limit's parameter, first seed, the order in the legend."""
-    figure, axes = panels(4, width=3.9, height=3.9)
+    figure, axes = panels(4, width=3.6, height=5.2)
     for panel, (title, families) in zip(axes, PANELS.items(), strict=True):
         for index, (name, limit) in enumerate(chosen(families)):
             one = numbers["limits"][name]
@@ -282,13 +282,13 @@ def draw(numbers: Numbers) -> Figure:
             told = f": order {slope:.2f}" if limit.expected else ""
             style = {"color": f"C{index}", "marker": "o" if limit.parameter == "beta" else "s", "markersize": 3}
             panel.loglog(one["scales"], one["errors"][0], label=f"{limit.label} ({limit.parameter}){told}", **style)
-        panel.set(xlabel="parameter of the limit", title=title, ylim=(1e-13, 3))
+        panel.set(xlabel="parameter of the limit", title=title, ylim=(1e-13, 5))
         panel.axhspan(1e-11, 1e-2, color="0.5", alpha=0.06, linewidth=0)
     floor = max(numbers["first_step"][0], 2e-13)
-    axes[0].axhline(floor, color="k", linestyle=":", label=f"first step: {numbers['first_step'][0]:.0e}")
+    axes[0].axhline(floor, color="k", linestyle=":", label=f"first step: {numbers['first_step'][0]:.1g}")
     axes[0].set(ylabel="relative distance of gradients")
     for panel in axes:
-        panel.legend(**{**QUIET, "fontsize": "x-small"})
+        panel.legend(loc="upper left", bbox_to_anchor=(-0.05, -0.14), **QUIET)
     return figure
 
 
