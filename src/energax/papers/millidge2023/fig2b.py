@@ -56,7 +56,8 @@ READINGS = {
     "states": "dv/dt against -dC/dv handed down by backprop",
     "displacement": "v - v(0) against -dC/dv handed down by backprop",
     "errors": "v - vhat against -dC/dv handed down by backprop",
-    "parameters": "dF/dtheta against backprop's gradient (A.2.1)",
+    "images": "dF/dtheta against backprop's gradient (A.2.1), image by image",
+    "parameters": "dF/dtheta against backprop's gradient (A.2.1), of the batch",
 }
 
 
@@ -78,10 +79,26 @@ def distances(graph, batch, beta, step, steps: int) -> dict:
             "states": apart(force, handed),
             "displacement": apart(subtract(states, start), handed),
             "errors": apart(error, handed),
+            "images": image_by_image(graph, batch, beta, states),
             "parameters": relative(learned, exact),
         }
 
     return trace(printed(step, steps), phase, start, steps, observe)[1]
+
+
+def image_by_image(graph, batch, beta, states, images: int = 16):
+    """|dF/dtheta - backprop| / |backprop| of one image at a time, averaged over the first ones."""
+
+    def one(x, y, v):
+        alone = ex.Batch(x[None], y[None])
+        phase, _ = nudged(graph, alone, beta)
+        learned = energy_gradient(
+            phase, phase.context.clamped, jax.tree.map(lambda a: a[None], v), jnp.ones(1) / beta, 1
+        )
+        return relative(learned, rules.Backprop()(energy(), graph, alone, None, ())[0])
+
+    first = jax.tree.map(lambda a: a[:images], (batch.x, batch.y, states))
+    return jnp.mean(jax.vmap(one)(*first))
 
 
 def apart(found, expected):
@@ -116,7 +133,7 @@ def draw(numbers: Numbers) -> Figure:
         axes.set(xlabel="relaxation step", ylabel="relative distance", ylim=(0, None))
         axes.legend(**QUIET)
     held.set(title="B  as the caption has it: in the reading of Eq. 11")
-    other.set(title="the other readings: no match at the start", ylim=(0, 1.45))
+    other.set(title="the other readings: no match at the start", ylim=(0, 1.6))
     return figure
 
 
@@ -129,22 +146,27 @@ def judge(numbers: Numbers) -> list[Judgement]:
         values = traces[name]
         begins, rises = bool(np.all(values[:, 0] < 0.05)), bool(np.all(values[:, -1] > values[:, 0]))
         told = f"{said(values[:, 0].tolist())} at the start, {said(values[:, -1].tolist())} at the end"
-        change = "holds for Eq. 11's vector, which moves the top hidden layer alone; backprop's is another one"
-        tried = "synchronous relaxation from the feed-forward pass, c = 1/2, all initialisations"
+        change = "of Eq. 11's vector, which moves the top hidden layer alone; backprop's is another one"
+        tried = "synchronous relaxation from the feed-forward pass"
         found.append(judged("Fig. 2B", f"{label}: {caption}", begins and rises, told, change=change, tried=tried))
-    values = traces["parameters"]
+    values = traces["images"]
     told = f"from {said(values[:, 0].tolist())} to {said(values[:, -1].tolist())}"
     falls = bool(np.all(values[:, -1] < values[:, 0]) and np.all(values[:, 0] > 0.5))
     return [
         *found,
-        judged("energax", "the distance of the parameter gradients falls, as layer after layer sets out", falls, told),
+        judged(
+            "energax",
+            "image by image the distance of the parameter gradients falls, as layer after layer sets out",
+            falls,
+            told,
+        ),
     ]
 
 
 EXPERIMENT = Experiment(
     name="millidge2023-fig2b",
     paper=PAPER,
-    summary="distance to backprop over the relaxation, in five readings of the caption",
+    summary="distance to backprop over the relaxation, in six readings of the caption",
     small=Settings(data="digits", seeds=(0, 1, 2)),
     full=Settings(),
     run=run,

@@ -122,7 +122,7 @@ def judge(numbers: Numbers) -> list[Judgement]:
             f"{claim}, with 50 steps of .1",
             min(slow["printed"]) > 0.999,
             f"least cosine of each training: {told['printed']}",
-            tried="along the same trainings: 50 steps end before equilibrium, and the curvature that bounds them grows",
+            tried="along the same trainings: 50 steps of .1 end before equilibrium, the further the longer",
         ),
         judged(
             "energax",
