@@ -65,6 +65,11 @@ def gradient(rule, dynamics, graph, batch: ex.Batch, solver) -> PyTree:
     return rule(dynamics, graph, batch, solver, rule.init(dynamics, graph, batch))[0]
 
 
+def backprop(graph: ex.Graph, batch: ex.Batch) -> PyTree:
+    """The exact gradient; nothing is relaxed."""
+    return ex.Backprop()(energy(), graph, batch, printed(), ())[0]
+
+
 def distance(found: PyTree, exact: PyTree) -> Array:
     """Euclidean distance over all parameters."""
     return jnp.linalg.norm(flat(found) - flat(exact))

@@ -9,13 +9,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import energax as ex
-from energax import rules
 from energax.papers.cells import Cells
 from energax.papers.experiment import Experiment, Judgement, Numbers, judged
 from energax.papers.millidge2023.common import (
     PAPER,
+    backprop,
     backprop_of_states,
-    energy,
     first_rows,
     network,
     nudged,
@@ -65,7 +64,7 @@ READINGS = {
 def distances(graph, batch, beta, step, steps: int) -> dict:
     """Euclidean distance over the norm of what is compared with, averaged over samples, per step and reading."""
     phase, start = nudged(graph, batch, beta)
-    exact = rules.Backprop()(energy(), graph, batch, None, ())[0]
+    exact = backprop(graph, batch)
     handed = jax.tree.map(lambda g: -beta * g, backprop_of_states(graph, batch))
     begin = phase.force(start)
 
@@ -95,7 +94,7 @@ def image_by_image(graph, batch, beta, states, images: int = 16):
         learned = energy_gradient(
             phase, phase.context.clamped, jax.tree.map(lambda a: a[None], v), jnp.ones(1) / beta, 1
         )
-        return relative(learned, rules.Backprop()(energy(), graph, alone, None, ())[0])
+        return relative(learned, backprop(graph, alone))
 
     first = jax.tree.map(lambda a: a[:images], (batch.x, batch.y, states))
     return jnp.mean(jax.vmap(one)(*first))

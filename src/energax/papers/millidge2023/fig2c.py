@@ -9,15 +9,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import energax as ex
-from energax import rules
 from energax.papers.cells import Cells
 from energax.papers.experiment import Experiment, Judgement, Numbers, judged
 from energax.papers.fits import power
 from energax.papers.millidge2023.common import (
     PAPER,
+    backprop,
     converged,
     distance,
-    energy,
     first_rows,
     network,
     nudged,
@@ -52,7 +51,7 @@ def distances(graph, batch, beta, solver) -> tuple:
     """Distances of equilibria, summed over layers, and of gradients, over all parameters (A.2.1)."""
     phase, start = nudged(graph, batch, beta)
     settled = solver.solve(phase, start)
-    exact = rules.Backprop()(energy(), graph, batch, None, ())[0]
+    exact = backprop(graph, batch)
     found = energy_gradient(phase, phase.context.clamped, settled.states, jnp.ones(1) / beta, 1)
     moved = sum(jnp.linalg.norm(settled.states[name] - start[name]) for name in start)
     return moved, distance(found, exact), jnp.mean(settled.result <= 1)

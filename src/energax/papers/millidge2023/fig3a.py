@@ -14,6 +14,7 @@ from energax.papers.experiment import Experiment, Judgement, Numbers, judged
 from energax.papers.fits import power, straightness
 from energax.papers.millidge2023.common import (
     PAPER,
+    backprop,
     converged,
     distance,
     energy,
@@ -61,8 +62,8 @@ def one_seed(settings: Settings, data, seed: int) -> dict:
     relu, tanh = (network(data, seed, activation) for activation in (jax.nn.relu, jnp.tanh))
     found = {}
     for name, graph, solver in (("converged", relu, careful), ("smooth", tanh, careful), ("printed", relu, printed())):
-        exact = gradient(rules.Backprop(), energy(), graph, batch, None)
-        quadratures = [rules.nudge(jnp.asarray(beta)) for beta in settings.betas]
+        exact = backprop(graph, batch)
+        quadratures = [rules.nudge(beta) for beta in settings.betas]
         gradients = [gradient(rules.Contrastive(one), energy(), graph, batch, solver) for one in quadratures]
         found[name] = [float(distance(one, exact)) for one in gradients]
     return found

@@ -66,21 +66,16 @@ def run(settings: Settings, cells: Cells) -> Numbers:
 def draw(numbers: Numbers) -> Figure:
     """Both curves of the first seed superposed, their difference, and test accuracies of all seeds."""
     figure, (curve, difference, test) = panels(3)
-    accuracies = {}
-    for (side, label), style in zip(SIDES.items(), ({"linewidth": 2.5}, {"linewidth": 1}), strict=True):
-        one = numbers["sides"][side][0]["rows"]
-        epochs, accuracies[side] = [row["epoch"] for row in one], np.asarray([row["accuracy"] for row in one])
-        curve.plot(epochs, 100 * accuracies[side], label=label, **style)
+    first = {side: numbers["sides"][side][0]["rows"] for side in SIDES}
+    epochs = [row["epoch"] for row in first["backprop"]]
+    accuracies = {side: 100 * np.asarray([row["accuracy"] for row in rows]) for side, rows in first.items()}
+    for side, color, width in (("backprop", "C0", 2.5), ("nudge", "C1", 1.0)):
+        curve.plot(epochs, accuracies[side], label=SIDES[side], color=color, linewidth=width)
         for index, found in enumerate(numbers["sides"][side]):
-            epoch, color = np.arange(1, len(found["test_accuracy"]) + 1), {"backprop": "C0", "nudge": "C1"}[side]
-            test.plot(
-                epoch,
-                100 * np.asarray(found["test_accuracy"]),
-                color=color,
-                label=label if index == 0 else None,
-                **style,
-            )
-    difference.plot(epochs, 100 * (accuracies["nudge"] - accuracies["backprop"]), color="C2", linewidth=1)
+            tested = 100 * np.asarray(found["test_accuracy"])
+            label = SIDES[side] if index == 0 else None
+            test.plot(np.arange(1, len(tested) + 1), tested, color=color, linewidth=width, label=label)
+    difference.plot(epochs, accuracies["nudge"] - accuracies["backprop"], color="C2", linewidth=1)
     difference.axhline(0, color="0.7", linewidth=0.8)
     curve.set(title=f"B  training accuracy, seed {numbers['seeds'][0]}", ylabel="%", xlabel="epoch")
     difference.set(title="PC-Nudge minus backprop", ylabel="points", xlabel="epoch")

@@ -10,7 +10,7 @@ import energax as ex
 from energax import rules
 from energax.papers.cells import Cells
 from energax.papers.experiment import Experiment, Judgement, Numbers, judged
-from energax.papers.millidge2023.common import PAPER, converged, cosine, energy, nudged, printed, said
+from energax.papers.millidge2023.common import PAPER, backprop, converged, cosine, energy, nudged, printed, said
 from energax.papers.millidge2023.training import learner_of, nudge, trained
 from energax.papers.pictures import QUIET, panels
 from energax.solvers import largest_curvature
@@ -47,7 +47,7 @@ RELAXATIONS = {"converged": "relaxed to equilibrium, step bounded", "printed": "
 @eqx.filter_jit
 def alignment(graph, batch, beta, solvers: dict) -> dict:
     """Cosine to backprop under both relaxations, and the largest curvature of the batch."""
-    exact = rules.Backprop()(energy(), graph, batch, None, ())[0]
+    exact = backprop(graph, batch)
     rule = rules.Contrastive(rules.nudge(beta))
     cosines = {name: cosine(rule(energy(), graph, batch, solver, ())[0], exact) for name, solver in solvers.items()}
     return {**cosines, "curvature": jnp.max(largest_curvature(*nudged(graph, batch, beta), 12))}
