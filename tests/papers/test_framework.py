@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+import energax
 from energax import papers
 from energax.cli import main
 from energax.errors import RunError, SettingError
@@ -166,6 +168,13 @@ def test_an_interrupted_command_says_how_to_go_on(capsys, monkeypatch, tmp_path)
     monkeypatch.setitem(papers.EXPERIMENTS, "toy", toy([]))
     assert main(["reproduce", "toy", "--out", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])[0]["name"] == "toy"
+
+
+def test_the_library_does_not_know_its_experiments():
+    """Oracle: the sources. Only the command imports `energax.papers`."""
+    root = Path(energax.__file__).parent
+    users = {str(file.relative_to(root)) for file in root.rglob("*.py") if "energax.papers" in file.read_text()}
+    assert {name for name in users if not name.startswith("papers/")} == {"cli/reproduce.py"}
 
 
 def test_an_order_needs_six_points_within_reach_of_the_theory():

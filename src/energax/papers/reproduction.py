@@ -33,7 +33,7 @@ def reproduce(experiment: Experiment, settings: Any, size: str, folder: Path, te
     cells = Cells(folder / PARTS, plain, tell)
     numbers = json.loads(json.dumps(experiment.run(settings, cells)))
     facts = {"size": size, "settings": plain, "seconds": round(cells.seconds, 1), **machine()}
-    write_json(folder / NUMBERS, numbers)
+    write_atomically(folder / NUMBERS, (json.dumps(numbers) + "\n").encode())
     report = publish(experiment, numbers, facts, folder)
     cells.clear()
     return report
@@ -63,14 +63,9 @@ def publish(experiment: Experiment, numbers: Numbers, facts: dict[str, Any], fol
         "judgements": [dataclasses.asdict(judgement) for judgement in judgements],
     }
     save_figure(folder / FIGURE, experiment.draw(numbers))
-    write_json(folder / REPORT, report)
+    write_atomically(folder / REPORT, (json.dumps(report, indent=1) + "\n").encode())
     write_atomically(folder / PAGE, page(experiment, judgements, facts).encode())
     return report
-
-
-def write_json(path: Path, content: Any) -> None:
-    """A JSON file, replaced as a whole."""
-    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def page(experiment: Experiment, judgements: list[Judgement], facts: dict[str, Any]) -> str:
