@@ -271,6 +271,8 @@ PANELS = {
     "what does not lead there": ("correction",),
 }
 
+FLOOR = 1e-13  # of the picture
+
 
 def draw(numbers: Numbers) -> Figure:
     """One panel per family: error against the limit's parameter, first seed, the order in the legend."""
@@ -282,10 +284,11 @@ def draw(numbers: Numbers) -> Figure:
             told = f": order {slope:.2f}" if limit.expected else ""
             style = {"color": f"C{index}", "marker": "o" if limit.parameter == "beta" else "s", "markersize": 3}
             panel.loglog(one["scales"], one["errors"][0], label=f"{limit.label} ({limit.parameter}){told}", **style)
-        panel.set(xlabel="parameter of the limit", title=title, ylim=(1e-13, 5))
+        panel.set(xlabel="parameter of the limit", title=title, ylim=(FLOOR, 5))
         panel.axhspan(1e-11, 1e-2, color="0.5", alpha=0.06, linewidth=0)
-    floor = max(numbers["first_step"][0], 2e-13)
-    axes[0].axhline(floor, color="k", linestyle=":", label=f"first step: {numbers['first_step'][0]:.1g}")
+    exact = numbers["first_step"][0]
+    where = " (off the scale)" if exact < FLOOR else ""
+    axes[0].axhline(max(exact, 1.2 * FLOOR), color="k", linestyle=":", label=f"first step: {exact:.1g}{where}")
     axes[0].set(ylabel="relative distance of gradients")
     for panel in axes:
         panel.legend(loc="upper left", bbox_to_anchor=(-0.05, -0.14), **QUIET)
