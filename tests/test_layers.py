@@ -16,10 +16,12 @@ from energax.layers import (
     Pool,
     SoftmaxPooling,
     average,
+    bilinear,
     is_analytic,
     maximum,
     mean_over_image,
 )
+from energax.layers.bilinear import convolve
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -48,14 +50,164 @@ def test_convolution_equals_equinox(kernel, stride, padding):
     np.testing.assert_allclose(ours(image), expected, rtol=1e-12, atol=1e-14)
 
 
+GEOMETRIES = [  # image, kernel, stride, padding
+    ((6, 8), (3, 3), 1, 1),
+    ((7, 6), (3, 3), 2, 1),
+    ((9, 8), (2, 3), 3, 0),
+    ((5, 5), (5, 4), 1, 2),
+    ((4, 5), (2, 2), 2, 3),
+    ((6, 6), (1, 1), 2, 0),
+]
+
+
+def reference(x, w, stride, padding):
+    """JAX's primitive, differentiated and batched by JAX."""
+    pads = ((padding, padding), (padding, padding))
+    return jax.lax.conv_general_dilated(x, w, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def arrays(image, kernel, dtype=float):
+    """Images, a kernel, and a direction in each."""
+    keys = jax.random.split(KEY, 4)
+    shapes = ((2, *image, 3), (*kernel, 3, 4))
+    x, w, dx, dw = (jax.random.normal(k, s, dtype) for k, s in zip(keys, shapes * 2, strict=True))
+    return (x, w), (dx, dw)
+
+
+def both(image, kernel, stride, padding):
+    """Ours and the reference, followed by something that makes second derivatives matter."""
+    ours = jax.jit(lambda x, w: jnp.sin(convolve(x, w, stride=stride, padding=padding)))
+    return ours, jax.jit(lambda x, w: jnp.sin(reference(x, w, stride, padding)))
+
+
+def derivatives(f, args, directions):
+    """Value, jvp, vjp and a Hessian-vector product of f."""
+
+    def slope(*args):
+        out, pull = jax.vjp(f, *args)
+        return pull(jnp.cos(out))
+
+    return jax.jit(lambda a, d: (jax.jvp(f, a, d), slope(*a), jax.linearize(slope, *a)[1](*d)))(args, directions)
+
+
+def close(ours, theirs):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), ours, theirs)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("dtype", [float, complex])
+def test_convolution_and_its_derivatives_equal_the_primitive(geometry, dtype):
+    """In image and kernel at once, real and holomorphic."""
+    args, directions = arrays(*geometry[:2], dtype)
+    ours, theirs = both(*geometry)
+    close(derivatives(ours, args, directions), derivatives(theirs, args, directions))
+
+
+def test_complex_images_meet_a_real_kernel():
+    """Oracle: the primitive on the kernel made complex; the kernel's derivative is the real part of its."""
+    (x, _), _ = arrays((6, 8), (3, 3), complex)
+    (_, w), _ = arrays((6, 8), (3, 3))
+    ours, pull = jax.vjp(lambda x, w: convolve(x, w, stride=2, padding=1), x, w)
+    theirs, expected = jax.vjp(lambda x, w: reference(x, w, 2, 1), x, w.astype(complex))
+    close(ours, theirs)
+    dx, dw = expected(jnp.sin(theirs))
+    close(pull(jnp.sin(ours)), (dx, dw.real))
+
+
+@pytest.mark.parametrize("axes", [(0, None), (3, None), (None, 2), (1, 4)])
+def test_convolution_under_vmap_equals_a_loop(axes):
+    """Images, kernels or both batched, around a gradient; the Hessian batches every map within."""
+    geometry = GEOMETRIES[1]
+    args, directions = arrays(*geometry[:2])
+    batched = [
+        a if axis is None else jnp.stack([a, a + d], axis) for a, d, axis in zip(args, directions, axes, strict=True)
+    ]
+
+    def slopes(f):
+        return jax.value_and_grad(lambda x, w: jnp.sum(f(x, w)), argnums=(0, 1))
+
+    ours, theirs = map(slopes, both(*geometry))
+    rows = [
+        [a if axis is None else jnp.take(a, n, axis) for a, axis in zip(batched, axes, strict=True)] for n in (0, 1)
+    ]
+    expected = jax.tree.map(lambda *a: jnp.stack(a), *map(jax.jit(lambda row: theirs(*row)), rows))
+    close(jax.jit(jax.vmap(ours, axes))(*batched), expected)
+
+
+@pytest.mark.parametrize("argnum", [0, 1])
+def test_hessian_of_a_convolution_equals_the_primitives(argnum):
+    """Forward over reverse, with every map batched within; one sample."""
+    (x, w), _ = arrays((4, 3), (2, 2))
+    ours, theirs = (
+        jax.jit(jax.hessian(lambda x, w, f=f: jnp.sum(f(x, w)), argnum))(x[:1], w) for f in both((4, 3), (2, 2), 1, 1)
+    )
+    close(ours, theirs)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_every_formulation_of_the_three_maps_agrees(geometry):
+    """Oracle: JAX's primitive and its transposes, which other backends run; on this one they are not otherwise run."""
+    (x, w), _ = arrays(*geometry[:2])
+    shape = bilinear.Geometry(*geometry)
+    y = jnp.sin(bilinear.plain_convolution(x, w, shape))
+    for convolution in (bilinear.ordinary_convolution, bilinear.sliced_convolution):
+        close(convolution(x, w, shape), bilinear.plain_convolution(x, w, shape))
+        close(convolution(x[..., :1], w[:, :, :1], shape), bilinear.plain_convolution(x[..., :1], w[:, :, :1], shape))
+    for adjoint in (bilinear.ordinary_adjoint, bilinear.sliced_adjoint):
+        close(adjoint(y, w, shape), bilinear.plain_adjoint(y, w, shape))
+    for correlation in (bilinear.ordinary_correlation, bilinear.sliced_correlation):
+        close(correlation(x, y, shape), bilinear.plain_correlation(x, y, shape))
+
+
+def test_a_batch_of_images_is_one_ordinary_convolution():
+    """Oracle: the program handed to XLA: three convolutions, none grouped, all with the dimensions in their order."""
+    layer = Conv2d(3, 4, 3, padding=1, key=KEY)
+    images = jax.random.normal(KEY, (5, 6, 8, 3))
+
+    def loss(weight, images):
+        return jnp.sum(jnp.sin(jax.vmap(eqx.tree_at(lambda l: l.weight, layer, weight))(images)))
+
+    text = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(layer.weight, images).as_text()
+    lines = [line for line in text.splitlines() if "stablehlo.convolution(" in line]
+    assert len(lines) == 3
+    assert all("[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]" in line for line in lines)
+    assert all("feature_group_count = 1 " in line and "batch_group_count = 1 " in line for line in lines)
+
+
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_pooling_equals_reduce_window(size):
-    image = jax.random.normal(KEY, (6, 12, 2))
-    window, strides = (size, size, 1), (size, size, 1)
-    highest = jax.lax.reduce_window(image, -jnp.inf, jax.lax.max, window, strides, "VALID")
-    summed = jax.lax.reduce_window(image, 0.0, jax.lax.add, window, strides, "VALID")
-    np.testing.assert_array_equal(Pool(size, maximum)(image), highest)
-    np.testing.assert_allclose(Pool(size, average)(image), summed / size**2, rtol=1e-13, atol=1e-15)
+    """With both derivatives and curvature."""
+    image, direction = jax.random.normal(KEY, (2, 6, 12, 2))
+    window = (size, size, 1)
+
+    def highest(x):
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
+
+    def summed(x):
+        return jax.lax.reduce_window(x, 0.0, jax.lax.add, window, window, "VALID")
+
+    def soft(x):
+        return summed(x * jnp.exp(1.5 * x)) / summed(jnp.exp(1.5 * x))
+
+    pairs = [(maximum, highest), (average, lambda x: summed(x) / size**2), (SoftmaxPooling(1.5), soft)]
+    for reduction, expected in pairs:
+        ours = derivatives(Pool(size, reduction), (image,), (direction,))
+        close(ours, derivatives(expected, (image,), (direction,)))
+
+
+def test_pooling_takes_any_reduction_over_axes():
+    """Oracle: the library's own reductions."""
+    image = jax.random.normal(KEY, (6, 4, 2))
+    close(Pool(2, jnp.max)(image), Pool(2, maximum)(image))
+    close(Pool(2, jnp.mean)(image), Pool(2, average)(image))
+
+
+@pytest.mark.parametrize("tied", [1, 2, 3, 4])
+def test_the_largest_share_the_derivative_of_a_maximum(tied):
+    """Oracle: a subgradient has shares that are not negative, add up to 1 and vanish off the maximum."""
+    window = jnp.arange(4.0).at[4 - tied :].set(3.0)
+    shares = jax.grad(lambda w: Pool(2, maximum)(w.reshape(2, 2, 1))[0, 0, 0])(window)
+    np.testing.assert_allclose(shares, np.where(window == 3, 1 / tied, 0), rtol=1e-15)
 
 
 def test_softmax_pooling_lies_between_mean_and_maximum():

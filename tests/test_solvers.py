@@ -22,10 +22,11 @@ from energax import (
     Verdict,
 )
 from energax.activations import Tanh, hard_sigmoid
+from energax.coordinates import StateCoordinates
 from energax.errors import SettingError
 from energax.networks import mlp
 from energax.phase import norm, prepared
-from energax.solvers import Alternating, Held, PerSample, Synchronous, Unbounded, largest_curvature
+from energax.solvers import Alternating, BlockFlow, Held, PerSample, Synchronous, Unbounded, largest_curvature
 from energax.solvers import trace as _trace
 from oracles import batch_for, central_differences, largest, skipping, solve
 
@@ -223,7 +224,7 @@ def test_curvature_estimate_approaches_the_largest_eigenvalue_from_below():
         vector, unravel = jax.flatten_util.ravel_pytree({n: v[sample : sample + 1] for n, v in start.items()})
         hessian = jax.hessian(lambda v, one=one, unravel=unravel: one.energy(unravel(v))[0])(vector)
         dense.append(np.max(np.abs(np.linalg.eigvalsh(hessian))))
-    few, many = (largest_curvature(phase, start, n) for n in (6, 300))
+    few, many = (largest_curvature(*StateCoordinates().chart(phase, start), n) for n in (6, 300))
     assert np.all(few <= np.asarray(dense) * (1 + 1e-12))
     assert np.all(few >= 0.6 * np.asarray(dense))
     np.testing.assert_allclose(many, dense, rtol=1e-6)
@@ -233,11 +234,13 @@ def test_step_bounds():
     """Oracle: on F = c/2 |u|^2 with c = |x|^2 the curvature is c, so the limit is margin 2 / c."""
     phase, start = by_function(lambda u, x: jnp.sum(x**2, axis=1) * jnp.sum(u**2, axis=1) / 2)
     curvature = np.sum(np.asarray(start["u"]) ** 2, axis=1)
-    np.testing.assert_allclose(PerSample(0.8).limit(phase, start), 1.6 / curvature, rtol=1e-12)
-    held = Held(margin=0.5).tuned(phase, start)
+    np.testing.assert_allclose(
+        PerSample(0.8).limit(*StateCoordinates().chart(phase, start)), 1.6 / curvature, rtol=1e-12
+    )
+    held = Held(margin=0.5).tuned(*StateCoordinates().chart(phase, start))
     np.testing.assert_allclose(held.curvature, curvature.max(), rtol=1e-12)
-    np.testing.assert_allclose(held.limit(phase, start), 1 / curvature.max(), rtol=1e-12)
-    assert float(Unbounded().limit(phase, start)) == np.inf
+    np.testing.assert_allclose(held.limit(*StateCoordinates().chart(phase, start)), 1 / curvature.max(), rtol=1e-12)
+    assert float(Unbounded().limit(*StateCoordinates().chart(phase, start))) == np.inf
     tuned = GradientFlow(bound=Held()).tuned(phase, start)
     np.testing.assert_allclose(tuned.bound.curvature, curvature.max(), rtol=1e-12)
 
@@ -298,3 +301,15 @@ def test_every_verdict_has_a_message():
     assert [v.message for v in Verdict] == [v.message for v in sorted(Verdict)]
     assert len({v.message for v in Verdict}) == len(Verdict) == 4
     assert eqx.tree_equal(Stopping().tightened(1e-3, 2).max_steps, 400)
+
+
+def test_block_flow_on_a_cyclic_nonlinear_net_reaches_the_equilibrium_of_gradient_flow_in_fewer_sweeps():
+    """Oracle: gradient flow of all states at once, at the same nominal step and bound; three colours."""
+    graph = skipping(jnp.tanh, True, gain=2.0)
+    batch = batch_for(graph, 4)
+    phase, start = begun(PredictiveCoding(CrossEntropy()), graph, batch.x, batch.y, jnp.asarray(1.0))
+    stop = Stopping(1e-9, 20_000)
+    at_once, in_turn = (solve(s, phase, start) for s in (GradientFlow(0.4, stop=stop), BlockFlow(0.4, stop=stop)))
+    assert np.all(in_turn.result == Verdict.CONVERGED)
+    assert largest(in_turn.states, at_once.states) < 1e-7
+    assert np.mean(in_turn.steps) < np.mean(at_once.steps)

@@ -1,6 +1,7 @@
 """energax: energy-based local learning. Any energy, any rule, any solver, on any graph."""
 
 from energax import activations as activations
+from energax import coordinates as coordinates
 from energax import costs as costs
 from energax import energies as energies
 from energax import errors as errors
@@ -8,6 +9,9 @@ from energax import layers as layers
 from energax import networks as networks
 from energax import rules as rules
 from energax import solvers as solvers
+from energax.coordinates import ErrorCoordinates as ErrorCoordinates
+from energax.coordinates import SpanCoordinates as SpanCoordinates
+from energax.coordinates import StateCoordinates as StateCoordinates
 from energax.costs import AbstractCost as AbstractCost
 from energax.costs import CrossEntropy as CrossEntropy
 from energax.costs import SquaredError as SquaredError
@@ -15,6 +19,7 @@ from energax.data import load as load
 from energax.dynamics import AbstractBlockEnergy as AbstractBlockEnergy
 from energax.dynamics import AbstractDynamics as AbstractDynamics
 from energax.dynamics import AbstractEnergy as AbstractEnergy
+from energax.dynamics import AbstractErrorEnergy as AbstractErrorEnergy
 from energax.dynamics import Context as Context
 from energax.dynamics import Start as Start
 from energax.energies import FunctionEnergy as FunctionEnergy
@@ -23,6 +28,8 @@ from energax.energies import PredictiveCoding as PredictiveCoding
 from energax.energies import ScellierBengio as ScellierBengio
 from energax.energies import TwoHopCoding as TwoHopCoding
 from energax.graph import Graph as Graph
+from energax.parametrisation import Scaled as Scaled
+from energax.parametrisation import mupc as mupc
 from energax.phase import Batch as Batch
 from energax.phase import Phase as Phase
 from energax.relaxation import relax as relax
@@ -33,12 +40,16 @@ from energax.rules import ContrastiveHebbian as ContrastiveHebbian
 from energax.rules import Directed as Directed
 from energax.rules import FirstStep as FirstStep
 from energax.rules import Incremental as Incremental
+from energax.solvers import LBFGS as LBFGS
+from energax.solvers import ConjugateGradient as ConjugateGradient
 from energax.solvers import Equilibrium as Equilibrium
 from energax.solvers import FixedPoint as FixedPoint
 from energax.solvers import GradientFlow as GradientFlow
 from energax.solvers import Optimistix as Optimistix
 from energax.solvers import Stopping as Stopping
 from energax.solvers import Verdict as Verdict
+from energax.stacking import Stacked as Stacked
+from energax.structure import Axis as Axis
 from energax.structure import Edge as Edge
 from energax.structure import Node as Node
 from energax.structure import Nodes as Nodes
@@ -46,3 +57,4 @@ from energax.training import Learner as Learner
 from energax.training import evaluate as evaluate
 from energax.training import fit as fit
 from energax.training.display import Terminal as Terminal
+from energax.unrolling import unrolled as unrolled

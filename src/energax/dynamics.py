@@ -1,6 +1,7 @@
 """How states move: a force, or an energy whose negative gradient is the force."""
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -114,9 +115,24 @@ class AbstractEnergy(AbstractTotalEnergy):
 
     def force(self, graph, states, context, target, beta):
         """-dF/dv per sample: samples are summed, never averaged, so that none depends on the others."""
-        energy, pull = jax.vjp(lambda v: self.total_energy(graph, v, context, target, beta), states)
-        # a unit cotangent is the holomorphic derivative where states are complex, and the gradient where real
-        return jax.tree.map(jnp.negative, pull(jnp.ones_like(energy))[0])
+        return downhill(lambda v: self.total_energy(graph, v, context, target, beta), states)
+
+
+class AbstractErrorEnergy(AbstractEnergy):
+    """An energy that is a function of the prediction errors v_n - vhat_n alone: what error coordinates need."""
+
+    @abc.abstractmethod
+    def error_energy(self, errors: States) -> Array:
+        """E per sample, shape `(batch,)`, from the error of every node that receives a prediction."""
+
+    @abc.abstractmethod
+    def precision(self, name: str) -> Array:
+        """Pi of a node: the curvature of E in its error at 0; a number, or an array that broadcasts with the node."""
+
+    @property
+    @abc.abstractmethod
+    def separate(self) -> bool:
+        """Whether E is 1/2 sum_n Pi_n |e_n|^2 exactly, so that every error pulls on its own node alone."""
 
 
 class AbstractBlockEnergy(AbstractTotalEnergy):
@@ -142,6 +158,15 @@ class AbstractBlockEnergy(AbstractTotalEnergy):
         """Every node's own minimiser minus its state."""
         best = self.block_minimiser(graph, states, context, target, beta, tuple(states))
         return {name: best[name] - state for name, state in states.items()}
+
+
+def downhill(energy: Callable[[States], Array], states: States) -> States:
+    """-dF/dv of energies per sample.
+
+    A unit cotangent is the holomorphic derivative where states are complex, and the gradient where real.
+    """
+    energies, pull = jax.vjp(energy, states)
+    return jax.tree.map(jnp.negative, pull(jnp.ones_like(energies))[0])
 
 
 def output_cost(dynamics: AbstractDynamics, graph: AnyGraph, states: States, context: Context, target: Array) -> Array:

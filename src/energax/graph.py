@@ -10,7 +10,21 @@ from jaxtyping import Array
 
 from energax import topology
 from energax.errors import GraphError
-from energax.structure import AbstractStructure, Constant, Edge, Node, States, check_names, known, out_shape
+from energax.stacking import along
+from energax.structure import (
+    AbstractStructure,
+    Axis,
+    Constant,
+    Edge,
+    Node,
+    States,
+    add_to,
+    axes_of,
+    check_names,
+    known,
+    shifts_of,
+)
+from energax.sweeping import Plan, names_of, planned, swept
 from energax.wiring import check_shapes, check_wiring
 
 
@@ -24,8 +38,9 @@ class Graph(AbstractStructure):
             parameters live here.
         input: name of the node that the data clamp.
         output: name of the node that the cost reads (at the last time step).
-        length: number of time steps; None for a graph without a time axis. An edge of delay d then maps
-            `v_source[:, :length-d]` to what arrives at `v_target[:, d:]`; nothing arrives before t = d.
+        length: number of time steps: the axis `TIME` of all nodes, outermost; None for a graph without time.
+            Along any axis an edge of delay d maps `v_source[:, :length-d]` to what arrives at `v_target[:, d:]`;
+            nothing arrives before position d.
 
     Raises:
         GraphError: an unknown or doubled name, shapes that do not fit, a node with no path from the input or
@@ -45,15 +60,23 @@ class Graph(AbstractStructure):
         check_shapes(self)
         arrival_order(self.nodes, self.edges)  # refuses cycles of nodes without a state
 
+    def axes(self, name):
+        """The time axis, where the graph has a length, then the node's own."""
+        return axes_of(self.node(name), self.length)
+
+    def shifts(self, edge: Edge) -> dict[Axis, int]:
+        """The edge's delay along every axis that both its ends have."""
+        return shifts_of(edge, self.axes(edge.source), self.axes(edge.target))
+
     @property
-    def leading(self) -> tuple[int, ...]:
-        """The time axis, where the graph has a length."""
-        return () if self.length is None else (self.length,)
+    def plan(self) -> Plan | None:
+        """Feed-forward order of the nodes, axis within axis; None where they form a cycle without a delay."""
+        return planned(self.nodes, self.edges, self.length)
 
     @property
     def order(self) -> tuple[str, ...] | None:
-        """Feed-forward order of the nodes within one time step; None where they form a cycle."""
-        return feed_forward_order(self.nodes, self.edges)
+        """Feed-forward order of the nodes at one position; None where they form a cycle without a delay."""
+        return None if self.plan is None else names_of(self.plan)
 
     def colouring(self, names: Collection[str]) -> tuple[tuple[str, ...], ...]:
         """Blocks of nodes of which no two interact, so that each block can be settled at once."""
@@ -69,7 +92,7 @@ class Graph(AbstractStructure):
         sums: States = {}
         for edge in self.edges:
             if edge.source in clamped:
-                add_to(sums, edge.target, self._send(edge, clamped[edge.source]))
+                add_to(sums, edge.target, self.send(edge, self.fns, clamped[edge.source]))
         return Constant(frozenset(clamped), sums)
 
     def arrivals(self, states: States, constant: Constant | None = None) -> tuple[States, States]:
@@ -88,7 +111,7 @@ class Graph(AbstractStructure):
         for name in arrival_order(self.nodes, self.edges):
             for edge in self.edges:
                 if edge.target == name and edge.source not in done:
-                    add_to(arriving, name, self._send(edge, values[edge.source]))
+                    add_to(arriving, name, self.send(edge, self.fns, values[edge.source]))
             if not self.node(name).state:
                 values[name] = self.transform(name, arriving[name])
         return arriving, values
@@ -104,114 +127,64 @@ class Graph(AbstractStructure):
     def output_value(self, states, constant=None):
         """What the cost reads: the output's state, or its prediction where it holds none; the last step's."""
         value = states[self.output] if self.node(self.output).state else self.arrivals(states, constant)[1][self.output]
-        return value if self.length is None else value[:, -1]
+        return value[(slice(None), *(-1 for _ in self.axes(self.output)))]
 
-    def transform(self, name: str, arriving: Array) -> Array:
-        """Apply the node's transform to what arrives at it."""
+    def transform(self, name: str, arriving: Array, fns: Mapping[str, Callable] | None = None, level: int = 0) -> Array:
+        """Apply the node's transform to what arrives at it; `fns` and `level` as in `send`."""
         transform = self.node(name).transform
-        return arriving if transform is None else self._mapped(self.fns[transform])(arriving)
+        if transform is None:
+            return arriving
+        return jax.vmap(along((fns or self.fns)[transform], self.axes(name)[level:]))(arriving)
 
-    def sweep(self, values: Array | Mapping[str, Array], errors: States | None = None) -> States:
+    def sweep(
+        self, values: Array | Mapping[str, Array], errors: States | None = None, constant: Constant | None = None
+    ) -> States:
         """The feed-forward pass: every state takes its prediction, plus its error where one is given.
 
         Args:
             values: the input, shape `(batch, *shape)`, or a mapping of clamped nodes to their values.
             errors: node name -> error e; then v = vhat + e (error coordinates). Same axes as the states.
+            constant: what `values` send, if it was computed before.
 
         Returns:
             The state of every node that holds one, clamped ones included.
 
         Raises:
-            GraphError: the graph has a cycle within one time step.
+            GraphError: the graph has a cycle without a delay.
         """
-        if self.order is None:
+        if self.plan is None:
             raise GraphError(
                 f"no feed-forward pass: {known(self._cyclic())} form a cycle; start the relaxation from zeros, "
                 "or give an edge of the cycle a delay and the graph a length"
             )
         clamped = self.clamp(values)
-        errors = {} if errors is None else errors
-        if self.length is None:
-            values = self._pass(clamped, errors, self.constant(clamped))
-        else:
-            values = self._scan(clamped, errors)
+        arriving = self.constant(clamped) if constant is None else constant
+        values = swept(self, self.plan, clamped, errors or {}, arriving)
         return {name: value for name, value in values.items() if self.node(name).state}
 
-    def _pass(self, clamped: States, errors: States, arriving: Constant) -> States:
-        """The values of all nodes in one feed-forward pass; `arriving` holds what came from elsewhere."""
-        values, sums = dict(clamped), dict(arriving.sums)
-        for name in self.order or ():
-            for edge in self.edges:
-                if edge.target == name and edge.delay == 0 and edge.source not in arriving.sources:
-                    add_to(sums, name, self._mapped(self.fns[edge.fn], 1)(values[edge.source]))
-            if name not in clamped:
-                values[name] = self._transform_now(name, sums[name]) + errors.get(name, 0)
-        return values
+    def send(self, edge: Edge, fns: Mapping[str, Callable], value: Array, level: int = 0) -> Array:
+        """What one edge adds at its target.
 
-    def _transform_now(self, name: str, arriving: Array) -> Array:
-        transform = self.node(name).transform
-        return arriving if transform is None else self._mapped(self.fns[transform], 1)(arriving)
-
-    def _scan(self, clamped: States, errors: States) -> States:
-        """The feed-forward pass along the time axis; the carry holds the values of the last few steps."""
-        depth = max((edge.delay for edge in self.edges), default=0)
-        like = next(iter(clamped.values()))
-        empty = {node.name: jnp.zeros((depth, like.shape[0], *node.shape), like.dtype) for node in self.nodes}
-
-        def step(carry, now):
-            t, history = carry
-            shown, error = now
-            sums: States = {
-                name: jnp.zeros((like.shape[0], *self._arrival_shape(name)), like.dtype)
-                for name in arrival_order(self.nodes, self.edges)
-            }
-            for edge in self.edges:
-                if edge.delay > 0:
-                    sent = self._mapped(self.fns[edge.fn], 1)(history[edge.source][edge.delay - 1])
-                    add_to(sums, edge.target, jnp.where(t >= edge.delay, sent, 0))
-            values = self._pass(shown, error, Constant(frozenset(), sums))
-            if depth:
-                history = {n: jnp.concatenate([values[n][None], history[n][:-1]]) for n in history}
-            return (t + 1, history), values
-
-        def time_first(tree):
-            return jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), tree)
-
-        _, values = jax.lax.scan(step, (0, empty), (time_first(clamped), time_first(errors)))
-        return jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), values)
-
-    def _arrival_shape(self, name: str) -> tuple[int, ...]:
-        edge = next(edge for edge in self.edges if edge.target == name)
-        return out_shape(self.fns[edge.fn], self.node(edge.source).shape)
-
-    def _send(self, edge: Edge, value: Array) -> Array:
-        """What one edge adds at its target, with the delay as a shift along the time axis."""
-        if edge.delay == 0:
-            return self._mapped(self.fns[edge.fn])(value)
-        sent = self._mapped(self.fns[edge.fn])(value[:, : value.shape[1] - edge.delay])
-        return jnp.pad(sent, [(0, 0), (edge.delay, 0)] + [(0, 0)] * (sent.ndim - 2))
-
-    def _mapped(self, fn: Callable, axes: int | None = None) -> Callable:
-        """Lift a function of one sample over the batch (and the time) axis."""
-        for _ in range(1 + len(self.leading) if axes is None else axes):
-            fn = jax.vmap(fn)
-        return fn
+        Args:
+            edge: the edge.
+            fns: the functions.
+            value: of the source, shape `(batch, *lengths, *shape)`.
+            level: how many of the outermost axes are left out, because all is at one position of them.
+        """
+        source, target = self.axes(edge.source)[level:], self.axes(edge.target)[level:]
+        both = [axis for axis in source if axis in target]
+        delays = [self.shifts(edge)[axis] for axis in both]
+        reached = [slice(axis.length - delay) for axis, delay in zip(both, delays, strict=True)]
+        value = value[(slice(None), *reached, *(-1 for _ in source[len(both) :]))]  # leaves from the last position
+        sent = jax.vmap(along(fns[edge.fn], both))(value)
+        entered = target[len(both) :]
+        sent = jnp.expand_dims(sent, tuple(range(1 + len(both), 1 + len(target))))
+        pads = [(0, 0), *((delay, 0) for delay in delays), *((0, axis.length - 1) for axis in entered)]
+        return jnp.pad(sent, pads + [(0, 0)] * (sent.ndim - len(pads))) if any(map(any, pads)) else sent
 
     def _cyclic(self) -> list[str]:
-        links = [(edge.source, edge.target) for edge in self.edges if edge.delay == 0]
+        links = [(edge.source, edge.target) for edge in self.edges if not any(self.shifts(edge).values())]
         return [n.name for n in self.nodes if n.name in topology.reachable([b for a, b in links if a == n.name], links)]
-
-
-def add_to(sums: States, name: str, value: Array) -> None:
-    """Add a contribution to a node's sum in place."""
-    sums[name] = sums[name] + value if name in sums else value
-
-
-@lru_cache
-def feed_forward_order(nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> tuple[str, ...] | None:
-    """Order of the nodes along the edges without delay; None where they form a cycle."""
-    links = [(edge.source, edge.target) for edge in edges if edge.delay == 0]
-    return topology.topological_order([node.name for node in nodes], links)
 
 
 @lru_cache

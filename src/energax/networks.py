@@ -1,14 +1,18 @@
 """Builders of common graphs. All of them return plain `Graph`s; nothing here is needed to build one by hand."""
 
 from collections.abc import Callable, Sequence
+from math import prod
 
+import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray
 
 from energax.errors import GraphError
 from energax.graph import Graph
 from energax.layers import Chain, Conv2d, Flatten, Identity, Linear, Pool, mean_over_image
-from energax.structure import Edge, Node, out_shape
+from energax.parametrisation import mupc
+from energax.stacking import Stacked
+from energax.structure import Axis, Edge, Node, out_shape
 
 
 def sequential(
@@ -145,3 +149,58 @@ def residual(
     edges.append(Edge(nodes[-1].name, "output", "readout"))
     nodes.append(Node("output", (classes,), state=output_state))
     return Graph(nodes=nodes, edges=edges, fns=fns, input="input", output="output")
+
+
+def residual_mlp(
+    shape: Sequence[int],
+    width: int,
+    depth: int,
+    classes: int,
+    activation: Callable,
+    *,
+    output_state: bool = True,
+    key: PRNGKeyArray,
+) -> Graph:
+    """A residual net of `depth` equal blocks as one stack: compiled in the same time whatever its depth.
+
+    v_0 = a_0 W_0 x, then v_l = v_{l-1} + a W_l f(v_{l-1}) for l = 1 ... depth, and the output a' W' f(v_depth), with
+    the weights and the factors of `mupc` and no biases. The states v_0 ... v_depth are one node `block` with an axis
+    `depth` of length `depth + 1`; `unrolled(graph, axis)` makes them nodes of their own.
+
+    Args:
+        shape: shape of one input.
+        width: units of every block.
+        depth: number of blocks.
+        classes: size of the output.
+        activation: f.
+        output_state: as in `sequential`.
+        key: PRNG key.
+    """
+    keys = jax.random.split(key, 4)
+    axis = Axis("depth", depth + 1)
+
+    def branch(key):
+        return Chain((activation, Linear(width, width, use_bias=False, key=key)))
+
+    graph = Graph(
+        nodes=[
+            Node("input", tuple(shape)),
+            Node("block", (width,), axes=(axis,)),
+            Node("output", (classes,), state=output_state),
+        ],
+        edges=[
+            Edge("input", "block", "embed"),
+            Edge("block", "block", "branch", delay=1),
+            Edge("block", "block", "skip", delay=1),
+            Edge("block", "output", "readout"),
+        ],
+        fns={
+            "embed": Chain((Flatten(), Linear(prod(shape), width, use_bias=False, key=keys[0]))),
+            "branch": Stacked(eqx.filter_vmap(branch)(jax.random.split(keys[1], depth)), axis),
+            "skip": Identity(),
+            "readout": Chain((activation, Linear(width, classes, use_bias=False, key=keys[2]))),
+        },
+        input="input",
+        output="output",
+    )
+    return mupc(graph, key=keys[3])

@@ -8,7 +8,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from energax.costs import added
-from energax.dynamics import AbstractDynamics, AbstractTotalEnergy, Context, output_cost, output_of
+from energax.dynamics import (
+    AbstractDynamics,
+    AbstractEnergy,
+    AbstractTotalEnergy,
+    Context,
+    downhill,
+    output_cost,
+    output_of,
+)
 from energax.structure import AnyGraph, States
 
 
@@ -75,8 +83,15 @@ class Phase(eqx.Module):
         """
         if self.target is None:
             return norm(self.force(jax.tree.map(jnp.zeros_like, start)))
+        return norm(self.nudge(start))
+
+    def nudge(self, states: States) -> States:
+        """What the nudge adds to the free force."""
+        target, beta = self.target, self.beta
+        if isinstance(self.dynamics, AbstractEnergy) and target is not None and beta is not None:
+            return downhill(lambda v: beta * self.cost(v, target), states)  # F = E + beta C
         free = Phase(self.dynamics, self.graph, self.context)
-        return norm(subtract(self.force(start), free.force(start)))
+        return subtract(self.force(states), free.force(states))
 
 
 def prepared(dynamics: AbstractDynamics, graph: AnyGraph, clamped: States, key=None, target=None, beta=None) -> Phase:

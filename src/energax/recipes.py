@@ -12,6 +12,7 @@ import tyro
 
 from energax import networks, rules
 from energax.activations import AbstractActivation, Tanh, hard_sigmoid
+from energax.coordinates import AbstractCoordinates, ErrorCoordinates, SpanCoordinates, StateCoordinates
 from energax.costs import CrossEntropy, SquaredError
 from energax.dynamics import AbstractDynamics
 from energax.energies import Hopfield, PredictiveCoding
@@ -19,7 +20,7 @@ from energax.errors import SettingError
 from energax.graph import Graph
 from energax.layers import average, maximum
 from energax.rules import AbstractRule
-from energax.solvers import AbstractSolver, FixedPoint, GradientFlow, Stopping
+from energax.solvers import AbstractSolver, ConjugateGradient, FixedPoint, GradientFlow, Stopping
 from energax.training import Learner
 from energax.training.learner import root_key
 
@@ -41,12 +42,19 @@ class Settings:
     beta: Annotated[float | None, tyro.conf.arg(help="nudge strength")] = None
     points: Annotated[int | None, tyro.conf.arg(help="nudge strengths of ep-holomorphic")] = None
     gamma: Annotated[float | None, tyro.conf.arg(help="feedback scale of chl")] = None
+    solver: Annotated[
+        Literal["errors", "flow", "blocks"] | None,
+        tyro.conf.arg(
+            help="errors: conjugate gradients on the prediction errors (fast); flow: gradient flow of the states, a "
+            "local neural dynamics; blocks: exact minimisation block after block"
+        ),
+    ] = None
     tol: Annotated[float | None, tyro.conf.arg(help="relative residual at which a sample has converged")] = None
     steps: Annotated[int | None, tyro.conf.arg(help="most relaxation steps (ipc: steps per batch)")] = None
     step_size: Annotated[
-        float | None, tyro.conf.arg(help="nominal step of the states; the measured curvature bounds it")
+        float | None, tyro.conf.arg(help="flow: nominal step of the states; the measured curvature bounds it")
     ] = None
-    state_momentum: Annotated[float | None, tyro.conf.arg(help="momentum of the states")] = None
+    state_momentum: Annotated[float | None, tyro.conf.arg(help="flow: momentum of the states")] = None
     batch: Annotated[int | None, tyro.conf.arg(help="rows per update")] = None
     standardise: Annotated[
         bool | None, tyro.conf.arg(help="normalise pixels per channel instead of leaving them in [0, 1]")
@@ -61,6 +69,7 @@ COMMON = Settings(
     optimiser="sgd",
     learning_rate=0.05,
     momentum=0.9,
+    solver="errors",
     tol=5e-3,
     steps=400,
     step_size=1.0,
@@ -99,6 +108,7 @@ COUNTS = (lambda values: all(value >= 1 for value in values), "give whole number
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "network": (("mlp", "conv", "residual").__contains__, "give mlp, conv or residual"),
     "pool": (("stride", "average", "maximum").__contains__, "give stride, average or maximum"),
+    "solver": (("errors", "flow", "blocks").__contains__, "give errors, flow or blocks"),
     "optimiser": (("sgd", "adam").__contains__, "give sgd or adam"),
     "hidden": COUNTS,
     "channels": COUNTS,
@@ -139,13 +149,34 @@ def graph_of(settings: Chosen, shape: Sequence[int], classes: int, key, activati
     return networks.mlp([units, *(settings.hidden or ()), classes], activation, shape=shape, **options)
 
 
-def gradient_flow(settings: Chosen) -> AbstractSolver:
-    """Gradient flow with momentum, its step bounded by the measured curvature."""
+def solver_of(settings: Chosen) -> AbstractSolver:
+    """The solver, stopped at the settings' tolerance."""
     stop = Stopping(settings.tol, settings.steps)
-    return GradientFlow(step_size=settings.step_size, momentum=settings.state_momentum or None, stop=stop)
+    if settings.solver == "errors":
+        return ConjugateGradient(Stopping(settings.tol, settings.steps, check_every=1), ErrorCoordinates())
+    if settings.solver == "blocks":
+        return FixedPoint(stop=stop)
+    return flow(settings, SpanCoordinates())
 
 
-def predictive(rule: Callable[[Chosen], AbstractRule]):
+def flow(settings: Chosen, coordinates: AbstractCoordinates) -> AbstractSolver:
+    """Gradient flow with momentum, its step bounded by the measured curvature."""
+    return GradientFlow(
+        step_size=settings.step_size,
+        momentum=settings.state_momentum or None,
+        stop=Stopping(settings.tol, settings.steps),
+        coordinates=coordinates,
+    )
+
+
+def single_steps(settings: Chosen) -> AbstractSolver:
+    """Gradient flow for rules that take its steps one by one: a span would cost more than a step gains from it."""
+    if settings.solver != "flow":
+        raise SettingError(f"solver={settings.solver}: this recipe takes single steps of the states; give flow")
+    return flow(settings, StateCoordinates())
+
+
+def predictive(rule: Callable[[Chosen], AbstractRule], solver: Callable[[Chosen], AbstractSolver] = solver_of):
     """Predictive coding with a direct softmax output and ReLU units, under a rule made from the settings."""
 
     def build(settings: Chosen, shape, classes, key) -> Learner:
@@ -153,7 +184,7 @@ def predictive(rule: Callable[[Chosen], AbstractRule]):
         return Learner(
             graph,
             PredictiveCoding(CrossEntropy()),
-            gradient_flow(settings),
+            solver(settings),
             rule(settings),
             optimiser_of(settings.optimiser, settings.learning_rate or 0.0, settings.momentum),
         )
@@ -170,11 +201,10 @@ def hopfield(
 
     def build(settings: Chosen, shape, classes, key) -> Learner:
         graph = graph_of(settings, shape, classes, key, activation(), output_state=True)
-        solver = FixedPoint(stop=Stopping(settings.tol, settings.steps))
         return Learner(
             graph,
             dynamics(settings),
-            solver,
+            solver_of(settings),
             rule(settings),
             optimiser_of(settings.optimiser, settings.learning_rate or 0.0, settings.momentum),
         )
@@ -195,7 +225,7 @@ def weak(settings: Chosen) -> AbstractDynamics:
 
 
 SMALL = Settings(hidden=(128, 64))
-EP = Settings(hidden=(512,), learning_rate=0.02, gain=0.7, beta=0.2, tol=1e-2, steps=60)
+EP = Settings(hidden=(512,), solver="blocks", learning_rate=0.02, gain=0.7, beta=0.2, tol=1e-2, steps=60)
 
 RECIPES: dict[str, Recipe] = {
     "backprop": Recipe("backpropagation through the feed-forward pass", SMALL, predictive(lambda s: rules.Backprop())),
@@ -206,8 +236,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     "ipc": Recipe(
         "incremental predictive coding: a parameter step after every relaxation step",
-        dataclasses.replace(SMALL, steps=8, step_size=0.3, state_momentum=0.0, learning_rate=0.02),
-        predictive(lambda s: rules.Incremental(s.steps or 1)),
+        dataclasses.replace(SMALL, solver="flow", steps=8, step_size=0.3, state_momentum=0.0, learning_rate=0.02),
+        predictive(lambda s: rules.Incremental(s.steps or 1), single_steps),
     ),
     "pc-nudge": Recipe(
         "predictive coding with a weak nudge: backprop's gradient by local learning",

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from energax.coordinates import StateCoordinates
 from energax.dynamics import AbstractDynamics
 from energax.phase import Batch, prepared
 from energax.rules.adjoint import Adjoint
@@ -66,7 +67,7 @@ def measure_regime(
     exact, _, exact_info = reference(dynamics, graph, batch, careful, ())
     free = start.states if start.settled else careful.solve(phase, start.states).states
     nudged = prepared(dynamics, graph, graph.clamp(batch.x), batch.key, batch.y, jnp.ones(()))
-    curvature = jnp.max(largest_curvature(nudged, free))
+    curvature = jnp.max(largest_curvature(*StateCoordinates().chart(nudged, free)))
     _, better = settled_gradient(dynamics, graph, batch, careful, rule) if info.phases else (None, exact_info)
     cosine, ratio = compared(gradient, exact)
     counts = verdict_shares(info)

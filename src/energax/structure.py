@@ -12,7 +12,26 @@ from jaxtyping import Array
 from energax.errors import DataError, GraphError
 
 States = dict[str, Array]
-"""Node name -> its state, shape `(batch, *node.shape)`, or `(batch, length, *node.shape)` with a time axis."""
+"""Node name -> its state, shape `(batch, *lengths of its axes, *node.shape)`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """An axis along which a node repeats: the steps of time, or the layers of a stack.
+
+    Functions are shared along it, as through time, unless they are `Stacked`, as the layers of a stack.
+
+    Attributes:
+        name: unique in the graph.
+        length: number of positions.
+    """
+
+    name: str
+    length: int
+
+
+TIME = "time"
+"""Name of the axis that a graph's `length` gives to all of its nodes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,33 +40,39 @@ class Node:
 
     Attributes:
         name: unique in the graph.
-        shape: shape of one sample's state, without batch and time; channels last for images.
+        shape: shape of one sample's state at one position, without batch and axes; channels last for images.
         transform: name in `Graph.fns` of the map applied to the sum of what arrives (an activation), or None.
         state: False for a node that holds no state of its own: its value *is* its prediction (a direct
             output, a readout, a pooling stage).
+        axes: what the node repeats along, outermost first, beside the graph's time.
     """
 
     name: str
     shape: tuple[int, ...]
     transform: str | None = None
     state: bool = True
+    axes: tuple[Axis, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Edge:
     """A map from one node's state to a part of what arrives at another.
 
+    Along an axis of both ends, delay d maps `source[:, :length-d]` to what arrives at `target[:, d:]`. An edge into
+    nodes with an axis of their own arrives at the first position of it; an edge out of them leaves from the last.
+
     Attributes:
         source: name of the node that is read.
         target: name of the node that receives.
         fn: name in `Graph.fns`; two edges that name one function share its parameters.
-        delay: time steps from source to target; needs a graph with a `length`.
+        delay: positions from source to target along the axis that both ends have; where they have several, one
+            number for each, outermost first.
     """
 
     source: str
     target: str
     fn: str
-    delay: int = 0
+    delay: int | tuple[int, ...] = 0
 
     def __str__(self):
         return f"{self.source} -> {self.target} ({self.fn})"
@@ -68,10 +93,9 @@ class AbstractStructure(eqx.Module):
     input: eqx.AbstractVar[str]
     output: eqx.AbstractVar[str]
 
-    @property
     @abc.abstractmethod
-    def leading(self) -> tuple[int, ...]:
-        """Axes between the batch and a node's own shape (the time axis, where there is one)."""
+    def axes(self, name: str) -> tuple[Axis, ...]:
+        """Axes between the batch and a node's own shape, outermost first."""
 
     @abc.abstractmethod
     def output_value(self, states: States, constant: Constant | None = None) -> Array:
@@ -90,10 +114,14 @@ class AbstractStructure(eqx.Module):
 
     def zeros(self, names: Collection[str], like: Array) -> States:
         """Zero states for `names`, with the batch size and the dtype of `like`."""
-        return {name: jnp.zeros((like.shape[0], *self.leading, *self.node(name).shape), like.dtype) for name in names}
+        return {name: jnp.zeros((like.shape[0], *self.full_shape(name)), like.dtype) for name in names}
+
+    def full_shape(self, name: str) -> tuple[int, ...]:
+        """Shape of one sample's state of a node, at all positions."""
+        return (*(axis.length for axis in self.axes(name)), *self.node(name).shape)
 
     def clamp(self, values: Array | Mapping[str, Array]) -> States:
-        """Check the values of clamped nodes and give them the graph's axes.
+        """Check the values of clamped nodes and give them their axes.
 
         Args:
             values: the input's values, shape `(batch, *shape)`, or a mapping from node names to values.
@@ -118,11 +146,12 @@ class AbstractStructure(eqx.Module):
                 f"values for node {node.name!r} have dtype {value.dtype}; give floating-point numbers "
                 "(for images: scale them to [0, 1] first)"
             )
-        full = (*self.leading, *node.shape)
+        full = self.full_shape(node.name)
         if value.shape[1:] == full:
             return value
-        if value.shape[1:] == node.shape:  # an input without a time axis is shown at every step
-            return jnp.broadcast_to(value[:, None], (value.shape[0], *full))
+        if value.shape[1:] == node.shape:  # a value without axes is shown at every position
+            added = tuple(range(1, 1 + len(full) - len(node.shape)))
+            return jnp.broadcast_to(jnp.expand_dims(value, added), (value.shape[0], *full))
         raise DataError(
             f"values for node {node.name!r} have shape {value.shape}; expected (batch, {', '.join(map(str, full))})"
         )
@@ -150,10 +179,9 @@ class Nodes(AbstractStructure):
     def __check_init__(self):
         check_names(self.nodes, self.input, self.output)
 
-    @property
-    def leading(self) -> tuple[int, ...]:
-        """No axes beside the batch."""
-        return ()
+    def axes(self, name: str) -> tuple[Axis, ...]:
+        """The node's own."""
+        return self.node(name).axes
 
     def output_value(self, states, constant=None):
         """The output node's state."""
@@ -162,6 +190,39 @@ class Nodes(AbstractStructure):
     def sweep(self, values, errors=None):
         """There is none: `GraphError` says so."""
         raise GraphError("no edges, so no feed-forward pass: use Adjoint as the reference, or a Graph")
+
+
+def axes_of(node: Node, length: int | None) -> tuple[Axis, ...]:
+    """The axes of a node in a graph of `length` time steps, outermost first."""
+    return node.axes if length is None else (Axis(TIME, length), *node.axes)
+
+
+def shifts_of(edge: Edge, source: Sequence[Axis], target: Sequence[Axis]) -> dict[Axis, int]:
+    """The delay of an edge along every axis that both its ends have.
+
+    Raises:
+        GraphError: a delay along no axis, or another number of delays than of axes.
+    """
+    both = [axis for axis in source if axis in target]
+    if edge.delay == 0:
+        return dict.fromkeys(both, 0)
+    delays = edge.delay if isinstance(edge.delay, tuple) else (edge.delay,)
+    if not both:
+        raise GraphError(
+            f"edge {edge} has delay {edge.delay}: give a delay >= 0, and the graph a length if it is > 0 "
+            "(or both ends an axis)"
+        )
+    if len(delays) != len(both):
+        raise GraphError(
+            f"edge {edge} has delay {edge.delay}, and its ends share the axes "
+            f"{', '.join(axis.name for axis in both)}: give a tuple with one delay for each"
+        )
+    return dict(zip(both, delays, strict=True))
+
+
+def add_to(sums: States, name: str, value: Array) -> None:
+    """Add a contribution to a node's sum in place."""
+    sums[name] = sums[name] + value if name in sums else value
 
 
 def known(names) -> str:

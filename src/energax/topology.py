@@ -1,13 +1,15 @@
 """Facts of a graph's wiring: orders, distances and colourings, all computed once from static names."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from energax.errors import GraphError
 
 Link = tuple[str, str]
+Name = TypeVar("Name", bound=Hashable)
 
 
-def topological_order(names: Sequence[str], links: Iterable[Link]) -> tuple[str, ...] | None:
+def topological_order(names: Sequence[Name], links: Iterable[tuple[Name, Name]]) -> tuple[Name, ...] | None:
     """Order `names` so that every link points forward.
 
     Returns:
@@ -15,8 +17,8 @@ def topological_order(names: Sequence[str], links: Iterable[Link]) -> tuple[str,
     """
     links = tuple(links)
     sources = {name: {a for a, b in links if b == name} for name in names}
-    order: list[str] = []
-    placed: set[str] = set()
+    order: list[Name] = []
+    placed: set[Name] = set()
     while len(order) < len(names):
         ready = [name for name in names if name not in placed and sources[name] <= placed]
         if not ready:

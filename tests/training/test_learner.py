@@ -11,6 +11,7 @@ import pytest
 
 import oracles
 from energax import Batch, CrossEntropy, GradientFlow, Incremental, PredictiveCoding, Stopping, networks
+from energax.coordinates import StateCoordinates
 from energax.phase import prepared
 from energax.rules import Contrastive
 from energax.rules.quadrature import clamped
@@ -152,7 +153,7 @@ def test_a_held_bound_is_measured_every_refresh_batches_and_not_in_between():
 def curvature(learner, graph, batch) -> float:
     phase = prepared(learner.dynamics, graph, graph.clamp(batch.x), None, batch.y, jnp.ones(6))
     start = learner.dynamics.start(graph, phase.context).states
-    return float(jnp.max(largest_curvature(phase, start, 20)))
+    return float(jnp.max(largest_curvature(*StateCoordinates().chart(phase, start), 20)))
 
 
 def test_without_refresh_a_held_bound_stays_as_it_was_given():

@@ -5,13 +5,21 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
-from energax.cli import compare, listing, reproduce, train
-from energax.cli.options import CompareOptions, DataOptions, RecipesOptions, ReproduceOptions, TrainOptions
+from energax.cli import bench, compare, listing, reproduce, train
+from energax.cli.options import (
+    BenchOptions,
+    CompareOptions,
+    DataOptions,
+    RecipesOptions,
+    ReproduceOptions,
+    TrainOptions,
+)
 from energax.errors import EnergaxError
 
 COMMANDS: dict[type, Callable] = {
     TrainOptions: train.train,
     CompareOptions: compare.compare,
+    BenchOptions: bench.run,
     DataOptions: listing.data,
     RecipesOptions: listing.recipes,
     ReproduceOptions: reproduce.reproduce,
@@ -32,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         {
             "train": TrainOptions,
             "compare": CompareOptions,
+            "bench": BenchOptions,
             "data": DataOptions,
             "recipes": RecipesOptions,
             "reproduce": ReproduceOptions,

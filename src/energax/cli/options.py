@@ -69,3 +69,21 @@ class ReproduceOptions:
     ] = None
     redraw: Annotated[bool, tyro.conf.arg(help="draw and judge again from the numbers that are there")] = False
     json: Annotated[bool, tyro.conf.arg(help="print the reports as one last line of JSON")] = False
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchOptions:
+    """Time training steps and the quality of their equilibria, energax beside other systems; one thread each."""
+
+    quick: Annotated[bool, tyro.conf.arg(help="small nets and few rounds: under a minute")] = False
+    workloads: Annotated[
+        str, tyro.conf.arg(help="which, separated by commas (W1, W2, W3, W4, depth 2, ...), or all")
+    ] = "all"
+    peers: Annotated[
+        str, tyro.conf.arg(help="other systems, each in an environment of its own: torch,pcx,FabricPC,ngclearn or all")
+    ] = ""
+    rounds: Annotated[int | None, tyro.conf.arg(help="measurements per row (7; quick: 3)")] = None
+    environments: Annotated[
+        Path | None, tyro.conf.arg(help="folder of the peers' environments (made there; the cache if left out)")
+    ] = None
+    out: Annotated[Path, tyro.conf.arg(help="folder of bench.json, table.md and bench.png")] = Path("results/bench")

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.costs import AbstractCost, SquaredError, added, total
-from energax.dynamics import AbstractEnergy, Context, Start
+from energax.dynamics import AbstractErrorEnergy, Context, Start
 
 
-class PredictiveCoding(AbstractEnergy):
+class PredictiveCoding(AbstractErrorEnergy):
     """E = 1/2 sum_n Pi_n |v_n - vhat_n|^2 over all nodes that hold a state and receive a prediction.
 
     An output node with a state is the *free output* of Millidge et al. 2023, Eq. 9: its error counts in E and the
@@ -45,8 +45,17 @@ class PredictiveCoding(AbstractEnergy):
         """E per sample (Millidge et al. 2023, section 2.1; Chen et al. 2025, Eq. 2)."""
         states = context.everywhere(states)
         predictions = graph.predict(states, context.constant)
-        return added(
-            self.precisions.get(name, 1) * total((states[name] - vhat) ** 2) / 2
-            for name, vhat in predictions.items()
-            if name in states
-        )
+        return self.error_energy({n: states[n] - vhat for n, vhat in predictions.items() if n in states})
+
+    def error_energy(self, errors):
+        """1/2 sum_n Pi_n |e_n|^2."""
+        return added(total(self.precisions.get(name, 1) * error**2) / 2 for name, error in errors.items())
+
+    def precision(self, name):
+        """Pi_n, 1 where none was given."""
+        return self.precisions.get(name, jnp.asarray(1.0))  # weakly typed: it fits every dtype
+
+    @property
+    def separate(self):
+        """Yes."""
+        return True

@@ -1,17 +1,21 @@
 """Solvers: they settle force = 0 and return states with a verdict per sample."""
 
+from energax.solvers.block_flow import BlockFlow as BlockFlow
+from energax.solvers.conjugate_gradient import ConjugateGradient as ConjugateGradient
+from energax.solvers.diffrax import Diffrax as Diffrax
 from energax.solvers.engine import AbstractIteration as AbstractIteration
 from energax.solvers.engine import AbstractSolver as AbstractSolver
 from energax.solvers.engine import Equilibrium as Equilibrium
 from energax.solvers.engine import Stopping as Stopping
 from energax.solvers.engine import Verdict as Verdict
 from energax.solvers.engine import trace as trace
-from energax.solvers.fixed_point import Alternating as Alternating
 from energax.solvers.fixed_point import FixedPoint as FixedPoint
-from energax.solvers.fixed_point import Synchronous as Synchronous
 from energax.solvers.gradient_flow import GradientFlow as GradientFlow
 from energax.solvers.gradient_flow import Held as Held
 from energax.solvers.gradient_flow import PerSample as PerSample
 from energax.solvers.gradient_flow import Unbounded as Unbounded
+from energax.solvers.lbfgs import LBFGS as LBFGS
 from energax.solvers.optimistix import Optimistix as Optimistix
+from energax.solvers.order import Alternating as Alternating
+from energax.solvers.order import Synchronous as Synchronous
 from energax.solvers.spectrum import largest_curvature as largest_curvature

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from energax.coordinates import AbstractChart, AbstractCoordinates
+from energax.coordinates.base import Point
 from energax.errors import SettingError
 from energax.phase import Phase, choose, dot, norm, subtract
 from energax.structure import States
@@ -107,16 +109,22 @@ class AbstractSolver(eqx.Module):
 
 
 class AbstractIteration(AbstractSolver):
-    """A solver given by one step; everything else is the engine's."""
+    """A solver given by one step; everything else is the engine's.
+
+    Attributes:
+        stop: the stopping rule, always in state coordinates.
+        coordinates: where the steps are taken.
+    """
 
     stop: eqx.AbstractVar[Stopping]
+    coordinates: eqx.AbstractVar[AbstractCoordinates]
 
     @abc.abstractmethod
-    def init(self, phase: Phase, states: States) -> Any:
+    def init(self, chart: AbstractChart, point: Point) -> Any:
         """What the solver carries from step to step."""
 
     @abc.abstractmethod
-    def step(self, phase: Phase, states: States, carry: Any) -> tuple[States, Any]:
+    def step(self, chart: AbstractChart, point: Point, carry: Any) -> tuple[Point, Any]:
         """One step of all samples."""
 
     @abc.abstractmethod
@@ -134,6 +142,10 @@ class AbstractIteration(AbstractSolver):
     def solve(self, phase, start):
         """Run the engine."""
         return settle(self, phase, start)
+
+    def tightened(self, tol, factor):
+        """The stopping rule tightened."""
+        return eqx.tree_at(lambda s: s.stop, self, self.stop.tightened(tol, factor))
 
 
 class _Gain(eqx.Module):
@@ -153,6 +165,7 @@ class _Gain(eqx.Module):
 class _Progress(eqx.Module):
     """The engine's loop state; arrays without a node are of shape `(batch,)`."""
 
+    point: Point
     states: States
     force: States
     carry: Any
@@ -172,13 +185,14 @@ RETREATS = 3  # rises of the energy in a row, each followed by a shorter step, a
 def settle(solver: AbstractIteration, phase: Phase, start: States) -> Equilibrium:
     """Relax until every sample has a verdict; finished samples stop moving."""
     stop = solver.stop
+    chart, point = solver.coordinates.chart(phase, start)
     scale = jnp.maximum(phase.drive(start), precision_floor(start))
     if stop.check_every == 0:
-        states = run(solver, phase, start, solver.init(phase, start), stop.max_steps)[0]
-        residual = norm(phase.force(states)) / scale
+        states = chart.states(run(solver, chart, point, solver.init(chart, point), stop.max_steps)[0])
+        states, lost = recovered(states, start)
+        residual = jnp.where(lost, jnp.inf, norm(phase.force(states)) / scale)
         steps = jnp.full(residual.shape, stop.max_steps)
-        result = judged(residual, stop.tol, Verdict.OUT_OF_STEPS)
-        return Equilibrium(finite(states, start, result), steps, residual, result)
+        return Equilibrium(states, steps, residual, judged(residual, stop.tol, Verdict.OUT_OF_STEPS))
 
     force = phase.force(start)
     residual = norm(force) / scale
@@ -186,24 +200,26 @@ def settle(solver: AbstractIteration, phase: Phase, start: States) -> Equilibriu
     none = jnp.zeros(residual.shape, int)
     gain = _Gain(jnp.zeros_like(residual), energy, (energy, residual))
     result = judged(residual, stop.tol, RUNNING)
-    begin = _Progress(start, force, solver.init(phase, start), gain, none, residual, none, result, jnp.zeros((), int))
+    carry = solver.init(chart, point)
+    begin = _Progress(point, start, force, carry, gain, none, residual, none, result, jnp.zeros((), int))
 
     def unfinished(now: _Progress):
         return jnp.any(now.result == RUNNING) & (now.taken < stop.max_steps)
 
     def advance(now: _Progress):
-        return tested(solver, phase, now, scale)
+        return tested(solver, chart, now, scale)
 
     end = jax.lax.while_loop(unfinished, advance, begin)
     result = jnp.where(end.result == RUNNING, Verdict.OUT_OF_STEPS, end.result)
     return Equilibrium(end.states, end.steps, end.residual, result)
 
 
-def tested(solver: AbstractIteration, phase: Phase, now: _Progress, scale: Array) -> _Progress:
+def tested(solver: AbstractIteration, chart: AbstractChart, now: _Progress, scale: Array) -> _Progress:
     """Take the steps up to the next test and judge every sample."""
-    stop = solver.stop
+    stop, phase = solver.stop, chart.phase
     count = jnp.minimum(stop.check_every, stop.max_steps - now.taken)
-    states, carry = run(solver, phase, now.states, now.carry, count)
+    point, carry = run(solver, chart, now.point, now.carry, count)
+    states = chart.states(point)
     force = phase.force(states)
     residual = norm(force) / scale
     active = now.result == RUNNING
@@ -217,6 +233,7 @@ def tested(solver: AbstractIteration, phase: Phase, now: _Progress, scale: Array
     result = jnp.where(back, jnp.where((rises >= RETREATS) | stalled, given_up, RUNNING), result)
     moved = active & ~back & (result != Verdict.DIVERGED)
     return _Progress(
+        choose(moved, point, now.point),
         choose(moved, states, now.states),
         choose(moved, force, now.force),
         carry,
@@ -257,14 +274,19 @@ def judged(residual: Array, tol: Array, otherwise: Array | int) -> Array:
     return jnp.where(jnp.isfinite(residual) & (residual < 1e8), result, int(Verdict.DIVERGED))
 
 
-def finite(states: States, start: States, result: Array) -> States:
-    """`states`, with the diverged samples back at `start`: a weight of 0 does not cancel a NaN."""
-    return choose(result == Verdict.DIVERGED, start, states)
+def recovered(states: States, start: States) -> tuple[States, Array]:
+    """`states`, with samples that grew without bound back at `start`, and which these are.
+
+    A weight of 0 does not cancel a NaN, so they must not reach a gradient; before the force is taken, so that what
+    comes after can share its forward pass.
+    """
+    lost = ~(norm(states) <= 1e8 * (1 + norm(start)))
+    return choose(lost, start, states), lost
 
 
-def run(solver: AbstractIteration, phase: Phase, states: States, carry: Any, count) -> tuple[States, Any]:
+def run(solver: AbstractIteration, chart: AbstractChart, point: Point, carry: Any, count) -> tuple[Point, Any]:
     """`count` steps without a test."""
-    return jax.lax.fori_loop(0, count, lambda _, at: solver.step(phase, *at), (states, carry))
+    return jax.lax.fori_loop(0, count, lambda _, at: solver.step(chart, *at), (point, carry))
 
 
 def trace(
@@ -275,13 +297,14 @@ def trace(
     Returns:
         The last states, and the observations stacked along a new first axis of length `steps + 1`.
     """
+    chart, point = solver.coordinates.chart(phase, start)
 
     def step(at, _):
-        after = solver.step(phase, *at)
-        return after, observe(after[0])
+        after = solver.step(chart, *at)
+        return after, observe(chart.states(after[0]))
 
-    (states, _), seen = jax.lax.scan(step, (start, solver.init(phase, start)), length=steps)
-    return states, jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), observe(start), seen)
+    (point, _), seen = jax.lax.scan(step, (point, solver.init(chart, point)), length=steps)
+    return chart.states(point), jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), observe(start), seen)
 
 
 def precision_floor(states: States) -> Array:

@@ -1,44 +1,13 @@
 """Fixed-point iteration with exact block minimisers: all nodes at once, or colour after colour."""
 
-import abc
-
 import equinox as eqx
 import jax.numpy as jnp
 
+from energax.coordinates import AbstractCoordinates, StateCoordinates
 from energax.dynamics import AbstractBlockEnergy, AbstractDynamics
 from energax.errors import SettingError
-from energax.graph import Graph
 from energax.solvers.engine import AbstractIteration, Stopping
-from energax.structure import AnyGraph
-
-
-class AbstractOrder(eqx.Module):
-    """Which nodes are updated together."""
-
-    @abc.abstractmethod
-    def blocks(self, graph: AnyGraph, names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-        """The blocks of one sweep, in order."""
-
-
-class Synchronous(AbstractOrder):
-    """All nodes at once, each from the others' old states. May oscillate."""
-
-    def blocks(self, graph, names):
-        """One block."""
-        return (names,)
-
-
-class Alternating(AbstractOrder):
-    """Blocks of nodes that do not interact, one after the other: even and odd layers on a chain.
-
-    Every block is minimised exactly, so the energy never rises (Scellier et al. 2023).
-    """
-
-    def blocks(self, graph, names):
-        """The colours of the graph."""
-        if not isinstance(graph, Graph):
-            raise SettingError("alternating blocks need a Graph with edges to colour; use Synchronous()")
-        return graph.colouring(names)
+from energax.solvers.order import AbstractOrder, Alternating
 
 
 class FixedPoint(AbstractIteration):
@@ -47,21 +16,28 @@ class FixedPoint(AbstractIteration):
     Attributes:
         order: `Alternating()` (default) or `Synchronous()`.
         stop: the stopping rule.
+        coordinates: `StateCoordinates()`.
 
     Raises:
-        SettingError: the dynamics has no block minimiser.
+        SettingError: the dynamics has no block minimiser, or other coordinates than the states.
     """
 
     order: AbstractOrder = eqx.field(default_factory=Alternating)
     stop: Stopping = eqx.field(default_factory=lambda: Stopping(max_steps=100))
+    coordinates: AbstractCoordinates = eqx.field(default_factory=StateCoordinates)
 
-    def init(self, phase, states):
+    def __check_init__(self):
+        if not isinstance(self.coordinates, StateCoordinates):
+            raise SettingError(f"{self.coordinates}: blocks are blocks of states; use StateCoordinates()")
+
+    def init(self, chart, point):
         """Nothing is carried."""
-        blockwise(phase.dynamics)
+        blockwise(chart.phase.dynamics)
         return ()
 
-    def step(self, phase, states, carry):
+    def step(self, chart, point, carry):
         """One sweep."""
+        phase, states = chart.phase, point
         for block in self.order.blocks(phase.graph, tuple(states)):
             update = blockwise(phase.dynamics).block_minimiser(
                 phase.graph, states, phase.context, phase.target, phase.beta, block
@@ -76,10 +52,6 @@ class FixedPoint(AbstractIteration):
     def tuned(self, phase, start):
         """Nothing is measured."""
         return self
-
-    def tightened(self, tol, factor):
-        """A smaller tolerance and more sweeps."""
-        return eqx.tree_at(lambda s: s.stop, self, self.stop.tightened(tol, factor))
 
 
 def blockwise(dynamics: AbstractDynamics) -> AbstractBlockEnergy:

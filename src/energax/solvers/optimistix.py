@@ -3,14 +3,14 @@
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array
 
 from energax.errors import SettingError
-from energax.phase import Phase, norm, prepared
-from energax.solvers.engine import AbstractSolver, Equilibrium, Verdict, finite, judged, precision_floor
+from energax.phase import Phase
+from energax.solvers.apart import batched, settle_apart, single
+from energax.solvers.engine import AbstractSolver
 
 
 class Optimistix(AbstractSolver):
@@ -29,19 +29,9 @@ class Optimistix(AbstractSolver):
 
     def solve(self, phase, start):
         """One solve per sample, batched by `vmap`."""
-        scale = jnp.maximum(phase.drive(start), precision_floor(start))
-        beta = None if phase.beta is None else jnp.broadcast_to(phase.beta, scale.shape)
+        return settle_apart(phase, start, self.tol, self._settle)
 
-        def one(state, clamped, target, beta):
-            single = prepared(phase.dynamics, phase.graph, batched(clamped), None, batched(target), batched(beta))
-            return self._settle(single, state)
-
-        states, steps = jax.vmap(one)(start, phase.context.clamped, phase.target, beta)
-        residual = norm(phase.force(states)) / scale
-        result = judged(residual, self.tol, Verdict.OUT_OF_STEPS)
-        return Equilibrium(finite(states, start, result), steps, residual, result)
-
-    def _settle(self, phase: Phase, state):
+    def _settle(self, phase: Phase, state, scale):
         if isinstance(self.method, optx.AbstractRootFinder):
             found = optx.root_find(
                 lambda v, _: single(phase.force(batched(v))),
@@ -71,13 +61,3 @@ class Optimistix(AbstractSolver):
     def tightened(self, tol, factor):
         """A smaller tolerance for the verdict and more steps; the method's own tolerances stay."""
         return Optimistix(self.method, tol, self.max_steps * factor)
-
-
-def batched(tree):
-    """Add a batch axis of one."""
-    return jax.tree.map(lambda a: a[None], tree)
-
-
-def single(tree):
-    """Take the batch axis of one away."""
-    return jax.tree.map(lambda a: a[0], tree)

@@ -4,35 +4,37 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.phase import Phase, norm, scaled
-from energax.structure import States
+from energax.coordinates import AbstractChart
+from energax.coordinates.base import Point
+from energax.phase import scaled
 
 
-def largest_curvature(phase: Phase, states: States, iterations: int = 6) -> Array:
-    """Estimate the largest curvature (the largest |eigenvalue| of d force / dv) of every sample.
+def largest_curvature(chart: AbstractChart, point: Point, iterations: int = 6) -> Array:
+    """Estimate the largest curvature (the largest |eigenvalue| of d force / dpoint) of every sample.
 
     Power iteration from a fixed vector, so that no sample depends on its batch and none on a random key. It
     approaches the true value from below: an estimate, to be used with a margin.
 
     Args:
-        phase: the phase.
-        states: where to measure.
+        chart: the phase in some coordinates, `StateCoordinates().chart(phase, states)`.
+        point: where to measure.
         iterations: products with the Jacobian.
 
     Returns:
         Shape `(batch,)`, in inverse units of the step size.
     """
-    _, tangent = jax.linearize(phase.force, states)
-    vector = jax.tree.map(fixed_vector, states)
+    _, tangent = jax.linearize(chart.force, point)
+    vector = jax.tree.map(fixed_vector, point)
 
     def product(_, carry):
         vector, _ = carry
         pushed = tangent(vector)
-        size = norm(pushed)
+        size = chart.norm(pushed)
         return scaled(1 / jnp.maximum(size, jnp.finfo(size.dtype).tiny), pushed), size
 
-    unit = scaled(1 / norm(vector), vector)
-    return jax.lax.fori_loop(0, iterations, product, (unit, norm(unit)))[1]
+    length = chart.norm(vector)
+    unit = scaled(1 / jnp.maximum(length, jnp.finfo(length.dtype).tiny), vector)
+    return jax.lax.fori_loop(0, iterations, product, (unit, length))[1]
 
 
 def fixed_vector(like: Array) -> Array:

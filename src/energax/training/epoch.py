@@ -69,8 +69,7 @@ def summed(sums: Sums, info: Info, target: Array) -> Sums:
     )
 
 
-@eqx.filter_jit
-def stretch(
+def trained(
     learner: Learner, progress: Progress, feed: Feed, size: int, key: PRNGKeyArray, first: Array, last: Array
 ) -> tuple[Progress, Sums]:
     """Train on batches `first` to `last` (exclusive) of the epoch whose key is given; never returns in between.
@@ -95,3 +94,21 @@ def stretch(
         return eqx.filter(strong((progress, strong(summed(sums, info, batch.y)))), eqx.is_array)
 
     return eqx.combine(jax.lax.fori_loop(first, last, one, strong(dynamic)), static)
+
+
+stretch = eqx.filter_jit(trained)
+
+
+@eqx.filter_jit(donate="all-except-first")
+def stretch_in_place(
+    given: tuple[Learner, Feed, int, PRNGKeyArray, Array, Array], progress: Progress
+) -> tuple[Progress, Sums]:
+    """`stretch` in the memory of `progress`, which must not be read again.
+
+    Args:
+        given: the other arguments of `stretch`; the learner without a graph and a solver, since a buffer that is given
+            away must not be read by another name.
+        progress: what changes.
+    """
+    learner, feed, size, key, first, last = given
+    return trained(learner, progress, feed, size, key, first, last)

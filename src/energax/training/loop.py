@@ -14,7 +14,7 @@ from energax.data import Dataset
 from energax.errors import RunError, SettingError
 from energax.regime import Regime, measure_regime
 from energax.training.display import Display, Silent
-from energax.training.epoch import Sums, stretch
+from energax.training.epoch import Sums, stretch_in_place
 from energax.training.evaluation import evaluate_feed
 from energax.training.feed import Feed, feed_of
 from energax.training.learner import Learner, Progress, begin, root_key
@@ -94,7 +94,7 @@ def fit(
         folder.resume(chosen, len(history))
     elif folder is not None:
         folder.start(settings)
-    return trainer.run(progress, history, epochs, folder, settings)
+    return trainer.run(copied(progress), history, epochs, folder, settings)
 
 
 def require_settings(learner: Learner, data: Dataset, epochs: int, batch: int) -> None:
@@ -133,6 +133,7 @@ class _Trainer:
             return feed_of(data, split, standardise=standardise, augment=augment)
 
         self.learner, self.size, self.display = learner, batch, display
+        self.bare = eqx.tree_at(lambda l: (l.graph, l.solver), learner, (None, None))
         self.train, self.validation, self.test = feed(data.train, True), feed(data.validation), feed(data.test)
         self.key = root_key(seed)
         self.batches = len(data.train) // batch
@@ -151,7 +152,7 @@ class _Trainer:
                 history = [*history, row]
                 chosen = best_row is None or _validation(row) > _validation(best_row)
                 if chosen:
-                    best, best_row = progress, row
+                    best, best_row = copied(progress), row
                 if folder is not None:
                     folder.save(progress, {"history": history}, best=chosen)
                 self.display.epoch(row)
@@ -163,7 +164,7 @@ class _Trainer:
         return Run(self.learned(progress), history, result)
 
     def epoch(self, progress: Progress, epoch: int) -> tuple[Progress, dict[str, Any]]:
-        """One pass over the training split, and everything measured after it."""
+        """One pass over the training split, and everything measured after it; `progress` is used up."""
         begun = time.perf_counter()
         key = jax.random.fold_in(self.key, epoch)
         total = Sums.zero()
@@ -171,9 +172,8 @@ class _Trainer:
         for first, last in itertools.pairwise(edges):
             if first == last:
                 continue
-            progress, sums = stretch(
-                self.learned(progress), progress, self.train, self.size, key, jnp.asarray(first), jnp.asarray(last)
-            )
+            given = (self.bare, self.train, self.size, key, jnp.asarray(first), jnp.asarray(last))
+            progress, sums = stretch_in_place(given, progress)
             total = merged(total, sums)
             averages = total.averages()
             if not averages["cost"] < float("inf"):
@@ -236,6 +236,11 @@ class _Trainer:
 
 def _validation(row: dict[str, Any]) -> float:
     return row["validation_accuracy"]
+
+
+def copied(progress: Progress) -> Progress:
+    """The same numbers in memory of their own: what an epoch is given, it uses up."""
+    return jax.tree.map(lambda a: jnp.copy(a) if eqx.is_array(a) else a, progress)
 
 
 def merged(a: Sums, b: Sums) -> Sums:

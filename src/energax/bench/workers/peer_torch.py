@@ -1,0 +1,214 @@
+"""PyTorch: backprop, the usual script (energies by autograd), and the best that hand-written local gradients can do."""
+# pyright: reportMissingImports=false
+
+import torch
+import torch.nn.functional as F
+from protocol import AbstractRow, Arrays, Message, layers_of, named, named_states, offered, serve_rows
+
+torch.set_num_threads(1)
+
+ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
+SLOPES = {"relu": lambda f: (f > 0).to(f.dtype), "tanh": lambda f: 1 - f * f}
+
+
+def apply(h, layer):
+    """A matrix; or a 3 x 3 convolution, channels first, and 2 x 2 max-pooling."""
+    weight, bias = layer
+    if weight.ndim == 4:
+        return F.max_pool2d(F.conv2d(h, weight, bias, padding=1), 2)
+    h = h.permute(0, 2, 3, 1).flatten(1) if h.ndim == 4 else h
+    return torch.addmm(bias, h, weight)
+
+
+def sweep(activation, weights, x):
+    """The states of the feed-forward pass."""
+    states = []
+    for layer in weights[:-1]:
+        x = activation(apply(x, layer))
+        states.append(x)
+    return states
+
+
+def cross_entropy(output, y):
+    """Summed over the batch."""
+    return -(y * F.log_softmax(output, -1)).sum()
+
+
+def backprop(workload, weights, x, y):
+    """The gradient through the feed-forward pass."""
+    states = sweep(ACTIVATIONS[workload["activation"]], weights, x)
+    cost = cross_entropy(apply(states[-1], weights[-1]), y) / len(y)
+    return torch.autograd.grad(cost, [p for layer in weights for p in layer]), ()
+
+
+def energy(activation, weights, x, y, states):
+    """F of the batch."""
+    below = sweep_once(activation, weights, x, states)
+    errors = sum(((v - p) ** 2).sum() / 2 for v, p in zip(states, below, strict=True))
+    return errors + cross_entropy(apply(states[-1], weights[-1]), y)
+
+
+def sweep_once(activation, weights, x, states):
+    """The prediction of every state from the one below."""
+    return [activation(apply(v, w)) for v, w in zip([x, *states[:-1]], weights[:-1], strict=True)]
+
+
+def autograd(workload, weights, x, y):
+    """T times: energy, backward, step; then backward to the weights."""
+    activation = ACTIVATIONS[workload["activation"]]
+    with torch.no_grad():
+        states = sweep(activation, weights, x)
+    states = [v.detach().requires_grad_() for v in states]
+    frozen = [[p.detach() for p in layer] for layer in weights]
+    for _ in range(workload["steps"]):
+        slopes = torch.autograd.grad(energy(activation, frozen, x, y, states), states)
+        with torch.no_grad():
+            for v, slope in zip(states, slopes, strict=True):
+                v -= workload["step_size"] * slope
+    states = [v.detach() for v in states]
+    cost = energy(activation, weights, x, y, states) / len(y)
+    return torch.autograd.grad(cost, [p for layer in weights for p in layer]), states
+
+
+@torch.no_grad()
+def local(workload, weights, x, y):
+    """The same with the gradients written out and the first layer's map computed once; matrices only."""
+    activation, slope, step = ACTIVATIONS[workload["activation"]], SLOPES[workload["activation"]], workload["step_size"]
+    states = sweep(activation, weights, x)
+    first = states[0].clone()
+    for _ in range(workload["steps"]):
+        predictions = [first, *(activation(apply(v, w)) for v, w in zip(states, weights[1:-1], strict=False))]
+        errors = [v - p for v, p in zip(states, predictions, strict=True)]
+        pulls = [e * slope(p) for e, p in zip(errors[1:], predictions[1:], strict=True)]
+        pulls.append(y - torch.softmax(apply(states[-1], weights[-1]), -1))
+        for v, e, pull, (weight, _) in zip(states, errors, pulls, weights[1:], strict=True):
+            v.add_(e, alpha=-step).addmm_(pull, weight.T, alpha=step)
+    predictions = sweep_once(activation, weights, x, states)
+    pulls = [(v - p) * slope(p) for v, p in zip(states, predictions, strict=True)]
+    pulls.append(y - torch.softmax(apply(states[-1], weights[-1]), -1))
+    below = [x, *states]
+    gradient = [g for v, pull in zip(below, pulls, strict=True) for g in (-v.T @ pull / len(y), -pull.sum(0) / len(y))]
+    return gradient, states
+
+
+def hopfield_energy(weights, x, y, beta, hidden, output):
+    """Internal energy and nudge; its gradient gives the synchronous update v <- clip(v - dF/dv)."""
+    (w1, b1), (w2, b2) = weights
+    stored = (hidden**2).sum() / 2 + (output**2).sum() / 2
+    interaction = (hidden * torch.addmm(b1, x, w1)).sum() + (output * torch.addmm(b2, hidden, w2)).sum()
+    return stored - interaction + beta * ((output - y) ** 2).sum() / 2
+
+
+def settled(workload, weights, x, y, beta, states, steps):
+    """Sweeps by autograd of the energy."""
+    for _ in range(steps):
+        states = [v.detach().requires_grad_() for v in states]
+        slopes = torch.autograd.grad(hopfield_energy(weights, x, y, beta, *states), states)
+        hidden, output = (v - slope for v, slope in zip(states, slopes, strict=True))
+        states = [hidden.clamp(0, 1), states[1] + (output - states[1]) / (1 + beta)]
+    return [v.detach() for v in states]
+
+
+def hopfield_autograd(workload, weights, x, y):
+    """One-sided equilibrium propagation in the usual way."""
+    frozen, beta = [[p.detach() for p in layer] for layer in weights], workload["beta"]
+    silent = [torch.zeros(len(x), len(frozen[0][1])), torch.zeros_like(y)]
+    free = settled(workload, frozen, x, y, 0.0, silent, workload["steps"])
+    nudged = settled(workload, frozen, x, y, beta, free, workload["nudged"])
+    contrast = hopfield_energy(weights, x, y, beta, *nudged) - hopfield_energy(weights, x, y, 0.0, *free)
+    return torch.autograd.grad(contrast / (beta * len(x)), [p for layer in weights for p in layer]), nudged
+
+
+@torch.no_grad()
+def hopfield_local(workload, weights, x, y):
+    """The same with the updates written out."""
+    ((w1, b1), (w2, b2)), beta = weights, workload["beta"]
+    drive, silent = torch.addmm(b1, x, w1), (torch.zeros(len(x), len(b1)), torch.zeros_like(y))
+
+    def relaxed(beta, states, steps):
+        hidden, output = states
+        for _ in range(steps):
+            upper = torch.addmm(b2, hidden, w2)
+            hidden = torch.addmm(drive, output, w2.T).clamp_(0, 1)
+            output = upper.add_(y, alpha=beta).div_(1 + beta) if beta else upper
+        return hidden, output
+
+    h, o = relaxed(0.0, silent, workload["steps"])
+    k, p = relaxed(beta, (h, o), workload["nudged"])
+    scale = beta * len(x)
+    gradient = [x.T @ (h - k), (h - k).sum(0), torch.addmm(h.T @ o, k.T, p, alpha=-1), (o - p).sum(0)]
+    return [g / scale for g in gradient], (k, p)
+
+
+FUNCTIONS = {
+    "torch backprop": backprop,
+    "torch autograd energies": autograd,
+    "torch by hand": local,
+    "torch autograd EP": hopfield_autograd,
+    "torch EP by hand": hopfield_local,
+}
+
+
+class Torch(AbstractRow):
+    """A gradient function with plain gradient descent."""
+
+    def __init__(self, function, workload: Message, problem: Arrays):
+        self.function, self.workload = function, workload
+        x = torch.from_numpy(problem["x"].copy())
+        self.x = x.permute(0, 1, 4, 2, 3).contiguous() if x.ndim == 5 else x
+        self.y = torch.from_numpy(problem["y"].copy())
+        self.given = [tuple(map(torch.from_numpy, layer)) for layer in layers_of(problem)]
+        self.reset()
+
+    def reset(self):
+        """Begin again."""
+        flip = [(w.permute(3, 2, 0, 1) if w.ndim == 4 else w, b) for w, b in self.given]
+        self.now = [tuple(p.clone().contiguous().requires_grad_() for p in layer) for layer in flip]
+        self.at = 0
+
+    def run(self, steps):
+        """One batch after the other."""
+        for step in range(self.at, self.at + steps):
+            index = step % len(self.x)
+            gradient, _ = self.function(self.workload, self.now, self.x[index], self.y[index])
+            with torch.no_grad():
+                for p, g in zip([p for layer in self.now for p in layer], gradient, strict=True):
+                    p.sub_(g, alpha=self.workload["learning_rate"])
+        self.at += steps
+
+    def weights(self):
+        """As they are, kernels in the problem's order."""
+        return by_name([p for layer in self.now for p in layer])
+
+    def equilibrium(self):
+        """On the first batch."""
+        self.reset()
+        gradient, states = self.function(self.workload, self.now, self.x[0], self.y[0])
+        last = [v.permute(0, 2, 3, 1) if v.ndim == 4 else v for v in states]
+        return by_name(gradient), named_states(v.numpy() for v in last)
+
+
+def by_name(flat) -> Arrays:
+    """Weights and biases in turn, as arrays by name."""
+    arrays = [p.detach().permute(2, 3, 1, 0).numpy() if p.ndim == 4 else p.detach().numpy() for p in flat]
+    return named(zip(arrays[::2], arrays[1::2], strict=True))
+
+
+def offer(workload: Message) -> list[Message]:
+    """What there is for a kind of network."""
+    names = {
+        "hopfield": ["torch autograd EP", "torch EP by hand"],
+        "conv": ["torch autograd energies"],
+        "mlp": ["torch autograd energies", "torch by hand"],
+    }[workload["kind"]]
+    rows = [offered(name, workload["steps"], same=True) for name in names]
+    return rows if workload["kind"] == "hopfield" else [offered("torch backprop", role="backprop", same=True), *rows]
+
+
+def prepare(name: str, workload: Message, problem: Arrays) -> AbstractRow:
+    """One row."""
+    return Torch(FUNCTIONS[name.rpartition(" x")[0] or name], workload, problem)
+
+
+if __name__ == "__main__":
+    serve_rows(offer, prepare)

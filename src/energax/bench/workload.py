@@ -1,0 +1,72 @@
+"""The workloads: networks, batch sizes and relaxation lengths that other systems are compared on."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """One training step to be measured.
+
+    Attributes:
+        name: for tables.
+        kind: `mlp`, `conv` (3 x 3 convolutions, each with 2 x 2 max-pooling, then one matrix) or `hopfield`.
+        sizes: units per layer; of a `conv`, channels, then the classes.
+        activation: `relu` or `tanh`; a `hopfield` net has hard sigmoids.
+        steps: relaxation steps T of the customary gradient descent (of a `hopfield` net, of the free phase).
+        nudged: steps of the nudged phase of a `hopfield` net.
+        side: of a `conv`, of its images.
+        gain: initial weights are U(+-gain / sqrt(fan_in)).
+        step_size: of the customary gradient descent on the states.
+        beta: nudge strength.
+        batch: rows per step.
+        evaluations: most evaluations of the energy per scale of rounding, for the reference.
+        learning_rate: of the plain gradient descent on the weights that every system does.
+    """
+
+    name: str
+    kind: str
+    sizes: tuple[int, ...]
+    activation: str = "tanh"
+    steps: int = 20
+    nudged: int = 0
+    side: int = 0
+    gain: float = 1.0
+    step_size: float = 0.1
+    beta: float = 1.0
+    batch: int = 64
+    evaluations: int = 400
+    learning_rate: float = 0.01
+
+    @property
+    def title(self) -> str:
+        """Name and network."""
+        return f"{self.name}: {self.kind} {'-'.join(map(str, self.sizes))}"
+
+
+def deep(depth: int) -> Workload:
+    """The depth sweep: weights of unit gain, so that a signal survives 16 layers."""
+    return Workload(f"depth {depth}", "mlp", (784, *[128] * depth, 10), steps=50, gain=3**0.5)
+
+
+WORKLOADS = (
+    Workload("W1", "mlp", (784, 128, 64, 10), "relu", steps=50),
+    Workload("W2", "mlp", (784, 256, 256, 256, 10)),
+    Workload("W3", "conv", (3, 32, 64, 128, 128, 10), steps=8, side=32, evaluations=100),
+    Workload("W4", "hopfield", (784, 512, 10), "hard_sigmoid", steps=20, nudged=4, gain=0.7, beta=0.5),
+    *(deep(depth) for depth in (2, 4, 8, 16)),
+)
+
+QUICK = (
+    Workload("small", "mlp", (64, 32, 16, 10), "relu", batch=16, evaluations=100),
+    Workload(
+        "small hopfield",
+        "hopfield",
+        (64, 32, 10),
+        "hard_sigmoid",
+        steps=20,
+        nudged=4,
+        beta=0.5,
+        batch=16,
+        evaluations=100,
+    ),
+)

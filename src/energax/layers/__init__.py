@@ -1,0 +1,18 @@
+"""Layers that equinox.nn lacks: channels-last images, pooling as one smooth family, and facts about layers.
+
+Every layer maps one sample; the graph adds the batch axis. Any `eqx.Module` or callable pytree is a layer.
+"""
+
+from energax.layers.analytic import Analytic as Analytic
+from energax.layers.analytic import is_analytic as is_analytic
+from energax.layers.basic import Chain as Chain
+from energax.layers.basic import Flatten as Flatten
+from energax.layers.basic import Identity as Identity
+from energax.layers.basic import Linear as Linear
+from energax.layers.convolution import Conv2d as Conv2d
+from energax.layers.matrix import matrix_of as matrix_of
+from energax.layers.pooling import Pool as Pool
+from energax.layers.pooling import SoftmaxPooling as SoftmaxPooling
+from energax.layers.pooling import average as average
+from energax.layers.pooling import maximum as maximum
+from energax.layers.pooling import mean_over_image as mean_over_image

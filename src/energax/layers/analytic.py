@@ -1,0 +1,58 @@
+"""Which layers extend to complex states."""
+
+from collections.abc import Callable
+from functools import singledispatch
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from energax.activations import AbstractSmooth, Box
+from energax.layers.basic import Chain, Flatten, Identity, Linear
+from energax.layers.convolution import Conv2d
+from energax.layers.pooling import Pool, SoftmaxPooling, average, mean_over_image
+
+
+class Analytic(eqx.Module):
+    """Declare that a layer of your own extends to complex arguments (no abs, max, conj or sort inside)."""
+
+    layer: Callable
+
+    def __call__(self, x: Array) -> Array:
+        """Apply the layer."""
+        return self.layer(x)
+
+
+@singledispatch
+def is_analytic(layer) -> bool:
+    """Whether a layer extends to complex states; unknown layers do not, unless wrapped in `Analytic`."""
+    return layer in (jnp.tanh, jax.nn.sigmoid, jnp.sin, jnp.cos, average, mean_over_image)
+
+
+@is_analytic.register
+def _(layer: Box) -> bool:
+    return layer.unbounded
+
+
+@is_analytic.register
+def _(layer: Pool) -> bool:
+    return is_analytic(layer.reduce)
+
+
+@is_analytic.register
+def _(layer: Chain) -> bool:
+    return all(is_analytic(part) for part in layer.layers)
+
+
+@is_analytic.register(AbstractSmooth)
+@is_analytic.register(Conv2d)
+@is_analytic.register(Linear)
+@is_analytic.register(Flatten)
+@is_analytic.register(Identity)
+@is_analytic.register(SoftmaxPooling)
+@is_analytic.register(Analytic)
+@is_analytic.register(eqx.nn.Linear)
+@is_analytic.register(eqx.nn.Conv)
+def _(layer) -> bool:
+    return True

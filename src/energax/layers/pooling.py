@@ -1,0 +1,104 @@
+"""Pooling over windows without overlap.
+
+The windows of an image are two axes of its reshaped array. A reduction over them is fast forwards as arithmetic between
+slices, and backwards as a broadcast; the transpose of a strided slice and that of `reduce_window` are many times slower
+on the CPU backend (`benchmarks/convolution.py`). So `added` and `maximum` say how they are differentiated.
+"""
+
+import itertools
+import operator
+from collections.abc import Callable
+from functools import partial, reduce
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+Axes = int | tuple[int, ...]
+
+
+class Pool(eqx.Module):
+    """Pooling of one image over square windows without overlap: average, maximum, or softmax-weighted average.
+
+    Attributes:
+        size: side of the window; height and width must be multiples of it.
+        reduce: `average`, `maximum`, a `SoftmaxPooling`, or any function that is called as `jnp.max(array, axes)` is.
+    """
+
+    size: int = eqx.field(static=True)
+    reduce: Callable[[Array, tuple[int, ...]], Array]
+
+    def __call__(self, image: Array) -> Array:
+        """Shape `(h, w, c)` to `(h / size, w / size, c)`."""
+        if image.ndim != 3 or image.shape[0] % self.size or image.shape[1] % self.size:
+            raise ValueError(
+                f"pooling by {self.size} needs an image whose sides are multiples of {self.size}, "
+                f"got shape {image.shape}"
+            )
+        height, width, channels = image.shape
+        k = self.size
+        return self.reduce(image.reshape(height // k, k, width // k, k, channels), (1, 3))
+
+
+def folded(operation: Callable[[Array, Array], Array], windows: Array, axes: Axes) -> Array:
+    """Reduce short axes by arithmetic between slices."""
+    axes = tuple(axis % windows.ndim for axis in ((axes,) if isinstance(axes, int) else axes))
+    places = itertools.product(*(range(windows.shape[axis]) for axis in axes))
+    index: list = [slice(None)] * windows.ndim
+    slices = []
+    for place in places:
+        for axis, position in zip(axes, place, strict=True):
+            index[axis] = position
+        slices.append(windows[tuple(index)])
+    return reduce(operation, slices)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def added(windows: Array, axes: Axes = -1) -> Array:
+    """Sum over short axes."""
+    return folded(operator.add, windows, axes)
+
+
+@added.defjvp
+def _(axes, primals, tangents):
+    return added(primals[0], axes), jnp.sum(tangents[0], axes)
+
+
+def average(windows: Array, axes: Axes = -1) -> Array:
+    """Mean over the given axes."""
+    total = added(windows, axes)
+    return total * (total.size / windows.size)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def maximum(windows: Array, axes: Axes = -1) -> Array:
+    """Maximum over the given axes.
+
+    Where several entries are the largest, the derivative is the mean over them: a subgradient, its shares add up to 1.
+    """
+    return folded(jnp.maximum, windows, axes)
+
+
+@maximum.defjvp
+def _(axes, primals, tangents):
+    highest = maximum(primals[0], axes)
+    hits = (primals[0] == jnp.expand_dims(highest, axes)).astype(highest.dtype)
+    return highest, jnp.sum(tangents[0] * hits, axes) / folded(operator.add, hits, axes)
+
+
+def mean_over_image(image: Array) -> Array:
+    """Average over height and width, `(h, w, c)` to `(c,)`."""
+    return jnp.mean(image, axis=(0, 1))
+
+
+class SoftmaxPooling(eqx.Module):
+    """Average weighted by softmax(sharpness * v): between mean (0) and maximum (infinity), and analytic."""
+
+    sharpness: float = eqx.field(static=True, default=1.0)
+
+    def __call__(self, windows: Array, axes: Axes = -1) -> Array:
+        """Weighted average over the given axes."""
+        shift = jax.lax.stop_gradient(folded(jnp.maximum, windows.real, axes))
+        weights = jnp.exp(self.sharpness * (windows - jnp.expand_dims(shift, axes)))
+        return added(weights * windows, axes) / added(weights, axes)

@@ -1,0 +1,46 @@
+"""What the adaptors to other libraries share: every sample is settled on its own."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from energax.phase import Phase, norm, prepared
+from energax.solvers.engine import Equilibrium, Verdict, judged, precision_floor, recovered
+from energax.structure import States
+
+
+def settle_apart(
+    phase: Phase, start: States, tol: Array, one: Callable[[Phase, States, Array], tuple[States, Array]]
+) -> Equilibrium:
+    """One solve per sample, batched by `vmap`; the verdict is energax's.
+
+    Args:
+        phase: the phase of the batch.
+        start: states to start from.
+        tol: relative residual at which a sample counts as converged.
+        one: `(phase, states, scale)` of one sample, its batch axis of length one in the phase only, to its settled
+            states and the steps taken; `scale` is what residuals are relative to.
+    """
+    scale = jnp.maximum(phase.drive(start), precision_floor(start))
+    beta = None if phase.beta is None else jnp.broadcast_to(phase.beta, scale.shape)
+
+    def alone(state, clamped, target, beta, scale):
+        one_phase = prepared(phase.dynamics, phase.graph, batched(clamped), None, batched(target), batched(beta))
+        return one(one_phase, state, scale)
+
+    states, steps = jax.vmap(alone)(start, phase.context.clamped, phase.target, beta, scale)
+    states, lost = recovered(states, start)
+    residual = jnp.where(lost, jnp.inf, norm(phase.force(states)) / scale)
+    return Equilibrium(states, steps, residual, judged(residual, tol, Verdict.OUT_OF_STEPS))
+
+
+def batched(tree):
+    """Add a batch axis of one."""
+    return jax.tree.map(lambda a: a[None], tree)
+
+
+def single(tree):
+    """Take the batch axis of one away."""
+    return jax.tree.map(lambda a: a[0], tree)

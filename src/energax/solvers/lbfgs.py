@@ -1,0 +1,105 @@
+"""L-BFGS, per sample, with an exact line search of the local model."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from energax.coordinates import AbstractChart, AbstractCoordinates, StateCoordinates
+from energax.coordinates.base import Point
+from energax.phase import choose, scaled
+from energax.solvers.engine import AbstractIteration, Stopping
+from energax.solvers.search import require_gradient, searched
+
+
+class _Memory(eqx.Module):
+    """The last pairs, newest first: steps s, changes of the gradient y, and 1 / y.s (0 where there is no pair)."""
+
+    steps: tuple[Point, ...]
+    changes: tuple[Point, ...]
+    inverse: tuple[Array, ...]
+    force: Point
+    moved: Point
+    damping: Array
+
+
+class LBFGS(AbstractIteration):
+    """d <- H f with H from the last `memory` pairs of steps and changes of f = -dF/dv; v <- v + (f.d / d.H d) d.
+
+    Attributes:
+        memory: pairs kept.
+        stop: the stopping rule; by default tested after every step.
+        coordinates: where the steps are taken.
+
+    Raises:
+        SettingError: a dynamics that does not descend the gradient of an energy.
+
+    Reference: Nocedal 1980 (the two-loop recursion), with the line search of `ConjugateGradient`.
+    """
+
+    memory: int = eqx.field(static=True, default=6)
+    stop: Stopping = eqx.field(default_factory=lambda: Stopping(check_every=1))
+    coordinates: AbstractCoordinates = eqx.field(default_factory=StateCoordinates)
+
+    def init(self, chart, point):
+        """An empty memory."""
+        require_gradient(chart.phase, type(self).__name__)
+        zero, one = jax.tree.map(jnp.zeros_like, point), jnp.ones_like(chart.norm(point))
+        pairs = (zero,) * self.memory
+        return _Memory(pairs, pairs, (0 * one,) * self.memory, zero, zero, one)
+
+    def step(self, chart, point, carry):
+        """One line search along the quasi-Newton direction."""
+        force, curvature = chart.model(point)
+        carry = remembered(chart, force, carry)
+        direction = quasi_newton(chart, force, carry)
+        direction = choose(chart.dot(direction, force) > 0, direction, force)
+        moved = scaled(carry.damping * searched(chart, force, direction, curvature), direction)
+        after = jax.tree.map(jnp.add, point, moved)
+        return after, _Memory(carry.steps, carry.changes, carry.inverse, force, moved, carry.damping)
+
+    def retreat(self, carry, rose):
+        """Go back, forget everything, and halve the steps."""
+
+        def forget(tree) -> Any:
+            return choose(rose, jax.tree.map(jnp.zeros_like, tree), tree)
+
+        damping = jnp.where(rose, carry.damping / 2, carry.damping)
+        steps, changes, inverse = forget((carry.steps, carry.changes, carry.inverse))
+        return _Memory(steps, changes, inverse, forget(carry.force), forget(carry.moved), damping), rose
+
+    def tuned(self, phase, start):
+        """Nothing is measured."""
+        return self
+
+
+def remembered(chart: AbstractChart, force: Point, memory: _Memory) -> _Memory:
+    """The memory with the last step's pair added, where it shows positive curvature."""
+    change = jax.tree.map(jnp.subtract, memory.force, force)  # of the gradient, which is -force
+    product = chart.dot(change, memory.moved)
+    inverse = jnp.where(product > 0, 1 / jnp.where(product > 0, product, 1), 0)
+    return _Memory(
+        (memory.moved, *memory.steps[:-1]),
+        (change, *memory.changes[:-1]),
+        (inverse, *memory.inverse[:-1]),
+        memory.force,
+        memory.moved,
+        memory.damping,
+    )
+
+
+def quasi_newton(chart: AbstractChart, force: Point, memory: _Memory) -> Point:
+    """The two-loop recursion; pairs without positive curvature have no effect."""
+    pairs = list(zip(memory.steps, memory.changes, memory.inverse, strict=True))
+    q, weights = force, []
+    for s, y, inverse in pairs:
+        weights.append(inverse * chart.dot(s, q))
+        q = jax.tree.map(jnp.subtract, q, scaled(weights[-1], y))
+    newest = chart.dot(memory.changes[0], memory.changes[0])
+    known = (memory.inverse[0] > 0) & (newest > 0)
+    r = scaled(jnp.where(known, 1 / jnp.where(known, memory.inverse[0] * newest, 1), 1), q)
+    for (s, y, inverse), weight in reversed(list(zip(pairs, weights, strict=True))):
+        r = jax.tree.map(jnp.add, r, scaled(weight - inverse * chart.dot(y, r), s))
+    return r

@@ -1,0 +1,179 @@
+"""The benchmark's own promises: workers answer, failures are told with their reason, figures mean what they say."""
+
+import json
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from energax.bench import lines, table
+from energax.bench.client import Client
+from energax.bench.controller import Plan, bench
+from energax.bench.environments import Absent, Environment, run
+from energax.bench.measure import Size, difference
+from energax.bench.picture import draw
+from energax.bench.systems import PEERS, WORKERS, System
+from energax.bench.workers import by_hand, maker, own, reference
+from energax.bench.workers.protocol import read_arrays
+from energax.bench.workload import WORKLOADS, Workload
+from energax.cli.bench import planned
+from energax.cli.options import BenchOptions
+from energax.errors import SettingError
+
+TINY = Workload("tiny", "mlp", (64, 8, 6, 10), "tanh", steps=5, batch=8)
+TINY_RELU = Workload("tiny relu", "mlp", (64, 8, 6, 10), "relu", steps=5, batch=8)
+TINY_EP = Workload("tiny EP", "hopfield", (64, 8, 10), "hard_sigmoid", steps=6, nudged=3, beta=0.5, batch=8)
+TINY_CONV = Workload("tiny conv", "conv", (1, 2, 3, 10), "tanh", steps=3, side=8, batch=4)
+ECHO = "import sys, json\nfor line in sys.stdin: print(json.dumps({'heard': json.loads(line)['do']}), flush=True)"
+
+
+@pytest.fixture
+def problem(tmp_path):
+    """Makes a problem and returns its file and its arrays."""
+
+    def made(workload):
+        path = tmp_path / "problem.npz"
+        maker.make({"workload": vars(workload), "steps": 3, "out": path})
+        return path, read_arrays(str(path))
+
+    return made
+
+
+def test_client_hears_answers_and_last_words():
+    """Oracle: a worker of two lines, and one that dies with a message."""
+    with Client([sys.executable, "-c", ECHO]) as client:
+        assert client.ask("hello") == {"heard": "hello"}
+    dying = [sys.executable, "-c", "raise SystemExit('no such library')"]
+    with Client(dying) as client, pytest.raises(Absent, match="no such library"):
+        client.ask("hello")
+
+
+def test_worker_reports_a_failure_and_goes_on():
+    """Oracle: an unknown row is refused by name; the next question is answered."""
+    with Client([sys.executable, "-m", "energax.bench.workers.by_hand"]) as client:
+        with pytest.raises(Absent, match="KeyError: 'nobody'"):
+            client.ask("time", row="nobody", steps=1)
+        assert client.ask("rows", workload=vars(TINY))["rows"][0]["role"] == "backprop"
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        (Environment("a", absent="not on the index"), "not on the index"),
+        (Environment("b", python="2.0"), "needs Python 2.0"),
+    ],
+)
+def test_an_absent_peer_is_reported_with_its_reason(tmp_path, environment, reason):
+    """Oracle: the reason given, and the version asked for; the results and the table repeat it."""
+    system = System("peer", "peer", "jax", (), environment)
+    with pytest.raises(Absent, match=reason):
+        system.command(tmp_path)
+    results = bench(Plan((), (system,), Size(1, 0.0, 1, 1), tmp_path, tmp_path), lambda _: None)
+    assert reason in results["absent"]["peer"]
+    assert reason in table.markdown(results)
+
+
+def test_a_failed_installation_is_told_in_its_own_words_without_folders():
+    """Oracle: what a command wrote before it failed."""
+    failing = "import sys; sys.exit('ERROR: no matching distribution for thing in /some/where/index\\nhint: none')"
+    with pytest.raises(Absent, match="cannot be installed: ERROR: no matching distribution for thing in index"):
+        run([sys.executable, "-c", failing])
+
+
+def test_own_rows_compute_what_the_hand_written_ones_do(problem):
+    """Oracle: independent code without the library; float64 here, so the weights agree to rounding."""
+    for workload in (TINY, TINY_EP, TINY_CONV):
+        path, given = problem(workload)
+        after = {}
+        for worker in (by_hand, own):
+            for row in worker.offer(vars(workload)):
+                if row["same"]:
+                    trained = worker.prepare(row["name"], vars(workload), given)
+                    trained.run(2)
+                    after.setdefault(row["role"], []).append(trained.weights())
+        for one, *others in after.values():
+            assert others
+            for other in others:
+                assert difference(given, one, other) < 1e-4, path
+
+
+@pytest.mark.parametrize("workload", [TINY, TINY_RELU, TINY_EP], ids=lambda workload: workload.name)
+def test_quality_of_a_fully_converged_row_is_zero(problem, tmp_path, workload, monkeypatch):
+    """Oracle: the reference, found another way (L-BFGS on errors), against 20,000 steps of the solver itself."""
+    path, given = problem(workload)
+    given = {name: array.astype(float) for name, array in given.items()}
+    line = next(line for line in lines.LINES if workload.kind in line.kinds and line.same and not line.backprop)
+    row = own.Own(line, workload, 20_000, given)
+    gradient, states = row.equilibrium()
+    np.savez(tmp_path / "found.npz", **gradient, **states)
+    verbs = reference.answers()
+    asked = {"workload": vars(workload), "problem": str(path), "out": tmp_path / "reference.npz"}
+    assert verbs["solve"]({**asked, "evaluations": 400})["uncertainty"] < 1e-3
+    judged = verbs["judge"]({"arrays": str(tmp_path / "found.npz")})
+    exact = 1e-5 if workload is not TINY_RELU else 1e-2  # a fixed step chatters at kinks
+    assert judged["error"] < exact
+    assert abs(judged["gap"]) < exact
+
+
+def test_every_worker_file_of_a_peer_is_there():
+    """Oracle: the folder; a peer that is known to be absent needs none."""
+    for peer in PEERS:
+        assert peer.environment is not None
+        assert peer.environment.absent or (WORKERS / f"{peer.worker}.py").is_file()
+
+
+def results_of(**row) -> dict:
+    """Results with one workload and one row."""
+    empty = dict.fromkeys(("ratio", "error", "gap", "difference", "failure"))
+    plain = {"name": "a x5", "line": "a", "role": "relaxation", "framework": "jax", "note": "", "milliseconds": 1.0}
+    facts = {"data": "digits", "reference": {"residual": 1e-9, "uncertainty": 0.0}}
+    workload = {**vars(TINY), "title": TINY.title}
+    return {
+        "machine": {"cpu": "a processor", "cores": 2},
+        "warm": 3,
+        "versions": {"energax": {"jax": "0.10"}},
+        "absent": {"jpc": "too old"},
+        "workloads": [{"workload": workload, **facts, "rows": [{**empty, **plain, **row}]}],
+    }
+
+
+def test_table_says_what_was_measured_and_what_was_not(tmp_path):
+    """Oracle: the cells written out by hand."""
+    page = table.markdown(results_of(ratio=1.444, error=0.0104, gap=2e-6, difference=3e-7))
+    assert "| a x5 | 1 | 1.44 | 1 % | 0.0002 % | 3.0e-07 |  |" in page
+    assert "jpc (too old)" in page
+    failed = results_of(milliseconds=None, failure="out of memory")
+    assert "| a x5 | - | - | - | - | - | out of memory |" in table.markdown(failed)
+    for name, results in (("one", results_of(error=0.1)), ("none", failed)):
+        draw(tmp_path / f"{name}.png", results)
+        assert (tmp_path / f"{name}.png").stat().st_size > 1000
+
+
+def test_options_become_a_plan_and_wrong_names_are_told():
+    """Oracle: the lists of workloads and peers."""
+    assert [w.name for w in planned(BenchOptions(workloads="W4,W1")).workloads] == ["W4", "W1"]
+    assert planned(BenchOptions()).workloads == WORKLOADS
+    assert [s.name for s in planned(BenchOptions(peers="torch")).systems] == ["by hand", "energax", "torch"]
+    with pytest.raises(SettingError, match="unknown 'W9'; known: all, W1"):
+        planned(BenchOptions(workloads="W9"))
+    with pytest.raises(SettingError, match="rounds=0"):
+        planned(BenchOptions(rounds=0))
+
+
+def test_a_whole_run_in_processes_writes_numbers_table_and_picture(tmp_path):
+    """Oracle: the promises of the page: all files, every row timed, the same computation agrees in float32."""
+    plan = Plan((TINY,), (System("by hand", "by_hand", "jax", ("jax",)),), Size(2, 0.001, 3, 50), tmp_path, tmp_path)
+    bench(plan, lambda _: None)
+    results = json.loads((tmp_path / "bench.json").read_text())
+    (found,) = results["workloads"]
+    assert all(row["failure"] is None and len(row["cpu"]) == 2 and row["ratio"] > 0 for row in found["rows"])
+    assert (tmp_path / "bench.png").stat().st_size > 1000
+    assert "tiny" in (tmp_path / "table.md").read_text()
+
+
+def test_rounded_kinks_are_the_kinks_in_the_limit():
+    """Oracle: maximum and relu themselves."""
+    values = jax.random.normal(jax.random.key(0), (5, 4))
+    np.testing.assert_allclose(reference.RoundMaximum(np.asarray(0.0))(values), values.max(-1), atol=1e-15)
+    np.testing.assert_allclose(reference.RoundRelu(np.asarray(0.0))(values), jax.nn.relu(values), atol=1e-15)

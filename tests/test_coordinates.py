@@ -1,0 +1,228 @@
+"""Coordinates: the same equilibria and gradients as in the states, and the same steps within a span."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import energax as ex
+from energax import ConjugateGradient, ErrorCoordinates, GradientFlow, PredictiveCoding, SpanCoordinates, Stopping
+from energax.activations import Tanh
+from energax.coordinates.state import StateChart
+from energax.errors import SettingError
+from energax.networks import convolutional, mlp
+from energax.phase import prepared, scaled
+from energax.rules import clamped
+from energax.solvers import LBFGS, Held, Verdict
+from energax.solvers import trace as _trace
+from oracles import batch_for, imaging, largest, recurrent, relative, sharing, skipping, solve
+
+trace = eqx.filter_jit(_trace)
+pytestmark = pytest.mark.usefixtures("strict")
+
+PRECISE = {"hidden1": 4.0, "hidden2": np.linspace(0.5, 2.0, 5)}
+NETS = {
+    "chain": (mlp([4, 6, 5, 3], jnp.tanh, output_state=False, key=jax.random.key(0)), {}),
+    "chain_free_output": (mlp([4, 6, 5, 3], jnp.tanh, key=jax.random.key(0)), {"output": 0.5}),
+    "precisions": (mlp([4, 6, 5, 3], jnp.tanh, output_state=False, key=jax.random.key(0)), PRECISE),
+    "skips": (skipping(jnp.tanh, False), {"a": 3.0}),
+    "shared": (sharing(jnp.tanh, True), {}),
+    "images": (imaging(jnp.tanh, False), {}),
+    "recurrent": (recurrent(jnp.tanh, True), {}),
+}
+
+
+@eqx.filter_jit
+def begun(graph, dynamics, batch, beta=1.0):
+    phase = prepared(dynamics, graph, graph.clamp(batch.x), None, batch.y, jnp.asarray(beta))
+    return phase, dynamics.start(graph, phase.context).states
+
+
+@eqx.filter_jit
+def learnt(graph, dynamics, batch, solver):
+    return ex.Contrastive(clamped())(dynamics, graph, batch, solver, ())
+
+
+@pytest.mark.parametrize("make", [ConjugateGradient, LBFGS], ids=["conjugate_gradient", "lbfgs"])
+@pytest.mark.parametrize("net", NETS)
+def test_error_coordinates_reach_the_equilibrium_of_the_states_and_its_gradient(net, make):
+    """Oracle: gradient descent on the states, a different method in different variables."""
+    graph, precisions = NETS[net]
+    dynamics, batch = PredictiveCoding(ex.CrossEntropy(), precisions), batch_for(graph, 3)
+    fast = make(stop=Stopping(1e-10, 300), coordinates=ErrorCoordinates())
+    slow = GradientFlow(1.0, momentum=0.8, stop=Stopping(1e-10, 20_000))
+    found, _, info = learnt(graph, dynamics, batch, fast)
+    expected, _, slow_info = learnt(graph, dynamics, batch, slow)
+    assert np.all(info.phases["nudged"].result == Verdict.CONVERGED)
+    assert np.all(slow_info.phases["nudged"].result == Verdict.CONVERGED)
+    assert int(jnp.max(info.phases["nudged"].steps)) * 5 < int(jnp.max(slow_info.phases["nudged"].steps))
+    phase, start = begun(graph, dynamics, batch)
+    assert largest(solve(fast, phase, start).states, solve(slow, phase, start).states) < 1e-8
+    assert relative(found, expected) < 1e-8
+
+
+def test_error_coordinates_with_a_clamped_output():
+    """Oracle: gradient descent on the states, with both ends clamped, as in completion."""
+    graph = mlp([4, 6, 5, 3], jnp.tanh, key=jax.random.key(0))
+    batch = batch_for(graph, 3)
+    phase = prepared(PredictiveCoding(), graph, graph.clamp({"input": batch.x, "output": batch.y}))
+    start = {name: jnp.full((3, *graph.node(name).shape), 0.3) for name in ("hidden1", "hidden2")}
+    fast = solve(ConjugateGradient(Stopping(1e-10, 100), ErrorCoordinates()), phase, start)
+    slow = solve(GradientFlow(1.0, momentum=0.8, stop=Stopping(1e-10, 5000)), phase, start)
+    assert np.all(fast.result == Verdict.CONVERGED)
+    assert largest(fast.states, slow.states) < 1e-8
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_the_model_of_a_chart_is_the_derivative_of_the_energy(net):
+    """Oracle: forward derivatives of F(states(point)); Gauss-Newton's curvature is exact where the sweep is linear."""
+    graph, precisions = NETS[net]
+    batch = batch_for(graph, 3)
+    phase, start = begun(graph, PredictiveCoding(ex.CrossEntropy(), precisions), batch)
+    chart, _ = ErrorCoordinates().chart(phase, start)
+    point = jax.tree.map(lambda v: 0.3 * jax.random.normal(jax.random.key(1), v.shape), start)
+    direction = jax.tree.map(lambda v: jax.random.normal(jax.random.key(2), v.shape), start)
+    assert largest(chart.point(chart.states(point)), point) < 1e-12
+
+    @eqx.filter_jit
+    def slope(point, direction):
+        return jax.jvp(lambda p: phase.energy(chart.states(p)), (point,), (direction,))[1]
+
+    force, _ = chart.model(point)
+    np.testing.assert_allclose(-chart.dot(force, direction), slope(point, direction), rtol=1e-10)
+    linear = eqx.tree_at(lambda c: c.phase.graph, chart, _linear(graph))
+    _, curvature = linear.model(point)
+
+    @eqx.filter_jit
+    def bend(point, direction):
+        def energy(p):
+            return linear.phase.energy(linear.states(p))
+
+        def first(p):
+            return jax.jvp(energy, (p,), (direction,))[1]
+
+        return jax.jvp(first, (point,), (direction,))[1]
+
+    np.testing.assert_allclose(curvature(direction), bend(point, direction), rtol=1e-10)
+
+
+def _linear(graph):
+    """The same graph with identity activations."""
+    plain = {name: (lambda v: v) if fn is jnp.tanh else fn for name, fn in graph.fns.items()}
+    return ex.Graph(graph.nodes, graph.edges, plain, graph.input, graph.output, graph.length)
+
+
+SPANS = {
+    "chain": (mlp([4, 6, 5, 3], jnp.tanh, output_state=False, key=jax.random.key(0)), {"hidden1": 0.5}, {"hidden1"}),
+    "two_edges": (skipping(jnp.tanh, False), {}, {"a"}),
+}
+
+
+@pytest.mark.parametrize("momentum", [None, 0.6])
+@pytest.mark.parametrize("net", SPANS)
+def test_a_span_takes_the_steps_of_the_states(net, momentum):
+    """Oracle: the relaxation in the states, step for step, bound included, from a start off the prediction."""
+    graph, precisions, names = SPANS[net]
+    batch = batch_for(graph, 3)
+    phase, start = begun(graph, PredictiveCoding(ex.CrossEntropy(), precisions), batch)
+    start = jax.tree.map(lambda v: v + jax.random.normal(jax.random.key(3), v.shape), start)
+    chart, _ = SpanCoordinates().chart(phase, start)
+    assert set(chart.spans) == names
+    flow = GradientFlow(0.3, momentum=momentum, stop=Stopping(1e-6, 3000))
+    inside = eqx.tree_at(lambda s: s.coordinates, flow, SpanCoordinates())
+    # a bound measured in the span may differ: power iteration starts from another vector
+    held = [eqx.tree_at(lambda s: s.bound, s, Held(jnp.asarray(4.0))) for s in (flow, inside)]
+    (_, expected), (_, found) = (trace(s, phase, start, 12, lambda v: v) for s in held)
+    assert largest(found, expected) < 1e-12
+    there, here = (solve(s, phase, start) for s in (flow, inside))
+    assert np.all(here.residual < 1e-5)
+    assert largest(here.states, there.states) < 1e-4
+    alike = [solve(s, phase, start) for s in held]
+    np.testing.assert_array_equal(alike[0].steps, alike[1].steps)
+    np.testing.assert_array_equal(alike[0].result, alike[1].result)
+
+
+@pytest.mark.parametrize("net", SPANS)
+def test_lengths_in_a_span_are_those_of_the_states(net):
+    """Oracle: the Euclidean product of the states' differences, by the chart's own map."""
+    graph, precisions, _ = SPANS[net]
+    batch = batch_for(graph, 3)
+    phase, start = begun(graph, PredictiveCoding(ex.CrossEntropy(), precisions), batch)
+    chart, point = SpanCoordinates().chart(phase, jax.tree.map(lambda v: v + 0.5, start))
+    directions = []
+    for seed in (5, 6):
+        keys = iter(jax.random.split(jax.random.key(seed), 9))
+        directions.append(jax.tree.map(lambda v, keys=keys: jax.random.normal(next(keys), v.shape), point))
+    shown = [
+        jax.tree.map(jnp.subtract, chart.states(jax.tree.map(jnp.add, point, d)), chart.states(point))
+        for d in directions
+    ]
+    expected = StateChart(phase).dot(*shown)
+    np.testing.assert_allclose(chart.dot(*directions), expected, rtol=1e-12)
+    force = chart.force(point)
+    moved = jax.tree.map(jnp.add, point, scaled(jnp.full((3,), 1e-3), force))
+    change = jax.tree.map(lambda a, b: (a - b) / 1e-3, chart.states(moved), chart.states(point))
+    assert largest(change, phase.force(chart.states(point))) < 1e-10
+
+
+def test_a_span_changes_nothing_where_no_node_has_one():
+    graph = convolutional((8, 8, 1), (2, 3), 3, jnp.tanh, key=jax.random.key(0))
+    phase, start = begun(graph, PredictiveCoding(), batch_for(graph, 2))
+    chart, point = SpanCoordinates().chart(phase, start)
+    assert isinstance(chart, StateChart)
+    assert point is start
+    wide = mlp([4, 3, 8, 2], jnp.tanh, key=jax.random.key(0))  # 8 >= 2 * 3: two products are cheaper than one of 8 x 8
+    assert isinstance(SpanCoordinates().chart(*begun(wide, PredictiveCoding(), batch_for(wide, 2)))[0], StateChart)
+
+
+@pytest.mark.parametrize("solver", [ConjugateGradient, LBFGS])
+def test_line_searches_in_the_states_agree_with_gradient_descent(solver):
+    """Oracle: gradient descent; the free output's cross-entropy has a softmax curvature, tanh a negative one."""
+    graph = skipping(jnp.tanh, True, gain=2.0)
+    phase, start = begun(graph, PredictiveCoding(ex.CrossEntropy()), batch_for(graph, 4))
+    slow = solve(GradientFlow(1.0, momentum=0.8, stop=Stopping(1e-9, 20_000)), phase, start)
+    fast = solve(solver(stop=Stopping(1e-9, 500)), phase, start)
+    assert np.all(fast.result == Verdict.CONVERGED)
+    assert largest(fast.states, slow.states) < 1e-6
+    assert int(jnp.max(fast.steps)) * 2 < int(jnp.max(slow.steps))
+
+
+def test_what_coordinates_and_line_searches_refuse():
+    hopfield = mlp([4, 5, 3], Tanh(), key=jax.random.key(0))
+    phase, start = begun(hopfield, ex.Hopfield(), batch_for(hopfield, 2))
+    with pytest.raises(SettingError, match="Hopfield is none"):
+        ErrorCoordinates().chart(phase, start)
+    with pytest.raises(SettingError, match="ConjugateGradient follows the gradient of an energy"):
+        ConjugateGradient().solve(phase, start)
+    with pytest.raises(SettingError, match="blocks of states"):
+        ex.FixedPoint(coordinates=ErrorCoordinates())
+    graph = mlp([4, 5, 3], jnp.tanh, key=jax.random.key(0))
+    with pytest.raises(SettingError, match="nothing arrives at 'input'"):
+        ex.relax(
+            PredictiveCoding(),
+            graph,
+            ConjugateGradient(coordinates=ErrorCoordinates()),
+            clamp={"output": jnp.ones((2, 3))},
+        )
+    loop = ex.Graph(
+        graph.nodes,
+        [*graph.edges, ex.Edge("output", "hidden1", "back")],
+        {**graph.fns, "back": ex.layers.Linear(3, 5, key=jax.random.key(1))},
+        "input",
+        "output",
+    )
+    with pytest.raises(SettingError, match="feed-forward order"):
+        ErrorCoordinates().chart(*begun(loop, PredictiveCoding(), batch_for(loop, 2)))
+
+
+@pytest.mark.parametrize("solver", [ConjugateGradient, LBFGS])
+def test_a_rise_of_the_energy_is_taken_back(solver):
+    """Oracle: log cosh (u - 2), on which Newton's step diverges from |u - 2| > 1.09 on; the minimum is at 2."""
+    graph = ex.Nodes(nodes=[ex.Node("x", (2,)), ex.Node("u", (2,))], fns={}, input="x", output="u")
+    x = jnp.array([[1.5, 0.2], [-1.3, 1.5], [0.1, 0.1]])
+    energy = ex.FunctionEnergy(lambda _, s: jnp.sum(jnp.log(jnp.cosh(s["u"] - 2)), axis=1))
+    phase = prepared(energy, graph, graph.clamp(x))
+    settled = solve(solver(stop=Stopping(1e-6, 400, 1)), phase, {"u": 2 + x})
+    assert np.all(settled.result == Verdict.CONVERGED)
+    np.testing.assert_allclose(settled.states["u"], 2, rtol=1e-5)
