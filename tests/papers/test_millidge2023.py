@@ -73,7 +73,10 @@ def trainings():
 
 
 def cosines():
-    rows = [{"epoch": 0.1 * i, "converged": 0.9999, "printed": 0.998, "curvature": 5.0} for i in range(1, 11)]
+    rows = [
+        {"epoch": 0.1 * i, "converged": 0.9999, "printed": 0.998, "smaller": 0.99999, "curvature": 5.0}
+        for i in range(1, 11)
+    ]
     return {"rates": [0.001], "trainings": [{"rate": 0.001, "seed": 0, "rows": rows}]}
 
 
