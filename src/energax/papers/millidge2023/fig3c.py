@@ -65,9 +65,9 @@ def smaller(graph, batch, settings: Settings) -> float:
     """The cosine at a tenth of lambda, in float64, where rounding leaves room for it."""
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda a: np.asarray(a, float) if eqx.is_inexact_array(a) else a, (graph, batch))
-        wide = jax.tree.map(lambda a: jnp.asarray(a) if isinstance(a, np.ndarray) else a, wide)
+        graph, batch = jax.tree.map(lambda a: jnp.asarray(a) if isinstance(a, np.ndarray) else a, wide)
         careful = {"careful": converged(settings.tol / 100, 5 * settings.steps)}
-        return float(alignment(*wide, jnp.asarray(settings.beta / 10), careful)["careful"])
+        return float(alignment(graph, batch, jnp.asarray(settings.beta / 10), careful)["careful"])
 
 
 def one_training(settings: Settings, cells: Cells, name: str, rate: float, seed: int) -> dict:
