@@ -41,6 +41,7 @@ DYNAMICS = {
     "hopfield_weak_feedback": (ex.Hopfield(feedback_scale=0.5), chain(Tanh())),
     "scellier_bengio": (ex.ScellierBengio(), chain(Tanh())),
     "function": (ex.FunctionEnergy(well), nodes()),
+    "two_hop": (ex.TwoHopCoding(ex.CrossEntropy(), coupling=0.7, scale=0.5), skipping(jnp.tanh, False)),
 }
 
 

@@ -26,6 +26,7 @@ from energax.energies import FunctionEnergy as FunctionEnergy
 from energax.energies import Hopfield as Hopfield
 from energax.energies import PredictiveCoding as PredictiveCoding
 from energax.energies import ScellierBengio as ScellierBengio
+from energax.energies import TwoHopCoding as TwoHopCoding
 from energax.graph import Graph as Graph
 from energax.parametrisation import Scaled as Scaled
 from energax.parametrisation import mupc as mupc

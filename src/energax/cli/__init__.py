@@ -1,3 +1,3 @@
-"""The command line: `energax train | compare | data`."""
+"""The command line: `energax train | compare | reproduce | data`."""
 
 from energax.cli.main import main as main

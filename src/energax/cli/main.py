@@ -1,21 +1,30 @@
 """The entry point: parses the command line, runs the command, and turns errors into one line."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tyro
 
-from energax.cli import bench, compare, listing, train
-from energax.cli.options import BenchOptions, CompareOptions, DataOptions, RecipesOptions, TrainOptions
+from energax.cli import bench, compare, listing, reproduce, train
+from energax.cli.options import (
+    BenchOptions,
+    CompareOptions,
+    DataOptions,
+    RecipesOptions,
+    ReproduceOptions,
+    TrainOptions,
+)
 from energax.errors import EnergaxError
 
-COMMANDS = {
+COMMANDS: dict[type, Callable] = {
     TrainOptions: train.train,
     CompareOptions: compare.compare,
     BenchOptions: bench.run,
     DataOptions: listing.data,
     RecipesOptions: listing.recipes,
+    ReproduceOptions: reproduce.reproduce,
 }
+RESUMPTIONS: dict[type, str] = {ReproduceOptions: "finished parts are kept, the same command continues"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "bench": BenchOptions,
             "data": DataOptions,
             "recipes": RecipesOptions,
+            "reproduce": ReproduceOptions,
         },
         args=list(sys.argv[1:] if arguments is None else arguments),
         prog="energax",
@@ -46,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"energax: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("energax: interrupted; finished epochs are kept, continue with --resume FOLDER", file=sys.stderr)
+        kept = RESUMPTIONS.get(type(options), "finished epochs are kept, continue with --resume FOLDER")
+        print(f"energax: interrupted; {kept}", file=sys.stderr)
         return 130
     return 0

@@ -57,6 +57,21 @@ class RecipesOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class ReproduceOptions:
+    """Reproduce figures and tables of papers: picture, numbers, and a verdict on every claim."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(help="experiments: see --list")] = ()
+    list: Annotated[bool, tyro.conf.arg(help="list the experiments")] = False
+    all: Annotated[bool, tyro.conf.arg(help="run all of them")] = False
+    small: Annotated[bool, tyro.conf.arg(help="smaller settings, about a minute each, without any download")] = False
+    out: Annotated[
+        Path | None, tyro.conf.arg(help="folder of the results' folders (results; runs/small with --small)")
+    ] = None
+    redraw: Annotated[bool, tyro.conf.arg(help="draw and judge again from the numbers that are there")] = False
+    json: Annotated[bool, tyro.conf.arg(help="print the reports as one last line of JSON")] = False
+
+
+@dataclasses.dataclass(frozen=True)
 class BenchOptions:
     """Time training steps and the quality of their equilibria, energax beside other systems; one thread each."""
 

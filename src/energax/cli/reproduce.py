@@ -1,0 +1,69 @@
+"""`energax reproduce`: the figures and tables of papers, with a verdict on every claim."""
+
+import json
+from pathlib import Path
+
+import rich.box
+import rich.console
+import rich.markup
+import rich.table
+
+from energax.cli.options import ReproduceOptions
+from energax.errors import SettingError
+from energax.papers import EXPERIMENTS, Experiment, experiment, redraw
+from energax.papers import reproduce as reproduced
+from energax.papers.reproduction import Report, outcomes
+
+STYLES = {"reproduced": "green", "reproduced with a change": "yellow", "not reproduced": "red"}
+
+
+def reproduce(options: ReproduceOptions) -> None:
+    """List the experiments, or run some and print their verdicts."""
+    if options.list:
+        listed()
+        return
+    if bool(options.names) == options.all:
+        raise SettingError(f"give names of experiments or --all, not both; known: {', '.join(EXPERIMENTS)}")
+    chosen = [experiment(name) for name in (EXPERIMENTS if options.all else options.names)]
+    reports = [one_experiment(one, options) for one in chosen]
+    if options.json:
+        print(json.dumps(reports))
+
+
+def one_experiment(one: Experiment, options: ReproduceOptions) -> Report:
+    """Run one experiment, tell of its parts, and print its verdicts."""
+    notes = rich.console.Console(stderr=True, highlight=False)
+    out = options.out or (Path("runs") / "small" if options.small else Path("results"))
+    folder = out / one.name
+    notes.print(f"[bold]{one.name}[/]  {one.summary}", soft_wrap=True)
+    if options.redraw:
+        report = redraw(one, folder)
+    else:
+        size, settings = ("small", one.small) if options.small else ("full", one.full)
+        report = reproduced(one, settings, size, folder, lambda text: notes.print(f"  {text}", style="dim"))
+    console = rich.console.Console(highlight=False, stderr=options.json)
+    show(report, console)
+    console.print(f"  {folder}  {report['seconds']:.0f} s", style="dim", soft_wrap=True)
+    return report
+
+
+def show(report: Report, console: rich.console.Console) -> None:
+    """One line per claim, and the sum."""
+    for judgement in report["judgements"]:
+        style = STYLES[judgement["outcome"]]
+        text = f"{judgement['claim']}: {judgement['found']}"
+        remark = f" ({judgement['remark']})" if judgement["remark"] else ""
+        console.print(
+            f"  [{style}]{judgement['outcome']}[/]  {rich.markup.escape(judgement['source'] + ': ' + text + remark)}",
+            soft_wrap=True,
+        )
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in outcomes(report).items() if count)
+    console.print(f"  {report['name']}: {counts}", soft_wrap=True)
+
+
+def listed() -> None:
+    """The experiments and what they show."""
+    table = rich.table.Table("experiment", "what it shows", "paper", box=rich.box.SIMPLE_HEAD)
+    for one in EXPERIMENTS.values():
+        table.add_row(one.name, one.summary, one.paper)
+    rich.console.Console(highlight=False).print(table)

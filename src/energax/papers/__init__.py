@@ -1,0 +1,27 @@
+"""Figures and tables of papers, each one experiment in one file; `energax reproduce` runs them.
+
+Nothing else in the library imports this package.
+"""
+
+from energax.errors import SettingError
+from energax.papers.experiment import Experiment as Experiment
+from energax.papers.experiment import Judgement as Judgement
+from energax.papers.experiment import Outcome as Outcome
+from energax.papers.experiment import judged as judged
+from energax.papers.millidge2023 import EXPERIMENTS as MILLIDGE2023
+from energax.papers.reproduction import redraw as redraw
+from energax.papers.reproduction import reproduce as reproduce
+
+EXPERIMENTS: dict[str, Experiment] = {one.name: one for one in (*MILLIDGE2023,)}
+"""Every experiment by name, in the order of `energax reproduce --list`."""
+
+
+def experiment(name: str) -> Experiment:
+    """The experiment of this name.
+
+    Raises:
+        SettingError: there is none; the message lists the known ones.
+    """
+    if name not in EXPERIMENTS:
+        raise SettingError(f"unknown experiment {name!r}; known: {', '.join(EXPERIMENTS)}")
+    return EXPERIMENTS[name]

@@ -1,0 +1,72 @@
+"""What a reproduced figure or table is: settings, a run, a picture, and a verdict for every claim."""
+
+import dataclasses
+import enum
+from collections.abc import Callable
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from energax.papers.cells import Cells
+
+Numbers = dict[str, Any]
+"""What an experiment measured: plain JSON. The picture and the verdicts are made from it and from nothing else."""
+
+
+class Outcome(enum.StrEnum):
+    """Whether a claim was found to hold."""
+
+    REPRODUCED = "reproduced"
+    CHANGED = "reproduced with a change"
+    FAILED = "not reproduced"
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """The verdict on one claim.
+
+    Attributes:
+        source: where the claim is made: a figure or section of the paper, or `energax` for a claim of this library.
+        claim: what is said to hold.
+        outcome: whether it does.
+        found: the measurement that decides.
+        remark: the change that was needed, or what was tried in vain.
+    """
+
+    source: str
+    claim: str
+    outcome: Outcome
+    found: str
+    remark: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One figure or table.
+
+    Attributes:
+        name: what the command line calls it.
+        paper: the paper it is from.
+        summary: one line for the list.
+        small: settings of about a minute on two cores; a frozen dataclass.
+        full: settings of the paper; the same dataclass.
+        run: `(settings, cells) -> numbers`; everything slow goes through `cells`, so that it can resume.
+        draw: `numbers -> figure`.
+        judge: `numbers -> judgements`; nothing but the numbers decides.
+    """
+
+    name: str
+    paper: str
+    summary: str
+    small: Any
+    full: Any
+    run: Callable[[Any, Cells], Numbers]
+    draw: Callable[[Numbers], Figure]
+    judge: Callable[[Numbers], list[Judgement]]
+
+
+def judged(source: str, claim: str, holds: bool, found: str, *, change: str = "", tried: str = "") -> Judgement:
+    """The verdict on a claim that holds or not; `change` is what it took, `tried` what did not help."""
+    if not holds:
+        return Judgement(source, claim, Outcome.FAILED, found, tried)
+    return Judgement(source, claim, Outcome.CHANGED if change else Outcome.REPRODUCED, found, change)

@@ -1,0 +1,108 @@
+"""Running an experiment: its numbers, its picture, its verdicts, and the folder that holds them."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from energax.errors import RunError
+from energax.papers.cells import Cells, Tell, read
+from energax.papers.experiment import Experiment, Judgement, Numbers, Outcome
+from energax.training.checkpoint import write_atomically
+from energax.training.pages import save_figure
+from energax.training.run_folder import machine
+
+FIGURE, NUMBERS, REPORT, PAGE, PARTS = "figure.png", "numbers.json", "report.json", "README.md", "parts"
+
+Report = dict[str, Any]
+"""What `report.json` holds: name, paper, size, settings, machine, seconds and the judgements."""
+
+
+def reproduce(experiment: Experiment, settings: Any, size: str, folder: Path, tell: Tell) -> Report:
+    """Run an experiment, or what an interruption left of it, and write its folder.
+
+    Args:
+        experiment: what to run.
+        settings: its `small`, its `full`, or settings of your own.
+        size: what to call these settings.
+        folder: where `figure.png`, `numbers.json`, `report.json` and `README.md` go; `parts` in it holds what is done
+            until all is.
+        tell: who is told of the progress.
+    """
+    plain = json.loads(json.dumps(dataclasses.asdict(settings)))
+    cells = Cells(folder / PARTS, plain, tell)
+    numbers = json.loads(json.dumps(experiment.run(settings, cells)))
+    facts = {"size": size, "settings": plain, "seconds": round(cells.seconds, 1), **machine()}
+    write_atomically(folder / NUMBERS, (json.dumps(numbers) + "\n").encode())
+    report = publish(experiment, numbers, facts, folder)
+    cells.clear()
+    return report
+
+
+def redraw(experiment: Experiment, folder: Path) -> Report:
+    """Draw and judge again from the numbers that are there.
+
+    Raises:
+        RunError: there are none.
+    """
+    if not (folder / NUMBERS).exists() or not (folder / REPORT).exists():
+        raise RunError(f"{folder} holds no numbers of {experiment.name}: run it first")
+    kept = read(folder / REPORT)
+    facts = {key: value for key, value in kept.items() if key not in ("name", "paper", "summary", "judgements")}
+    return publish(experiment, read(folder / NUMBERS), facts, folder)
+
+
+def publish(experiment: Experiment, numbers: Numbers, facts: dict[str, Any], folder: Path) -> Report:
+    """Write what people look at: the picture, the verdicts and a page with both."""
+    judgements = experiment.judge(numbers)
+    report = {
+        "name": experiment.name,
+        "paper": experiment.paper,
+        "summary": experiment.summary,
+        **facts,
+        "judgements": [dataclasses.asdict(judgement) for judgement in judgements],
+    }
+    save_figure(folder / FIGURE, experiment.draw(numbers))
+    write_atomically(folder / REPORT, (json.dumps(report, indent=1) + "\n").encode())
+    write_atomically(folder / PAGE, page(experiment, judgements, facts).encode())
+    return report
+
+
+def page(experiment: Experiment, judgements: list[Judgement], facts: dict[str, Any]) -> str:
+    """One page: verdicts, picture, settings."""
+    options = " --small" if facts["size"] == "small" else ""
+    rows = "\n".join(
+        f"| {one.source} | {one.claim} | **{one.outcome}** | {one.found} | {one.remark} |" for one in judgements
+    )
+    settings = "\n".join(f"| {name} | {shown(value)} |" for name, value in facts["settings"].items())
+    others = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if name not in ("size", "settings"))
+    return f"""# {experiment.name}
+
+{experiment.summary} ({experiment.paper})
+
+`energax reproduce {experiment.name}{options}` wrote this folder.
+
+![{experiment.name}]({FIGURE})
+
+| source | claim | verdict | found | remark |
+|---|---|---|---|---|
+{rows}
+
+| setting | value |
+|---|---|
+{settings}
+{others}
+"""
+
+
+def shown(value: Any) -> str:
+    """A setting for a table."""
+    if isinstance(value, list):
+        return ", ".join(f"{item:.4g}" if isinstance(item, float) else str(item) for item in value)
+    return str(value)
+
+
+def outcomes(report: Report) -> dict[str, int]:
+    """Number of claims per outcome."""
+    found = [judgement["outcome"] for judgement in report["judgements"]]
+    return {outcome.value: found.count(outcome.value) for outcome in Outcome}
