@@ -24,7 +24,7 @@ from energax.errors import SettingError
 TINY = Workload("tiny", "mlp", (64, 8, 6, 10), "tanh", steps=5, batch=8)
 TINY_RELU = Workload("tiny relu", "mlp", (64, 8, 6, 10), "relu", steps=5, batch=8)
 TINY_EP = Workload("tiny EP", "hopfield", (64, 8, 10), "hard_sigmoid", steps=6, nudged=3, beta=0.5, batch=8)
-TINY_CONV = Workload("tiny conv", "conv", (1, 2, 3, 10), "tanh", steps=3, side=8, batch=4)
+TINY_CONV = Workload("tiny conv", "conv", (3, 2, 3, 10), "tanh", steps=3, side=8, batch=4)
 ECHO = "import sys, json\nfor line in sys.stdin: print(json.dumps({'heard': json.loads(line)['do']}), flush=True)"
 
 
@@ -175,5 +175,5 @@ def test_a_whole_run_in_processes_writes_numbers_table_and_picture(tmp_path):
 def test_rounded_kinks_are_the_kinks_in_the_limit():
     """Oracle: maximum and relu themselves."""
     values = jax.random.normal(jax.random.key(0), (5, 4))
-    np.testing.assert_allclose(reference.RoundMaximum(np.asarray(0.0))(values), values.max(-1), atol=1e-15)
+    np.testing.assert_allclose(reference.RoundMaximum(np.asarray(0.0))(values, (1,)), values.max(-1), atol=1e-15)
     np.testing.assert_allclose(reference.RoundRelu(np.asarray(0.0))(values), jax.nn.relu(values), atol=1e-15)

@@ -1,24 +1,18 @@
 """The contrast of equilibria at several nudge strengths: PC, PC-Nudge and equilibrium propagation in one rule."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
+from energax.dynamics import Context
 from energax.errors import SettingError
 from energax.graph import Graph
 from energax.layers import is_analytic
-from energax.phase import Batch, prepared
-from energax.rules.base import (
-    AbstractRule,
-    Info,
-    add,
-    batch_size,
-    energy_gradient,
-    free_phase,
-    phase_info,
-    sound,
-    with_energy,
-)
+from energax.phase import Batch, Phase, prepared
+from energax.rules.base import AbstractRule, Info, batch_size, free_phase, phase_info, sound, with_energy
 from energax.rules.quadrature import AbstractQuadrature
+from energax.structure import Constant, States
 
 
 class Contrastive(AbstractRule):
@@ -51,34 +45,43 @@ class Contrastive(AbstractRule):
         """Settle the free and the nudged phases, and take the weighted difference of dF/dtheta."""
         with_energy(dynamics, "Contrastive")
         clamped = graph.clamp(batch.x)
-        size = batch_size(clamped)
         free, settled, report = free_phase(dynamics, graph, clamped, batch, solver)
-        nudged, weights, free_weight, many = self._nudged(dynamics, graph, clamped, batch)
+        nudged, weights, free_weight = self._nudged(free, clamped, batch)
         start = jax.tree.map(lambda v: tiled(v, len(weights)).astype(jnp.result_type(v, weights)), settled.states)
         end = solver.solve(nudged, start)
-
         keep = sound(settled.result, end.result)
-        gradient = energy_gradient(nudged, many, end.states, jnp.where(keep, weights, 0).reshape(-1), size, batch.key)
-        if free_weight is not None:
-            weight = jnp.where(keep, free_weight, 0)
-            gradient = add(gradient, energy_gradient(free, clamped, settled.states, weight, size, batch.key))
+
+        def objective(graph):
+            """Weighted sum of F at fixed states; one preparation serves all phases, so one map back from the input."""
+            again = prepared(dynamics, graph, clamped, batch.key)
+            energies = self._nudged(again, clamped, batch)[0].energy(end.states)
+            value = jnp.sum(jnp.where(keep, weights, 0).reshape(-1) * energies)
+            if free_weight is not None:
+                value = value + jnp.sum(jnp.where(keep, free_weight, 0) * again.energy(settled.states))
+            return jnp.real(value) / batch_size(clamped)
+
         output = free.output(settled.states)
         info = Info(output, dynamics.cost(output, batch.y), {"free": report, "nudged": phase_info(nudged, start, end)})
-        return gradient, carry, info
+        return eqx.filter_grad(objective)(graph), carry, info
 
-    def _nudged(self, dynamics, graph, clamped, batch: Batch):
-        """The phase of all points at once, its weights `(points, batch)`, the free weight, and its clamped values."""
+    def _nudged(self, free: Phase, clamped: States, batch: Batch) -> tuple[Phase, Array, Array | None]:
+        """The phase of all points at once, its weights `(points, batch)`, and the free weight."""
         points, weights, free_weight = self.quadrature.at(batch_size(clamped), batch.key)
         if jnp.iscomplexobj(points):
-            require_analytic(graph)
+            require_analytic(free.graph)
         many = jax.tree.map(lambda a: tiled(a, len(points)), clamped)
+        context = free.dynamics.prepare(free.graph, many, batch.key)
+        if free.context.constant is not None:  # what the clamped nodes send is the same at every point: computed once
+            once = free.context.constant
+            sums = {name: tiled(value, len(points)) for name, value in once.sums.items()}
+            context = Context(context.clamped, Constant(once.sources, sums), context.extra)
         target = tiled(batch.y, len(points))
-        return prepared(dynamics, graph, many, batch.key, target, points.reshape(-1)), weights, free_weight, many
+        return Phase(free.dynamics, free.graph, context, target, points.reshape(-1)), weights, free_weight
 
     def tune(self, dynamics, graph, batch, solver):
         """Measure where the nudged phases start."""
         clamped = graph.clamp(batch.x)
-        nudged, weights, _, _ = self._nudged(dynamics, graph, clamped, batch)
+        nudged, weights, _ = self._nudged(prepared(dynamics, graph, clamped, batch.key), clamped, batch)
         start = dynamics.start(graph, nudged.context).states
         start = jax.tree.map(lambda v: v.astype(jnp.result_type(v, weights)), start)
         return solver.tuned(nudged, start)
