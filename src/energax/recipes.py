@@ -2,13 +2,11 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
 
+import equinox as eqx
 import jax
 import optax
-import tyro
 
 from energax import networks, rules
 from energax.activations import AbstractActivation, Tanh, hard_sigmoid
@@ -20,67 +18,10 @@ from energax.errors import SettingError
 from energax.graph import Graph
 from energax.layers import average, maximum
 from energax.rules import AbstractRule
+from energax.settings import COMMON, Chosen, Reader, Settings, require_ranges
 from energax.solvers import AbstractSolver, ConjugateGradient, FixedPoint, GradientFlow, Stopping
 from energax.training import Learner
 from energax.training.learner import root_key
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """Everything a recipe can be told. What is left out is the recipe's own choice; `settled` fills it in."""
-
-    network: Annotated[Literal["mlp", "conv", "residual"] | None, tyro.conf.arg(help="kind of network")] = None
-    hidden: Annotated[tuple[int, ...] | None, tyro.conf.arg(help="units of the hidden layers of an mlp")] = None
-    channels: Annotated[tuple[int, ...] | None, tyro.conf.arg(help="channels of a conv or residual net")] = None
-    pool: Annotated[
-        Literal["stride", "average", "maximum"] | None, tyro.conf.arg(help="how a conv net halves its images")
-    ] = None
-    gain: Annotated[float | None, tyro.conf.arg(help="initial weights are U(+-gain / sqrt(fan_in))")] = None
-    optimiser: Annotated[Literal["sgd", "adam"] | None, tyro.conf.arg(help="optimiser of the parameters")] = None
-    learning_rate: Annotated[float | None, tyro.conf.arg(help="its learning rate")] = None
-    momentum: Annotated[float | None, tyro.conf.arg(help="its momentum (sgd)")] = None
-    beta: Annotated[float | None, tyro.conf.arg(help="nudge strength")] = None
-    points: Annotated[int | None, tyro.conf.arg(help="nudge strengths of ep-holomorphic")] = None
-    gamma: Annotated[float | None, tyro.conf.arg(help="feedback scale of chl")] = None
-    solver: Annotated[
-        Literal["errors", "flow", "blocks"] | None,
-        tyro.conf.arg(
-            help="errors: conjugate gradients on the prediction errors (fast); flow: gradient flow of the states, a "
-            "local neural dynamics; blocks: exact minimisation block after block"
-        ),
-    ] = None
-    tol: Annotated[float | None, tyro.conf.arg(help="relative residual at which a sample has converged")] = None
-    steps: Annotated[int | None, tyro.conf.arg(help="most relaxation steps (ipc: steps per batch)")] = None
-    step_size: Annotated[
-        float | None, tyro.conf.arg(help="flow: nominal step of the states; the measured curvature bounds it")
-    ] = None
-    state_momentum: Annotated[float | None, tyro.conf.arg(help="flow: momentum of the states")] = None
-    batch: Annotated[int | None, tyro.conf.arg(help="rows per update")] = None
-    standardise: Annotated[
-        bool | None, tyro.conf.arg(help="normalise pixels per channel instead of leaving them in [0, 1]")
-    ] = None
-
-
-COMMON = Settings(
-    network="mlp",
-    channels=(8, 16),
-    pool="stride",
-    gain=1.0,
-    optimiser="sgd",
-    learning_rate=0.05,
-    momentum=0.9,
-    solver="errors",
-    tol=5e-3,
-    steps=400,
-    step_size=1.0,
-    state_momentum=0.8,
-    batch=64,
-    standardise=False,
-)
-
-
-Chosen = Any
-"""`Settings` after `settled`: nothing that the recipe reads is None, which their type cannot say."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,62 +41,35 @@ class Recipe:
     epochs: int = 5
 
 
-POSITIVE = (lambda value: 0 < value < math.inf, "give a positive number")
-BELOW_ONE = (lambda value: 0 <= value < 1, "give a number from 0 to below 1")
-COUNT = (lambda value: value >= 1, "give a whole number of at least 1")
-COUNTS = (lambda values: all(value >= 1 for value in values), "give whole numbers of at least 1")
-
-RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "network": (("mlp", "conv", "residual").__contains__, "give mlp, conv or residual"),
-    "pool": (("stride", "average", "maximum").__contains__, "give stride, average or maximum"),
-    "solver": (("errors", "flow", "blocks").__contains__, "give errors, flow or blocks"),
-    "optimiser": (("sgd", "adam").__contains__, "give sgd or adam"),
-    "hidden": COUNTS,
-    "channels": COUNTS,
-    "steps": COUNT,
-    "batch": COUNT,
-    "gain": POSITIVE,
-    "learning_rate": POSITIVE,
-    "step_size": POSITIVE,
-    "momentum": BELOW_ONE,
-    "state_momentum": BELOW_ONE,
-    "tol": (lambda value: 0 <= value < math.inf, "give a number of at least 0"),
-}
+adam = functools.cache(optax.adam)
+sgd = functools.cache(optax.sgd)
 
 
-def require_ranges(settings: Chosen) -> None:
-    """Refuse settings out of range before anything is built from them."""
-    for name, (holds, remedy) in RANGES.items():
-        value = getattr(settings, name)
-        if value is not None and not holds(value):
-            raise SettingError(f"{name}={value}: {remedy}")
-
-
-@functools.cache
-def optimiser_of(name: str | None, learning_rate: float, momentum: float | None) -> optax.GradientTransformation:
+def optimiser_of(settings: Chosen) -> optax.GradientTransformation:
     """The optax optimiser; the same object for the same settings, so that another seed does not compile again."""
-    return optax.adam(learning_rate) if name == "adam" else optax.sgd(learning_rate, momentum=momentum)
+    if settings.optimiser == "adam":
+        return adam(settings.learning_rate)
+    return sgd(settings.learning_rate, momentum=settings.momentum)
 
 
 def graph_of(settings: Chosen, shape: Sequence[int], classes: int, key, activation, output_state: bool) -> Graph:
     """The network."""
     options = {"output_state": output_state, "gain": settings.gain, "key": key}
     if settings.network == "conv":
-        pool = {"stride": None, "average": average, "maximum": maximum}[settings.pool or "stride"]
-        return networks.convolutional(shape, settings.channels or (), classes, activation, pool=pool, **options)
+        pool = {"stride": None, "average": average, "maximum": maximum}[settings.pool]
+        return networks.convolutional(shape, settings.channels, classes, activation, pool=pool, **options)
     if settings.network == "residual":
-        return networks.residual(shape, settings.channels or (), classes, activation, **options)
+        return networks.residual(shape, settings.channels, classes, activation, **options)
     units = shape[0] * shape[1] * shape[2]
-    return networks.mlp([units, *(settings.hidden or ()), classes], activation, shape=shape, **options)
+    return networks.mlp([units, *settings.hidden, classes], activation, shape=shape, **options)
 
 
 def solver_of(settings: Chosen) -> AbstractSolver:
     """The solver, stopped at the settings' tolerance."""
-    stop = Stopping(settings.tol, settings.steps)
     if settings.solver == "errors":
         return ConjugateGradient(Stopping(settings.tol, settings.steps, check_every=1), ErrorCoordinates())
     if settings.solver == "blocks":
-        return FixedPoint(stop=stop)
+        return FixedPoint(stop=Stopping(settings.tol, settings.steps))
     return flow(settings, SpanCoordinates())
 
 
@@ -167,6 +81,11 @@ def flow(settings: Chosen, coordinates: AbstractCoordinates) -> AbstractSolver:
         stop=Stopping(settings.tol, settings.steps),
         coordinates=coordinates,
     )
+
+
+def nothing_settles(settings: Chosen) -> AbstractSolver:
+    """For rules that settle nothing: any solver, of which no setting is read."""
+    return ConjugateGradient(coordinates=ErrorCoordinates())
 
 
 def single_steps(settings: Chosen) -> AbstractSolver:
@@ -186,7 +105,7 @@ def predictive(rule: Callable[[Chosen], AbstractRule], solver: Callable[[Chosen]
             PredictiveCoding(CrossEntropy()),
             solver(settings),
             rule(settings),
-            optimiser_of(settings.optimiser, settings.learning_rate or 0.0, settings.momentum),
+            optimiser_of(settings),
         )
 
     return build
@@ -206,7 +125,7 @@ def hopfield(
             dynamics(settings),
             solver_of(settings),
             rule(settings),
-            optimiser_of(settings.optimiser, settings.learning_rate or 0.0, settings.momentum),
+            optimiser_of(settings),
         )
 
     return build
@@ -228,7 +147,11 @@ SMALL = Settings(hidden=(128, 64))
 EP = Settings(hidden=(512,), solver="blocks", learning_rate=0.02, gain=0.7, beta=0.2, tol=1e-2, steps=60)
 
 RECIPES: dict[str, Recipe] = {
-    "backprop": Recipe("backpropagation through the feed-forward pass", SMALL, predictive(lambda s: rules.Backprop())),
+    "backprop": Recipe(
+        "backpropagation through the feed-forward pass",
+        SMALL,
+        predictive(lambda s: rules.Backprop(), nothing_settles),
+    ),
     "pc": Recipe(
         "predictive coding: gradient at the beta = 1 equilibrium",
         SMALL,
@@ -237,7 +160,7 @@ RECIPES: dict[str, Recipe] = {
     "ipc": Recipe(
         "incremental predictive coding: a parameter step after every relaxation step",
         dataclasses.replace(SMALL, solver="flow", steps=8, step_size=0.3, state_momentum=0.0, learning_rate=0.02),
-        predictive(lambda s: rules.Incremental(s.steps or 1), single_steps),
+        predictive(lambda s: rules.Incremental(s.steps), single_steps),
     ),
     "pc-nudge": Recipe(
         "predictive coding with a weak nudge: backprop's gradient by local learning",
@@ -247,7 +170,7 @@ RECIPES: dict[str, Recipe] = {
     "first-step": Recipe(
         "the first relaxation step in error coordinates: exactly backprop's gradient",
         SMALL,
-        predictive(lambda s: rules.FirstStep()),
+        predictive(lambda s: rules.FirstStep(), nothing_settles),
     ),
     "ep": Recipe(
         "equilibrium propagation, centred nudging",
@@ -275,6 +198,10 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+FEEDING = ("batch", "standardise")
+"""Settings that are read by whoever feeds the learner."""
+
+
 def settled(name: str, given: Settings | None = None) -> tuple[Recipe, Settings]:
     """A recipe by name, and its settings with the given ones on top.
 
@@ -292,14 +219,32 @@ def settled(name: str, given: Settings | None = None) -> tuple[Recipe, Settings]
     return recipe, complete
 
 
+def build(name: str, shape: Sequence[int], classes: int, key, given: Settings | None) -> tuple[Learner, Settings]:
+    """A recipe's learner, and the settings that were read to build or to feed it."""
+    recipe, complete = settled(name, given)
+    reader = Reader(complete, already=FEEDING)
+    return recipe.build(reader, shape, classes, key), reader.only_read()
+
+
+def settings_read(name: str, shape: Sequence[int], classes: int, given: Settings | None = None) -> Settings:
+    """What a recipe reads for images of `shape`, with the given settings on top; the rest is None. Computes nothing."""
+    return eqx.filter_eval_shape(build, name, tuple(shape), classes, jax.random.key(0), given)[1]
+
+
 def make_learner(
     name: str, shape: Sequence[int], classes: int, *, seed: int = 0, settings: Settings | None = None
 ) -> tuple[Learner, Settings]:
     """Build a recipe's learner for images of `shape` (height, width, channels).
 
     Returns:
-        The learner, and all settings that it was built with.
+        The learner, and all settings that it was built with; None for those that it does not read.
+
+    Raises:
+        SettingError: an unknown recipe, a setting out of its range, or one that the recipe does not read.
     """
-    recipe, complete = settled(name, settings)
-    key = jax.random.fold_in(root_key(seed), 2**31 - 1)
-    return recipe.build(complete, shape, classes, key), complete
+    learner, read = build(name, shape, classes, jax.random.fold_in(root_key(seed), 2**31 - 1), settings)
+    for setting, value in vars(settings or Settings()).items():
+        if value is not None and getattr(read, setting) is None:
+            known = ", ".join(name for name, value in vars(read).items() if value is not None)
+            raise SettingError(f"{setting}={value}: {name} with these settings does not read it; it reads {known}")
+    return learner, read

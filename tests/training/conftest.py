@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from energax.data import Dataset, Split, load
-from energax.recipes import Settings, make_learner
+from energax.recipes import make_learner
+from energax.settings import Settings
 from energax.training import fit
 from energax.training.display import Silent
 from energax.training.learner import begin

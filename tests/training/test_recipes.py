@@ -1,14 +1,14 @@
 """Recipes: each builds, trains and reports; settings are layered; what cannot work is refused."""
 
-import dataclasses
 
 import numpy as np
 import pytest
 
 from energax import Backprop, Contrastive, ContrastiveHebbian, FirstStep, Hopfield, Incremental, PredictiveCoding
 from energax.errors import SettingError
-from energax.recipes import COMMON, RECIPES, Settings, make_learner, settled
+from energax.recipes import RECIPES, make_learner, settings_read, settled
 from energax.rules.quadrature import centred, clamped, holomorphic, nudge, one_sided
+from energax.settings import COMMON, Settings
 
 # name: rule, dynamics, reference, least gradient cosine, whether it relaxes
 TABLE = {
@@ -97,9 +97,36 @@ def test_a_learner_comes_with_all_of_its_settings():
     assert float(learner.solver.stop.tol) == 0.25
     assert learner.solver.stop.max_steps == 33
     assert (complete.hidden, complete.tol, complete.steps) == ((9, 5), 0.25, 33)
-    assert dataclasses.replace(complete, beta=0, points=0, gamma=0) == dataclasses.replace(
-        settled("pc", complete)[1], beta=0, points=0, gamma=0
-    )
+    assert complete == settings_read("pc", (8, 8, 1), 7, complete)
+    assert make_learner("pc", (8, 8, 1), 7, settings=complete)[1] == complete
+
+
+@pytest.mark.parametrize(
+    ("name", "unread"),
+    [
+        ("backprop", {"beta": 0.1}),
+        ("backprop", {"tol": 0.1}),
+        ("pc", {"gamma": 0.5}),
+        ("pc", {"step_size": 0.1}),
+        ("pc", {"channels": (4,)}),
+        ("pc", {"optimiser": "adam", "momentum": 0.5}),
+        ("ep", {"points": 4}),
+        ("chl", {"beta": 0.1}),
+    ],
+)
+def test_a_setting_that_is_not_read_is_refused(name, unread):
+    """Oracle: the sources of the recipes; the message names the setting, its value and what is read instead."""
+    setting, value = list(unread.items())[-1]
+    with pytest.raises(SettingError) as refused:
+        make_learner(name, (8, 8, 1), 10, settings=Settings(**unread))
+    assert f"{setting}={value}: {name} with these settings does not read it; it reads network" in str(refused.value)
+    assert getattr(settings_read(name, (8, 8, 1), 10, Settings(**unread)), setting) is None
+
+
+def test_solver_settings_are_read_by_the_solver_that_has_them():
+    """Oracle: the flow of the states has a step size, conjugate gradients have none."""
+    learner, read = make_learner("pc", (8, 8, 1), 10, settings=Settings(solver="flow", step_size=0.25))
+    assert float(learner.solver.step_size) == read.step_size == 0.25
 
 
 @pytest.mark.parametrize("network", ["conv", "residual"])

@@ -13,12 +13,14 @@ from matplotlib.figure import Figure
 
 from energax.cli.options import CompareOptions
 from energax.cli.train import epochs_of, run_recipe
+from energax.data import load
 from energax.errors import SettingError
-from energax.recipes import settled
+from energax.recipes import settings_read
+from energax.settings import Settings
 from energax.training import RunFolder
 from energax.training.checkpoint import write_atomically
 from energax.training.display import Terminal
-from energax.training.pages import number, percent, save_figure
+from energax.training.pages import LEAST_DRAWN, away, number, percent, save_figure
 from energax.training.run_folder import finite
 
 Row = dict[str, Any]
@@ -27,17 +29,16 @@ Row = dict[str, Any]
 def compare(options: CompareOptions) -> None:
     """Train what is not there yet, then print, draw and save the table."""
     names = [name.strip() for name in options.recipes.split(",") if name.strip()]
-    for name in names:
-        settled(name, options.settings)
     if not names or options.seeds < 1:
         raise SettingError(f"recipes={options.recipes!r}, seeds={options.seeds}: give at least one of each")
+    settings = divided(options.settings, names, options.data)
     folder = RunFolder(options.out or Path("runs") / f"compare-{options.data}")
     rows, histories = [], {}
     for name in names:
         results = []
         for seed in range(options.seeds):
             rich.console.Console(stderr=True, highlight=False).print(f"{name}, seed {seed}")
-            result, history = one_run(options, name, seed, folder)
+            result, history = one_run(options, name, seed, settings[name], folder)
             results.append(result)
             histories.setdefault(name, []).append(history)
         rows.append(aggregated(name, results))
@@ -49,11 +50,26 @@ def compare(options: CompareOptions) -> None:
         print(json.dumps(finite({"data": options.data, "seeds": options.seeds, "rows": rows})))
 
 
-def one_run(options: CompareOptions, name: str, seed: int, folder: RunFolder) -> tuple[Row, list[Row]]:
+def divided(given: Settings, names: list[str], data: str) -> dict[str, Settings]:
+    """For each recipe those of the given settings that it reads; one that no recipe reads is refused."""
+    dataset = load(data)
+    own = {}
+    for name in names:
+        read = settings_read(name, dataset.image_shape, dataset.classes, given)
+        own[name] = Settings(**{key: value for key, value in vars(given).items() if getattr(read, key) is not None})
+    for key, value in vars(given).items():
+        if value is not None and all(getattr(settings, key) is None for settings in own.values()):
+            raise SettingError(f"{key}={value}: with these settings none of {', '.join(names)} reads it; leave it out")
+    return own
+
+
+def one_run(
+    options: CompareOptions, name: str, seed: int, settings: Settings, folder: RunFolder
+) -> tuple[Row, list[Row]]:
     """Train one recipe with one seed, or go on where an earlier comparison stopped."""
     one = RunFolder(folder.path / f"{name}-{seed}")
     epochs = epochs_of(name, options.data, options.epochs)
-    run = run_recipe(name, options.data, seed, epochs, options.settings, one, Terminal(), resume=one.last.exists())
+    run = run_recipe(name, options.data, seed, epochs, settings, one, Terminal(), resume=one.last.exists())
     return run.result, run.history
 
 
@@ -151,11 +167,11 @@ def draw(path: Path, histories: dict[str, list[list[Row]]], title: str) -> None:
                 alpha=0.8,
                 label=label,
             )
-            cosine.plot(epochs, [row["gradient_cosine"] for row in history], color=f"C{index}", alpha=0.8)
+            cosine.plot(epochs, away(row["gradient_cosine"] for row in history), color=f"C{index}", alpha=0.8)
     error.set(xlabel="epoch", ylabel="validation error (%)", yscale="log")
     for formatted in (error.yaxis.set_major_formatter, error.yaxis.set_minor_formatter):
         formatted(lambda value, _: f"{value:g}")
-    cosine.set(xlabel="epoch", ylabel="gradient cosine to the reference")
+    cosine.set(xlabel="epoch", ylabel=f"1 - gradient cosine to the reference (at least {LEAST_DRAWN:g})", yscale="log")
     for axes in (error, cosine):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)

@@ -6,7 +6,7 @@ import rich.table
 
 from energax.cli.options import DataOptions, RecipesOptions
 from energax.data import available, describe, load
-from energax.recipes import RECIPES, settled
+from energax.recipes import RECIPES, settings_read
 
 
 def data(options: DataOptions) -> None:
@@ -42,6 +42,6 @@ def recipes(options: RecipesOptions) -> None:
     """List the recipes and the settings that make them."""
     table = rich.table.Table("recipe", "what it is", "settings")
     for name, recipe in RECIPES.items():
-        chosen = {key: value for key, value in vars(settled(name)[1]).items() if value is not None}
+        chosen = {key: value for key, value in vars(settings_read(name, (28, 28, 1), 10)).items() if value is not None}
         table.add_row(name, recipe.summary, ", ".join(f"{key} {value}" for key, value in chosen.items()))
     rich.console.Console(highlight=False).print(table)

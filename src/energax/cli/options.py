@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from energax.recipes import Settings
+from energax.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """What people look at after a run: a picture of its course and a page of its results."""
 
 import io
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +25,31 @@ def draw_curve(path: Path, history: History, title: str) -> None:
         axes.legend(frameon=False)
     reference = history[-1]["reference"]
     lines = {
-        "gradient_cosine": f"gradient cosine to {reference}",
-        "norm_ratio": "gradient norm ratio",
-        "relaxed_fraction": "relaxed fraction",
-        "residual": "relative residual",
+        "gradient_cosine": f"1 - gradient cosine to {reference}",
+        "norm_ratio": "1 - gradient norm ratio",
+        "relaxed_fraction": "1 - relaxed fraction",
     }
-    for key, label in lines.items():
-        values = [row[key] for row in history]
-        if all(value is not None and value == value for value in values):
+    drawn = {label: away(row[key] for row in history) for key, label in lines.items()}
+    drawn["relative residual"] = away((row["residual"] for row in history), origin=0.0)
+    for label, values in drawn.items():
+        if all(value == value for value in values):
             regime.plot(epochs, values, marker="o", markersize=3, label=label)
-    regime.set(xlabel="epoch", ylabel="regime", ylim=(-0.05, None))
+    regime.set(xlabel="epoch", ylabel=f"distance (drawn from {LEAST_DRAWN:g})", yscale="log")
     regime.legend(frameon=False, fontsize="small")
     for axes in (accuracy, cost, regime):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize="medium")
     save_figure(path, figure)
+
+
+LEAST_DRAWN = 1e-8
+"""What a logarithmic axis shows of nothing."""
+
+
+def away(values: Iterable[float | None], origin: float = 1.0) -> list[float]:
+    """How far from the origin, for a logarithmic axis; NaN where there is no value."""
+    return [math.nan if value is None else max(abs(value - origin), LEAST_DRAWN) for value in values]
 
 
 def save_figure(path: Path, figure: Figure) -> None:

@@ -1,0 +1,117 @@
+"""What a recipe can be told: the settings, their common values and ranges, and a record of which of them were read."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from energax.errors import SettingError
+
+
+def told(text: str) -> Any:
+    """The help text of a setting; its value, where none is given, is the recipe's."""
+    return tyro.conf.arg(help=text, help_behavior_hint="(the recipe chooses)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything a recipe can be told. What is left out is the recipe's own choice; `settled` fills it in."""
+
+    network: Annotated[Literal["mlp", "conv", "residual"] | None, told("kind of network")] = None
+    hidden: Annotated[tuple[int, ...] | None, told("units of the hidden layers of an mlp")] = None
+    channels: Annotated[tuple[int, ...] | None, told("channels of a conv or residual net")] = None
+    pool: Annotated[Literal["stride", "average", "maximum"] | None, told("how a conv net halves its images")] = None
+    gain: Annotated[float | None, told("initial weights are U(+-gain / sqrt(fan_in))")] = None
+    optimiser: Annotated[Literal["sgd", "adam"] | None, told("optimiser of the parameters")] = None
+    learning_rate: Annotated[float | None, told("its learning rate")] = None
+    momentum: Annotated[float | None, told("its momentum (sgd)")] = None
+    beta: Annotated[float | None, told("nudge strength")] = None
+    points: Annotated[int | None, told("nudge strengths of ep-holomorphic")] = None
+    gamma: Annotated[float | None, told("feedback scale of chl")] = None
+    solver: Annotated[
+        Literal["errors", "flow", "blocks"] | None,
+        told(
+            "errors: conjugate gradients on the prediction errors (fast); flow: gradient flow of the states, a "
+            "local neural dynamics; blocks: exact minimisation block after block"
+        ),
+    ] = None
+    tol: Annotated[float | None, told("relative residual at which a sample has converged")] = None
+    steps: Annotated[int | None, told("most relaxation steps (ipc: steps per batch)")] = None
+    step_size: Annotated[float | None, told("flow: nominal step of the states; the measured curvature bounds it")] = (
+        None
+    )
+    state_momentum: Annotated[float | None, told("flow: momentum of the states")] = None
+    batch: Annotated[int | None, told("rows per update")] = None
+    standardise: Annotated[bool | None, told("normalise pixels per channel instead of leaving them in [0, 1]")] = None
+
+
+COMMON = Settings(
+    network="mlp",
+    channels=(8, 16),
+    pool="stride",
+    gain=1.0,
+    optimiser="sgd",
+    learning_rate=0.05,
+    momentum=0.9,
+    solver="errors",
+    tol=5e-3,
+    steps=400,
+    step_size=1.0,
+    state_momentum=0.8,
+    batch=64,
+    standardise=False,
+)
+
+
+Chosen = Any
+"""`Settings` after `settled`: nothing that the recipe reads is None, which their type cannot say."""
+
+
+POSITIVE = (lambda value: 0 < value < math.inf, "give a positive number")
+BELOW_ONE = (lambda value: 0 <= value < 1, "give a number from 0 to below 1")
+COUNT = (lambda value: value >= 1, "give a whole number of at least 1")
+COUNTS = (lambda values: all(value >= 1 for value in values), "give whole numbers of at least 1")
+
+RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "network": (("mlp", "conv", "residual").__contains__, "give mlp, conv or residual"),
+    "pool": (("stride", "average", "maximum").__contains__, "give stride, average or maximum"),
+    "solver": (("errors", "flow", "blocks").__contains__, "give errors, flow or blocks"),
+    "optimiser": (("sgd", "adam").__contains__, "give sgd or adam"),
+    "hidden": COUNTS,
+    "channels": COUNTS,
+    "steps": COUNT,
+    "batch": COUNT,
+    "gain": POSITIVE,
+    "learning_rate": POSITIVE,
+    "step_size": POSITIVE,
+    "momentum": BELOW_ONE,
+    "state_momentum": BELOW_ONE,
+    "tol": (lambda value: 0 <= value < math.inf, "give a number of at least 0"),
+}
+
+
+def require_ranges(settings: Chosen) -> None:
+    """Refuse settings out of range before anything is built from them."""
+    for name, (holds, remedy) in RANGES.items():
+        value = getattr(settings, name)
+        if value is not None and not holds(value):
+            raise SettingError(f"{name}={value}: {remedy}")
+
+
+class Reader:
+    """Settings that remember which of them were asked for."""
+
+    def __init__(self, settings: Settings, already: Iterable[str] = ()):
+        self._settings = settings
+        self._read = set(already)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._settings, name)
+        self._read.add(name)
+        return value
+
+    def only_read(self) -> Settings:
+        """The settings that were asked for; the others are None."""
+        return Settings(**{name: value for name, value in vars(self._settings).items() if name in self._read})
