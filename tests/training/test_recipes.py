@@ -1,6 +1,5 @@
 """Recipes: each builds, trains and reports; settings are layered; what cannot work is refused."""
 
-
 import numpy as np
 import pytest
 

@@ -151,7 +151,7 @@ def sweeps(workload: Workload, steps: int, order) -> AbstractSolver:
 
 
 LINES = (
-    Line("energax backprop", FEED_FORWARD, gradient_flow, sweep=(0,), same=True, backprop=True),
+    Line("energax backprop", (*FEED_FORWARD, "hopfield"), gradient_flow, sweep=(0,), same=True, backprop=True),
     Line(
         "energax gradient flow",
         FEED_FORWARD,

@@ -16,7 +16,7 @@ from energax.bench.workers.protocol import (
     serve_rows,
 )
 
-ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh}
+ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "hard_sigmoid": lambda v: jnp.clip(v, 0, 1)}
 
 
 def convolve(x, layer):
@@ -42,15 +42,21 @@ def cross_entropy(output, y):
     return -jnp.sum(y * jax.nn.log_softmax(output))
 
 
+def squared_error(output, y):
+    """Half the squared distance, summed over the batch."""
+    return jnp.sum((output - y) ** 2) / 2
+
+
 def backprop(workload, weights, x, y):
-    """The gradient through the feed-forward pass."""
+    """The gradient through the feed-forward pass, of the cost that the other rows have."""
     activation = ACTIVATIONS[workload["activation"]]
+    price = squared_error if workload["kind"] == "hopfield" else cross_entropy
 
     def cost(weights):
         h = x
         for layer in weights[:-1]:
             h = activation(apply(h, layer))
-        return cross_entropy(apply(h, weights[-1]), y) / len(y)
+        return price(apply(h, weights[-1]), y) / len(y)
 
     return jax.grad(cost)(weights), ()
 
@@ -147,15 +153,10 @@ class ByHand(AbstractRow):
 
 def offer(workload: Message) -> list[Message]:
     """Backprop and predictive coding, or equilibrium propagation."""
-    relaxation = offered("JAX by hand", workload["steps"], same=True)
-    return (
-        [relaxation]
-        if workload["kind"] == "hopfield"
-        else [
-            offered("JAX backprop by hand", role="backprop", same=True),
-            relaxation,
-        ]
-    )
+    return [
+        offered("JAX backprop by hand", role="backprop", same=True),
+        offered("JAX by hand", workload["steps"], same=True),
+    ]
 
 
 def prepare(name: str, workload: Message, problem: Arrays) -> AbstractRow:

@@ -7,7 +7,7 @@ from protocol import AbstractRow, Arrays, Message, layers_of, named, named_state
 
 torch.set_num_threads(1)
 
-ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
+ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "hard_sigmoid": lambda v: v.clamp(0, 1)}
 SLOPES = {"relu": lambda f: (f > 0).to(f.dtype), "tanh": lambda f: 1 - f * f}
 
 
@@ -34,10 +34,16 @@ def cross_entropy(output, y):
     return -(y * F.log_softmax(output, -1)).sum()
 
 
+def squared_error(output, y):
+    """Half the squared distance, summed over the batch."""
+    return ((output - y) ** 2).sum() / 2
+
+
 def backprop(workload, weights, x, y):
-    """The gradient through the feed-forward pass."""
+    """The gradient through the feed-forward pass, of the cost that the other rows have."""
+    price = squared_error if workload["kind"] == "hopfield" else cross_entropy
     states = sweep(ACTIVATIONS[workload["activation"]], weights, x)
-    cost = cross_entropy(apply(states[-1], weights[-1]), y) / len(y)
+    cost = price(apply(states[-1], weights[-1]), y) / len(y)
     return torch.autograd.grad(cost, [p for layer in weights for p in layer]), ()
 
 
@@ -96,7 +102,7 @@ def hopfield_energy(weights, x, y, beta, hidden, output):
     (w1, b1), (w2, b2) = weights
     stored = (hidden**2).sum() / 2 + (output**2).sum() / 2
     interaction = (hidden * torch.addmm(b1, x, w1)).sum() + (output * torch.addmm(b2, hidden, w2)).sum()
-    return stored - interaction + beta * ((output - y) ** 2).sum() / 2
+    return stored - interaction + beta * squared_error(output, y)
 
 
 def settled(workload, weights, x, y, beta, states, steps):
@@ -202,7 +208,7 @@ def offer(workload: Message) -> list[Message]:
         "mlp": ["torch autograd energies", "torch by hand"],
     }[workload["kind"]]
     rows = [offered(name, workload["steps"], same=True) for name in names]
-    return rows if workload["kind"] == "hopfield" else [offered("torch backprop", role="backprop", same=True), *rows]
+    return [offered("torch backprop", role="backprop", same=True), *rows]
 
 
 def prepare(name: str, workload: Message, problem: Arrays) -> AbstractRow:
