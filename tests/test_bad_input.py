@@ -168,8 +168,10 @@ def test_precisions_of_unknown_nodes_are_refused():
 
 
 def test_alternating_blocks_need_edges():
+    graph = ex.Nodes([ex.Node("x", (2,))], {}, "x", "x")
+    phase = prepared(ex.FunctionEnergy(lambda _, s: s["x"]), graph, {})
     with pytest.raises(SettingError, match="alternating blocks need a Graph"):
-        ex.solvers.Alternating().blocks(ex.Nodes([ex.Node("x", (2,))], {}, "x", "x"), ("x",))
+        ex.solvers.Alternating().blocks(phase, ("x",))
 
 
 def test_an_empty_chain_is_refused():

@@ -186,6 +186,25 @@ def test_solvers_agree_on_a_hopfield_equilibrium():
         assert largest(settled.states, expected) < 1e-10
 
 
+@pytest.mark.parametrize("sizes", [[4, 6, 3], [4, 6, 5, 3]])
+def test_alternating_does_in_one_sweep_what_synchronous_does_in_two(sizes):
+    """Oracle: the synchronous iteration itself, whose even and odd times are two alternating ones side by side."""
+    graph, dynamics = mlp(sizes, Tanh(), output_state=True, gain=0.7, key=jax.random.key(0)), Hopfield()
+    batch = batch_for(graph, 4)
+    free, silence = begun(dynamics, graph, batch.x)
+    rest = solve(FixedPoint(stop=Stopping(1e-14, 500)), free, silence).states
+    driven, _ = begun(dynamics, graph, batch.x, batch.y, jnp.asarray(0.5))
+    for phase, start, first in ((free, silence, "hidden1"), (driven, rest, "output")):
+        blocks = Alternating().blocks(phase, tuple(start))
+        assert first in blocks[0]
+        found = solve(FixedPoint(Alternating(), Stopping(0.0, 3, 0)), phase, start).states
+        earlier, later = (
+            solve(FixedPoint(Synchronous(), Stopping(0.0, count, 0)), phase, start).states for count in (5, 6)
+        )
+        expected = {name: (earlier if name in blocks[0] else later)[name] for name in start}
+        assert largest(found, expected) < 1e-14
+
+
 def test_optimistix_refuses_what_it_cannot_run():
     phase, start = nudged()
     with pytest.raises(SettingError, match="GradientFlow is neither an optimistix root finder nor a minimiser"):

@@ -41,7 +41,7 @@ class BlockFlow(AbstractIteration):
 
     def step(self, chart, point, carry):
         """One sweep."""
-        for block in self.order.blocks(chart.phase.graph, tuple(point)):
+        for block in self.order.blocks(chart.phase, tuple(point)):
             force = chart.force(point)
             point = {**point, **moved({n: point[n] for n in block}, carry, {n: force[n] for n in block})}
         return point, carry

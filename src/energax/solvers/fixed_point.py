@@ -38,7 +38,7 @@ class FixedPoint(AbstractIteration):
     def step(self, chart, point, carry):
         """One sweep."""
         phase, states = chart.phase, point
-        for block in self.order.blocks(phase.graph, tuple(states)):
+        for block in self.order.blocks(phase, tuple(states)):
             update = blockwise(phase.dynamics).block_minimiser(
                 phase.graph, states, phase.context, phase.target, phase.beta, block
             )

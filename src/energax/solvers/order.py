@@ -6,21 +6,21 @@ import equinox as eqx
 
 from energax.errors import SettingError
 from energax.graph import Graph
-from energax.structure import AnyGraph
+from energax.phase import Phase
 
 
 class AbstractOrder(eqx.Module):
     """Which nodes are updated together."""
 
     @abc.abstractmethod
-    def blocks(self, graph: AnyGraph, names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-        """The blocks of one sweep, in order."""
+    def blocks(self, phase: Phase, names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+        """The blocks of one sweep over the nodes `names`, in order."""
 
 
 class Synchronous(AbstractOrder):
     """All nodes at once, each from the others' old states. May oscillate."""
 
-    def blocks(self, graph, names):
+    def blocks(self, phase, names):
         """One block."""
         return (names,)
 
@@ -28,11 +28,22 @@ class Synchronous(AbstractOrder):
 class Alternating(AbstractOrder):
     """Blocks of nodes that do not interact, one after the other: even and odd layers on a chain.
 
-    Every block is minimised exactly, so the energy never rises (Scellier et al. 2023).
+    A sweep begins where the phase is driven: at the nodes that the cost reads if there is a nudge, else as the graph's
+    nodes are listed. On a chain it then does what two synchronous sweeps do. Every block is minimised exactly, so the
+    energy never rises (Scellier et al. 2023).
     """
 
-    def blocks(self, graph, names):
+    def blocks(self, phase, names):
         """The colours of the graph."""
-        if not isinstance(graph, Graph):
+        if not isinstance(phase.graph, Graph):
             raise SettingError("alternating blocks need a Graph with edges to colour; use Synchronous()")
-        return graph.colouring(names)
+        colours = phase.graph.colouring(names)
+        if phase.target is None:
+            return colours
+        return tuple(sorted(colours, key=read_by_cost(phase.graph).isdisjoint))
+
+
+def read_by_cost(graph: Graph) -> set[str]:
+    """The output, and what it is computed from if it holds no state."""
+    direct = not graph.node(graph.output).state
+    return {graph.output} | {edge.source for edge in graph.edges if direct and edge.target == graph.output}
