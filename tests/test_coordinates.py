@@ -89,10 +89,11 @@ def test_the_model_of_a_chart_is_the_derivative_of_the_energy(net):
     def slope(point, direction):
         return jax.jvp(lambda p: phase.energy(chart.states(p)), (point,), (direction,))[1]
 
-    force, _ = chart.model(point)
-    np.testing.assert_allclose(-chart.dot(force, direction), slope(point, direction), rtol=1e-10)
+    model = chart.model(point)
+    np.testing.assert_allclose(model.energy, phase.energy(chart.states(point)), rtol=1e-12)
+    np.testing.assert_allclose(-chart.dot(model.force, direction), slope(point, direction), rtol=1e-10)
     linear = eqx.tree_at(lambda c: c.phase.graph, chart, _linear(graph))
-    _, curvature = linear.model(point)
+    curvature = linear.model(point).curvature
 
     @eqx.filter_jit
     def bend(point, direction):
@@ -224,3 +225,8 @@ def test_a_rise_of_the_energy_is_taken_back(solver):
     settled = solve(solver(stop=Stopping(1e-6, 400, 1)), phase, {"u": 2 + x})
     assert np.all(settled.result == Verdict.CONVERGED)
     np.testing.assert_allclose(settled.states["u"], 2, rtol=1e-5)
+    energies = [
+        phase.energy(solve(solver(stop=Stopping(0.0, count, 0)), phase, {"u": 2 + x}).states) for count in range(1, 16)
+    ]
+    assert np.all(np.diff(energies, axis=0) <= 1e-12)  # not tested on the way, and yet never uphill
+    assert np.all(energies[-1] < 1e-6)

@@ -17,18 +17,26 @@ class Context(eqx.Module):
     """What a relaxation holds constant: made once per phase by `AbstractDynamics.prepare`.
 
     Attributes:
-        clamped: values of the clamped nodes.
-        constant: what the clamped nodes send (None where the structure has no edges).
-        extra: whatever else the dynamics computes once (a reference state, a linearisation).
+        clamped: values of the clamped nodes, batch first.
+        constant: what the clamped nodes send (None where the structure has no edges), batch first.
+        shared: whatever else the dynamics computes once and is the same for all samples.
+        extra: whatever else belongs to this batch as a whole (a reference state, a linearisation). Samples of such a
+            phase are never taken apart, so a slow one keeps the others waiting.
     """
 
     clamped: States
     constant: Constant | None = None
+    shared: Any = None
     extra: Any = None
 
     def everywhere(self, states: States) -> States:
         """Free and clamped states together."""
         return {**self.clamped, **states}
+
+    def rows(self, index: Array) -> "Context":
+        """The context of some samples, where there is no `extra`."""
+        clamped, constant = jax.tree.map(lambda a: a[index], (self.clamped, self.constant))
+        return Context(clamped, constant, self.shared)
 
 
 class Start(eqx.Module):

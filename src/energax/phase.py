@@ -55,6 +55,12 @@ class Phase(eqx.Module):
         """dv/dt of the free nodes."""
         return self.dynamics.force(self.graph, states, self.context, self.target, self.beta)
 
+    def rows(self, index: Array) -> "Phase":
+        """The phase of some samples, shape `(rows,)`."""
+        target = None if self.target is None else self.target[index]
+        beta = self.beta if self.beta is None or jnp.ndim(self.beta) == 0 else self.beta[index]
+        return Phase(self.dynamics, self.graph, self.context.rows(index), target, beta)
+
     @property
     def has_energy(self) -> bool:
         """Whether the dynamics descends an energy."""

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,6 +14,20 @@ from energax.structure import States
 
 Point = PyTree
 """Coordinates of all free states: a pytree of arrays, batch first."""
+
+
+class Model(NamedTuple):
+    """F around a point.
+
+    Attributes:
+        energy: F per sample, shape `(batch,)`.
+        force: -dF/dpoint.
+        curvature: `d -> d^T H d` per sample, shape `(batch,)`, of F or of an approximation of it.
+    """
+
+    energy: Array
+    force: Point
+    curvature: Callable[[Point], Array]
 
 
 class AbstractChart(eqx.Module):
@@ -33,8 +48,8 @@ class AbstractChart(eqx.Module):
         """How the point moves: the phase's own force, or -dF/dpoint where the coordinates say so."""
 
     @abc.abstractmethod
-    def model(self, point: Point) -> tuple[Point, Callable[[Point], Array]]:
-        """`(force, curvature)` at a point, where `curvature(d)` is d^T H d of F per sample, shape `(batch,)`."""
+    def model(self, point: Point) -> Model:
+        """F and its derivatives at a point."""
 
     @abc.abstractmethod
     def dot(self, a: Point, b: Point) -> Array:
@@ -57,7 +72,8 @@ class AbstractCoordinates(eqx.Module):
         """The chart of a phase around `start`, and the point at which `start` lies."""
 
 
-def linearised(chart: AbstractChart, point: Point) -> tuple[Point, Callable[[Point], Array]]:
+def linearised(chart: AbstractChart, point: Point) -> Model:
     """The model of a chart whose force is the gradient of F under its inner product: one linearisation."""
     force, tangent = jax.linearize(chart.force, point)
-    return force, lambda direction: -chart.dot(direction, tangent(direction))
+    energy = jnp.real(chart.phase.energy(chart.states(point)))
+    return Model(energy, force, lambda direction: -chart.dot(direction, tangent(direction)))

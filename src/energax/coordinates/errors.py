@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.coordinates.base import AbstractChart, AbstractCoordinates
+from energax.coordinates.base import AbstractChart, AbstractCoordinates, Model
 from energax.dynamics import AbstractErrorEnergy
 from energax.errors import SettingError
 from energax.graph import Graph
@@ -77,10 +77,10 @@ class ErrorChart(AbstractChart):
 
     def force(self, point):
         """-dF/de: one pass forward, one backward."""
-        return self.model(point)[0]
+        return self.model(point).force
 
     def model(self, point):
-        """-dF/de, and the Gauss-Newton curvature: the network linearised, cost and energy of errors as they are.
+        """F, -dF/de, and the Gauss-Newton curvature: the network linearised, cost and energy of errors as they are.
 
         F depends on the errors directly, and through the sweep on what the cost and the clamped nodes see of it.
         """
@@ -88,7 +88,8 @@ class ErrorChart(AbstractChart):
         pull = jax.linear_transpose(push, point)
 
         def slopes(point, seen):
-            return jax.grad(lambda *at: jnp.sum(self._energy(*at)), argnums=(0, 1))(point, seen)
+            energy, pull = jax.vjp(self._energy, point, seen)
+            return pull(jnp.ones_like(energy))
 
         (direct, through), bend = jax.linearize(slopes, point, seen)
         force = jax.tree.map(lambda a, b: -(a + b), direct, pull(through)[0])
@@ -98,7 +99,7 @@ class ErrorChart(AbstractChart):
             bent, bent_through = bend(direction, pushed)
             return dot(direction, bent) + dot(pushed, bent_through)
 
-        return force, curvature
+        return Model(self._energy(point, seen), force, curvature)
 
     def dot(self, a, b):
         """Euclidean."""

@@ -35,7 +35,7 @@ class SpanCoordinates(AbstractCoordinates):
             return StateCoordinates().chart(phase, start)
         clamped = {**phase.context.clamped, **{name: span.centre for name, span in spans.items()}}
         constant = phase.graph.constant(clamped)
-        context = Context(clamped, constant, phase.context.extra)
+        context = Context(clamped, constant, phase.context.shared, phase.context.extra)
         reduced = Phase(phase.dynamics, phase.graph, context, phase.target, phase.beta)
         chart = SpanChart(phase, reduced, constant, spans)
         rest = {name: state for name, state in start.items() if name not in spans}
@@ -144,7 +144,7 @@ class SpanChart(AbstractChart):
         for name, span in self.spans.items():
             for target, value in span.split(sent[name]):
                 sums[target] = sums[target] + value
-        shifted = Context(context.clamped, Constant(constant.sources, sums), context.extra)
+        shifted = eqx.tree_at(lambda c: c.constant, context, Constant(constant.sources, sums))
         return eqx.tree_at(lambda phase: phase.context, self.reduced, shifted).energy(rest)
 
 

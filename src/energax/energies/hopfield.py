@@ -38,7 +38,7 @@ class Hopfield(AbstractBlockEnergy):
         """What the clamped nodes send; with weak feedback, the weight of every node."""
         for node in graph.nodes:
             activation_of(graph, node.name)
-        return Context(clamped, graph.constant(clamped), extra=self._weights(graph))
+        return Context(clamped, graph.constant(clamped), shared=self._weights(graph))
 
     def _weights(self, graph: Graph) -> dict[str, Array]:
         """gamma^-d(n); empty for symmetric feedback."""
@@ -61,7 +61,7 @@ class Hopfield(AbstractBlockEnergy):
         """E per sample (Millidge et al. 2023, Eq. 7, with the potential G and the sign of a descended energy)."""
         everywhere = context.everywhere(states)
         stored = added(
-            context.extra.get(name, 1) * total(activation_of(graph, name).potential(v))
+            context.shared.get(name, 1) * total(activation_of(graph, name).potential(v))
             for name, v in everywhere.items()
             if name != graph.input or name in states
         )
@@ -72,7 +72,7 @@ class Hopfield(AbstractBlockEnergy):
         everywhere = context.everywhere(states)
         arriving, _ = graph.arrivals(everywhere, context.constant)
         return added(
-            context.extra.get(name, 1) * total(everywhere[name] * sent)
+            context.shared.get(name, 1) * total(everywhere[name] * sent)
             for name, sent in arriving.items()
             if name in everywhere
         )
@@ -85,7 +85,7 @@ class Hopfield(AbstractBlockEnergy):
 
         value, back = jax.vjp(pull, {name: states[name] for name in block})
         drive = back(jnp.ones_like(value))[0]
-        weight = {name: context.extra.get(name, 1) for name in block}
+        weight = {name: context.shared.get(name, 1) for name in block}
         drive = {name: h / weight[name] for name, h in drive.items()}
         curvature = dict.fromkeys(block, 0.0)
         if target is not None:

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.dynamics import Context
 from energax.errors import SettingError
 from energax.graph import Graph
 from energax.layers import is_analytic
@@ -74,7 +73,7 @@ class Contrastive(AbstractRule):
         if free.context.constant is not None:  # what the clamped nodes send is the same at every point: computed once
             once = free.context.constant
             sums = {name: tiled(value, len(points)) for name, value in once.sums.items()}
-            context = Context(context.clamped, Constant(once.sources, sums), context.extra)
+            context = eqx.tree_at(lambda c: c.constant, context, Constant(once.sources, sums))
         target = tiled(batch.y, len(points))
         return Phase(free.dynamics, free.graph, context, target, points.reshape(-1)), weights, free_weight
 

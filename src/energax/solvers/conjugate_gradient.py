@@ -1,28 +1,20 @@
-"""Nonlinear conjugate gradients, per sample, with an exact line search of the local model."""
+"""Nonlinear conjugate gradients, per sample, with a line search by the local model."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 
-from energax.coordinates import AbstractChart, AbstractCoordinates, StateCoordinates
-from energax.coordinates.base import Point
-from energax.phase import choose, scaled
-from energax.solvers.engine import AbstractIteration, Stopping
-from energax.solvers.search import require_gradient, searched
+from energax.coordinates import AbstractCoordinates, StateCoordinates
+from energax.phase import scaled
+from energax.solvers.engine import Stopping
+from energax.solvers.search import AbstractLineSearch
 
 
-class _Searching(eqx.Module):
-    force: Point
-    direction: Point
-    damping: Array
-
-
-class ConjugateGradient(AbstractIteration):
+class ConjugateGradient(AbstractLineSearch):
     """d <- f + max(0, f.(f - f') / f'.f') d';  v <- v + (f.d / d.H d) d, with f = -dF/dv.
 
-    The step comes from the curvature along d, one forward derivative: there is no step size to choose. Where a test
-    finds that the energy rose, the sample goes back, forgets its direction, and goes on with half the step.
+    The step comes from the curvature along d, one forward derivative: there is no step size to choose. Where the
+    energy rose, the sample goes back and takes a shorter step.
 
     Attributes:
         stop: the stopping rule; by default tested after every step, since a step costs three sweeps.
@@ -37,35 +29,13 @@ class ConjugateGradient(AbstractIteration):
     stop: Stopping = eqx.field(default_factory=lambda: Stopping(check_every=1))
     coordinates: AbstractCoordinates = eqx.field(default_factory=StateCoordinates)
 
-    def init(self, chart, point):
-        """No direction yet."""
-        require_gradient(chart.phase, type(self).__name__)
-        zero = jax.tree.map(jnp.zeros_like, point)
-        return _Searching(zero, zero, jnp.ones_like(chart.norm(point)))
+    def begin(self, zero, one):
+        """The last force and direction, which every search remembers, are enough."""
+        return ()
 
-    def step(self, chart, point, carry):
-        """One line search."""
-        force, curvature = chart.model(point)
-        direction = conjugate(chart, force, carry)
-        length = carry.damping * searched(chart, force, direction, curvature)
-        after = jax.tree.map(jnp.add, point, scaled(length, direction))
-        return after, _Searching(force, direction, carry.damping)
-
-    def retreat(self, carry, rose):
-        """Go back, forget the direction, and halve the steps."""
-        zero = jax.tree.map(jnp.zeros_like, carry.direction)
-        forgotten = choose(rose, zero, carry.force), choose(rose, zero, carry.direction)
-        return _Searching(*forgotten, jnp.where(rose, carry.damping / 2, carry.damping)), rose
-
-    def tuned(self, phase, start):
-        """Nothing is measured."""
-        return self
-
-
-def conjugate(chart: AbstractChart, force: Point, before: _Searching) -> Point:
-    """The next direction; the force itself where that would not be downhill."""
-    size = chart.dot(before.force, before.force)
-    change = chart.dot(force, jax.tree.map(jnp.subtract, force, before.force))
-    factor = jnp.where(size > 0, jnp.maximum(change, 0) / jnp.where(size > 0, size, 1), 0)
-    direction = jax.tree.map(jnp.add, force, scaled(factor, before.direction))
-    return choose(chart.dot(direction, force) > 0, direction, force)
+    def direction(self, chart, force, trial):
+        """Conjugate to the last one."""
+        size = chart.dot(trial.force, trial.force)
+        change = chart.dot(force, jax.tree.map(jnp.subtract, force, trial.force))
+        factor = jnp.where(size > 0, jnp.maximum(change, 0) / jnp.where(size > 0, size, 1), 0)
+        return jax.tree.map(jnp.add, force, scaled(factor, trial.direction)), ()

@@ -14,6 +14,7 @@ from energax.coordinates import AbstractChart, AbstractCoordinates
 from energax.coordinates.base import Point
 from energax.errors import SettingError
 from energax.phase import Phase, choose, dot, norm, subtract
+from energax.solvers.gathering import in_stages
 from energax.structure import States
 
 
@@ -121,7 +122,7 @@ class AbstractIteration(AbstractSolver):
 
     @abc.abstractmethod
     def init(self, chart: AbstractChart, point: Point) -> Any:
-        """What the solver carries from step to step."""
+        """What the solver carries from step to step: arrays with the batch first, or scalars."""
 
     @abc.abstractmethod
     def step(self, chart: AbstractChart, point: Point, carry: Any) -> tuple[Point, Any]:
@@ -138,6 +139,10 @@ class AbstractIteration(AbstractSolver):
         Returns:
             The new carry, and the mask of samples to be put back to where they were at the last test.
         """
+
+    def finished(self, chart: AbstractChart, point: Point, carry: Any, start: States) -> tuple[States, Array]:
+        """The states after steps without a test, and the mask of samples that are lost, shape `(batch,)`."""
+        return recovered(chart.phase, chart.states(point), start)
 
     def solve(self, phase, start):
         """Run the engine."""
@@ -173,6 +178,7 @@ class _Progress(eqx.Module):
     rises: Array
     residual: Array
     steps: Array
+    scale: Array
     result: Array
     taken: Array
 
@@ -188,8 +194,9 @@ def settle(solver: AbstractIteration, phase: Phase, start: States) -> Equilibriu
     chart, point = solver.coordinates.chart(phase, start)
     scale = jnp.maximum(phase.drive(start), precision_floor(start))
     if stop.check_every == 0:
-        states = chart.states(run(solver, chart, point, solver.init(chart, point), stop.max_steps)[0])
-        states, lost = recovered(phase, states, start)
+        states, lost = solver.finished(
+            chart, *run(solver, chart, point, solver.init(chart, point), stop.max_steps), start
+        )
         residual = jnp.where(lost, jnp.inf, norm(phase.force(states)) / scale)
         steps = jnp.full(residual.shape, stop.max_steps)
         return Equilibrium(states, steps, residual, judged(residual, stop.tol, Verdict.OUT_OF_STEPS))
@@ -201,27 +208,30 @@ def settle(solver: AbstractIteration, phase: Phase, start: States) -> Equilibriu
     gain = _Gain(jnp.zeros_like(residual), energy, (energy, residual))
     result = judged(residual, stop.tol, RUNNING)
     carry = solver.init(chart, point)
-    begin = _Progress(point, start, force, carry, gain, none, residual, none, result, jnp.zeros((), int))
+    begin = _Progress(point, start, force, carry, gain, none, residual, none, scale, result, jnp.zeros((), int))
 
     def unfinished(now: _Progress):
-        return jnp.any(now.result == RUNNING) & (now.taken < stop.max_steps)
+        return (now.result == RUNNING) & (now.taken < stop.max_steps)
 
-    def advance(now: _Progress):
-        return tested(solver, chart, now, scale)
+    def stage(phase: Phase, start: States, now: _Progress, rest: int):
+        chart, _ = solver.coordinates.chart(phase, start)
+        return jax.lax.while_loop(
+            lambda now: jnp.sum(unfinished(now)) > rest, lambda now: tested(solver, chart, now), now
+        )
 
-    end = jax.lax.while_loop(unfinished, advance, begin)
+    end = in_stages(stage, phase, start, begin, unfinished)
     result = jnp.where(end.result == RUNNING, Verdict.OUT_OF_STEPS, end.result)
     return Equilibrium(end.states, end.steps, end.residual, result)
 
 
-def tested(solver: AbstractIteration, chart: AbstractChart, now: _Progress, scale: Array) -> _Progress:
+def tested(solver: AbstractIteration, chart: AbstractChart, now: _Progress) -> _Progress:
     """Take the steps up to the next test and judge every sample."""
     stop, phase = solver.stop, chart.phase
     count = jnp.minimum(stop.check_every, stop.max_steps - now.taken)
     point, carry = run(solver, chart, now.point, now.carry, count)
     states = chart.states(point)
     force = phase.force(states)
-    residual = norm(force) / scale
+    residual = norm(force) / now.scale
     active = now.result == RUNNING
     gain, rose, stalled = weighed(stop, phase, now, states, force, residual)
     carry, back = solver.retreat(carry, active & rose)
@@ -241,6 +251,7 @@ def tested(solver: AbstractIteration, chart: AbstractChart, now: _Progress, scal
         rises,
         jnp.where(active & ~back, residual, now.residual),
         now.steps + jnp.where(active, count, 0),
+        now.scale,
         jnp.where(active, result, now.result),
         now.taken + count,
     )

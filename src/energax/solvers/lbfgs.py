@@ -1,6 +1,4 @@
-"""L-BFGS, per sample, with an exact line search of the local model."""
-
-from typing import Any
+"""L-BFGS, per sample, with a line search by the local model."""
 
 import equinox as eqx
 import jax
@@ -9,9 +7,9 @@ from jaxtyping import Array
 
 from energax.coordinates import AbstractChart, AbstractCoordinates, StateCoordinates
 from energax.coordinates.base import Point
-from energax.phase import choose, scaled
-from energax.solvers.engine import AbstractIteration, Stopping
-from energax.solvers.search import require_gradient, searched
+from energax.phase import scaled
+from energax.solvers.engine import Stopping
+from energax.solvers.search import AbstractLineSearch, Trial
 
 
 class _Memory(eqx.Module):
@@ -20,12 +18,9 @@ class _Memory(eqx.Module):
     steps: tuple[Point, ...]
     changes: tuple[Point, ...]
     inverse: tuple[Array, ...]
-    force: Point
-    moved: Point
-    damping: Array
 
 
-class LBFGS(AbstractIteration):
+class LBFGS(AbstractLineSearch):
     """d <- H f with H from the last `memory` pairs of steps and changes of f = -dF/dv; v <- v + (f.d / d.H d) d.
 
     Attributes:
@@ -43,50 +38,27 @@ class LBFGS(AbstractIteration):
     stop: Stopping = eqx.field(default_factory=lambda: Stopping(check_every=1))
     coordinates: AbstractCoordinates = eqx.field(default_factory=StateCoordinates)
 
-    def init(self, chart, point):
-        """An empty memory."""
-        require_gradient(chart.phase, type(self).__name__)
-        zero, one = jax.tree.map(jnp.zeros_like, point), jnp.ones_like(chart.norm(point))
+    def begin(self, zero, one):
+        """No pairs."""
         pairs = (zero,) * self.memory
-        return _Memory(pairs, pairs, (0 * one,) * self.memory, zero, zero, one)
+        return _Memory(pairs, pairs, (0 * one,) * self.memory)
 
-    def step(self, chart, point, carry):
-        """One line search along the quasi-Newton direction."""
-        force, curvature = chart.model(point)
-        carry = remembered(chart, force, carry)
-        direction = quasi_newton(chart, force, carry)
-        direction = choose(chart.dot(direction, force) > 0, direction, force)
-        moved = scaled(carry.damping * searched(chart, force, direction, curvature), direction)
-        after = jax.tree.map(jnp.add, point, moved)
-        return after, _Memory(carry.steps, carry.changes, carry.inverse, force, moved, carry.damping)
-
-    def retreat(self, carry, rose):
-        """Go back, forget everything, and halve the steps."""
-
-        def forget(tree) -> Any:
-            return choose(rose, jax.tree.map(jnp.zeros_like, tree), tree)
-
-        damping = jnp.where(rose, carry.damping / 2, carry.damping)
-        steps, changes, inverse = forget((carry.steps, carry.changes, carry.inverse))
-        return _Memory(steps, changes, inverse, forget(carry.force), forget(carry.moved), damping), rose
-
-    def tuned(self, phase, start):
-        """Nothing is measured."""
-        return self
+    def direction(self, chart, force, trial):
+        """Quasi-Newton."""
+        memory = remembered(chart, force, trial)
+        return quasi_newton(chart, force, memory), memory
 
 
-def remembered(chart: AbstractChart, force: Point, memory: _Memory) -> _Memory:
+def remembered(chart: AbstractChart, force: Point, trial: Trial) -> _Memory:
     """The memory with the last step's pair added, where it shows positive curvature."""
-    change = jax.tree.map(jnp.subtract, memory.force, force)  # of the gradient, which is -force
-    product = chart.dot(change, memory.moved)
+    memory, moved = trial.memory, scaled(trial.length, trial.direction)
+    change = jax.tree.map(jnp.subtract, trial.force, force)  # of the gradient, which is -force
+    product = chart.dot(change, moved)
     inverse = jnp.where(product > 0, 1 / jnp.where(product > 0, product, 1), 0)
     return _Memory(
-        (memory.moved, *memory.steps[:-1]),
+        (moved, *memory.steps[:-1]),
         (change, *memory.changes[:-1]),
         (inverse, *memory.inverse[:-1]),
-        memory.force,
-        memory.moved,
-        memory.damping,
     )
 
 
