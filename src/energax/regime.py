@@ -30,6 +30,8 @@ class Regime(eqx.Module):
             without an energy.
         curvature: largest curvature (estimate, from below) over the batch where the free phase ends.
         step_bound: 2 / curvature, the largest stable explicit step.
+        step_margin: step_bound over the solver's nominal step, below 1 where that step would be unstable; NaN where the
+            solver has none.
         reference: name of the reference: `backprop` where the feed-forward pass is the free equilibrium,
             `adjoint` elsewhere.
     """
@@ -44,6 +46,7 @@ class Regime(eqx.Module):
     relaxed: Array
     curvature: Array
     step_bound: Array
+    step_margin: Array
     reference: str = eqx.field(static=True)
 
 
@@ -79,6 +82,7 @@ def measure_regime(
         relaxed=relaxed_fraction(info, better),
         curvature=curvature,
         step_bound=2 / curvature,
+        step_margin=2 / curvature / solver.nominal_step,
         reference=type(reference).__name__.lower(),
     )
 

@@ -193,6 +193,7 @@ def test_training_at_a_step_that_diverges_without_a_bound(bound):
     diverged = [row["diverged_fraction"] for row in run.history]
     if isinstance(bound, PerSample):
         assert min(bounds) < 0.5
+        assert [row["step_margin"] for row in run.history] == pytest.approx([bound / 0.5 for bound in bounds])
         assert max(diverged) == 0
         assert run.history[-1]["validation_accuracy"] >= 0.9
     else:

@@ -202,3 +202,4 @@ def test_curvature_is_that_of_the_nudged_energy():
     regime = coding(Contrastive(clamped()), GradientFlow(0.2, stop=Stopping(1e-3, 500), bound=Held(largest)))
     assert 0.85 * largest < float(regime.curvature) <= largest * (1 + 1e-12)
     assert float(regime.step_bound) == pytest.approx(2 / float(regime.curvature), rel=1e-12)
+    assert float(regime.step_margin) == pytest.approx(float(regime.step_bound) / 0.2, rel=1e-12)

@@ -35,6 +35,11 @@ class BlockFlow(AbstractIteration):
         if not isinstance(self.coordinates, StateCoordinates):
             raise SettingError(f"{self.coordinates}: blocks are blocks of states; use StateCoordinates()")
 
+    @property
+    def nominal_step(self):
+        """As given; the bound may shorten it."""
+        return self.step_size
+
     def init(self, chart, point):
         """Bound the step."""
         return bounded(self.step_size, self.bound.limit(chart, point), chart.norm(point))

@@ -108,6 +108,11 @@ class AbstractSolver(eqx.Module):
     def tightened(self, tol: float, factor: int) -> Self:
         """The same solver with a smaller tolerance and `factor` times the steps, for references."""
 
+    @property
+    def nominal_step(self) -> Array:
+        """The step of the states that is asked for; NaN where the solver has none."""
+        return jnp.asarray(jnp.nan)
+
 
 class AbstractIteration(AbstractSolver):
     """A solver given by one step; everything else is the engine's.

@@ -122,6 +122,11 @@ class GradientFlow(AbstractIteration):
         if not isinstance(self.step_size, Tracer) and not jnp.all(self.step_size > 0):
             raise SettingError(f"step_size={self.step_size}: the states' step must be positive")
 
+    @property
+    def nominal_step(self):
+        """As given; the bound may shorten it."""
+        return self.step_size
+
     def init(self, chart, point):
         """Bound the step and start at rest."""
         limit = self.bound.limit(chart, point)

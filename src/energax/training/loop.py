@@ -261,6 +261,7 @@ def regime_row(regime: Regime) -> dict[str, Any]:
         "relaxed_fraction": float(regime.relaxed),
         "curvature": float(regime.curvature),
         "step_bound": float(regime.step_bound),
+        "step_margin": float(regime.step_margin),
     }
 
 
