@@ -10,12 +10,24 @@ import optax
 import pytest
 
 import oracles
-from energax import Batch, CrossEntropy, GradientFlow, Incremental, PredictiveCoding, Stopping, fit, load, networks
+from energax import (
+    Batch,
+    ConjugateGradient,
+    CrossEntropy,
+    ErrorCoordinates,
+    GradientFlow,
+    Incremental,
+    PredictiveCoding,
+    Stopping,
+    fit,
+    load,
+    networks,
+)
 from energax.coordinates import SpanCoordinates, StateCoordinates
 from energax.phase import prepared
 from energax.recipes import make_learner
 from energax.rules import Contrastive
-from energax.rules.quadrature import clamped
+from energax.rules.quadrature import clamped, nudge
 from energax.solvers import Held, PerSample, Unbounded, largest_curvature
 from energax.training import Learner
 from energax.training.learner import begin, root_key, update
@@ -199,3 +211,18 @@ def test_training_at_a_step_that_diverges_without_a_bound(bound):
     else:
         assert max(diverged) > 0.1
         assert run.history[-1]["validation_accuracy"] < 0.5
+
+
+def test_a_deep_residual_net_trains_near_its_equilibria():
+    """Oracle: backprop's gradient, and chance, on a stack of 32 blocks of which no sample is left out of steps."""
+    data = load("digits")
+    graph = networks.residual_mlp(
+        data.image_shape, 16, 32, data.classes, jnp.tanh, output_state=False, key=jax.random.key(0)
+    )
+    solver = ConjugateGradient(Stopping(5e-3, 100, check_every=1), ErrorCoordinates())
+    learner = Learner(graph, PredictiveCoding(CrossEntropy()), solver, Contrastive(nudge(1e-4)), optax.adam(0.02))
+    run = fit(learner, data, epochs=3)
+    last = run.history[-1]
+    assert last["validation_accuracy"] > 0.7
+    assert last["gradient_cosine"] > 0.99
+    assert last["converged_fraction"] + last["stalled_fraction"] == pytest.approx(1)

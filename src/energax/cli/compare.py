@@ -171,7 +171,7 @@ def draw(path: Path, histories: dict[str, list[list[Row]]], title: str) -> None:
     error.set(xlabel="epoch", ylabel="validation error (%)", yscale="log")
     for formatted in (error.yaxis.set_major_formatter, error.yaxis.set_minor_formatter):
         formatted(lambda value, _: f"{value:g}")
-    cosine.set(xlabel="epoch", ylabel=f"1 - gradient cosine to the reference (at least {LEAST_DRAWN:g})", yscale="log")
+    cosine.set(xlabel="epoch", ylabel=f"1 - gradient cosine (drawn from {LEAST_DRAWN:g})", yscale="log")
     for axes in (error, cosine):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
