@@ -41,7 +41,9 @@ from energax.rules import Directed as Directed
 from energax.rules import FirstStep as FirstStep
 from energax.rules import Incremental as Incremental
 from energax.solvers import LBFGS as LBFGS
+from energax.solvers import BlockFlow as BlockFlow
 from energax.solvers import ConjugateGradient as ConjugateGradient
+from energax.solvers import Diffrax as Diffrax
 from energax.solvers import Equilibrium as Equilibrium
 from energax.solvers import FixedPoint as FixedPoint
 from energax.solvers import GradientFlow as GradientFlow

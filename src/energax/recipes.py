@@ -64,23 +64,32 @@ def graph_of(settings: Chosen, shape: Sequence[int], classes: int, key, activati
     return networks.mlp([units, *settings.hidden, classes], activation, shape=shape, **options)
 
 
-def solver_of(settings: Chosen) -> AbstractSolver:
-    """The solver, stopped at the settings' tolerance."""
-    if settings.solver == "errors":
-        return ConjugateGradient(Stopping(settings.tol, settings.steps, check_every=1), ErrorCoordinates())
-    if settings.solver == "blocks":
-        return FixedPoint(stop=Stopping(settings.tol, settings.steps))
-    return flow(settings, SpanCoordinates())
+def errors(settings: Chosen) -> AbstractSolver:
+    """Conjugate gradients on the prediction errors, tested after every step."""
+    return ConjugateGradient(Stopping(settings.tol, settings.steps, check_every=1), ErrorCoordinates())
 
 
-def flow(settings: Chosen, coordinates: AbstractCoordinates) -> AbstractSolver:
-    """Gradient flow with momentum, its step bounded by the measured curvature."""
+def blocks(settings: Chosen) -> AbstractSolver:
+    """Exact minimisation block after block."""
+    return FixedPoint(stop=Stopping(settings.tol, settings.steps))
+
+
+def flow(settings: Chosen, coordinates: AbstractCoordinates | None = None) -> AbstractSolver:
+    """Gradient flow with momentum, its step bounded by the measured curvature; by default in spans."""
     return GradientFlow(
         step_size=settings.step_size,
         momentum=settings.state_momentum or None,
         stop=Stopping(settings.tol, settings.steps),
-        coordinates=coordinates,
+        coordinates=coordinates or SpanCoordinates(),
     )
+
+
+SOLVERS: dict[str, Callable[[Chosen], AbstractSolver]] = {"errors": errors, "flow": flow, "blocks": blocks}
+
+
+def solver_of(settings: Chosen) -> AbstractSolver:
+    """The solver by its name, stopped at the settings' tolerance."""
+    return SOLVERS[settings.solver](settings)
 
 
 def nothing_settles(settings: Chosen) -> AbstractSolver:

@@ -3,11 +3,16 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
 from energax.errors import SettingError
+
+Network = Literal["mlp", "conv", "residual"]
+Pool = Literal["stride", "average", "maximum"]
+Optimiser = Literal["sgd", "adam"]
+Solver = Literal["errors", "flow", "blocks"]
 
 
 def told(text: str) -> Any:
@@ -19,19 +24,19 @@ def told(text: str) -> Any:
 class Settings:
     """Everything a recipe can be told. What is left out is the recipe's own choice; `settled` fills it in."""
 
-    network: Annotated[Literal["mlp", "conv", "residual"] | None, told("kind of network")] = None
+    network: Annotated[Network | None, told("kind of network")] = None
     hidden: Annotated[tuple[int, ...] | None, told("units of the hidden layers of an mlp")] = None
     channels: Annotated[tuple[int, ...] | None, told("channels of a conv or residual net")] = None
-    pool: Annotated[Literal["stride", "average", "maximum"] | None, told("how a conv net halves its images")] = None
+    pool: Annotated[Pool | None, told("how a conv net halves its images")] = None
     gain: Annotated[float | None, told("initial weights are U(+-gain / sqrt(fan_in))")] = None
-    optimiser: Annotated[Literal["sgd", "adam"] | None, told("optimiser of the parameters")] = None
+    optimiser: Annotated[Optimiser | None, told("optimiser of the parameters")] = None
     learning_rate: Annotated[float | None, told("its learning rate")] = None
     momentum: Annotated[float | None, told("its momentum (sgd)")] = None
     beta: Annotated[float | None, told("nudge strength")] = None
     points: Annotated[int | None, told("nudge strengths of ep-holomorphic")] = None
     gamma: Annotated[float | None, told("feedback scale of chl")] = None
     solver: Annotated[
-        Literal["errors", "flow", "blocks"] | None,
+        Solver | None,
         told(
             "errors: conjugate gradients on the prediction errors (fast); flow: gradient flow of the states, a "
             "local neural dynamics; blocks: exact minimisation block after block"
@@ -69,16 +74,22 @@ Chosen = Any
 """`Settings` after `settled`: nothing that the recipe reads is None, which their type cannot say."""
 
 
+def one_of(names: Any) -> tuple[Callable[[Any], bool], str]:
+    """The range of a setting that is one of some names."""
+    *others, last = get_args(names)
+    return get_args(names).__contains__, f"give {', '.join(others)} or {last}"
+
+
 POSITIVE = (lambda value: 0 < value < math.inf, "give a positive number")
 BELOW_ONE = (lambda value: 0 <= value < 1, "give a number from 0 to below 1")
 COUNT = (lambda value: value >= 1, "give a whole number of at least 1")
 COUNTS = (lambda values: all(value >= 1 for value in values), "give whole numbers of at least 1")
 
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "network": (("mlp", "conv", "residual").__contains__, "give mlp, conv or residual"),
-    "pool": (("stride", "average", "maximum").__contains__, "give stride, average or maximum"),
-    "solver": (("errors", "flow", "blocks").__contains__, "give errors, flow or blocks"),
-    "optimiser": (("sgd", "adam").__contains__, "give sgd or adam"),
+    "network": one_of(Network),
+    "pool": one_of(Pool),
+    "solver": one_of(Solver),
+    "optimiser": one_of(Optimiser),
     "hidden": COUNTS,
     "channels": COUNTS,
     "steps": COUNT,

@@ -129,3 +129,16 @@ def test_errors_come_before_any_training(words, parts, energax, folder):
     for part in parts:
         assert part in line
     assert list(folder.iterdir()) == []
+
+
+def test_recipes_share_what_they_read_and_nothing_is_ignored(energax, read, folder):
+    """Oracle: the recipes' sources: backprop has no nudge, and neither of them a feedback scale."""
+    done = energax(*OPTIONS, "--beta", "0.01", small=True)
+    assert done.code == 0
+    betas = [
+        read(folder / "both" / f"{name}-0" / "config.json")["settings"]["beta"] for name in ("backprop", "pc-nudge")
+    ]
+    assert betas == [None, 0.01]
+    refused = energax("compare", "--recipes", "backprop,pc", "--gamma", "0.5")
+    assert refused.code == 2
+    assert "gamma=0.5: with these settings none of backprop, pc reads it; leave it out" in refused.err

@@ -1,6 +1,8 @@
 """`energax data`, `energax recipes` and the help texts."""
 
 import re
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -71,3 +73,9 @@ def test_no_command_and_an_unknown_one_are_refused(capsys):
         assert stopped.value.code == 2
         told = capsys.readouterr().err
         assert all(name in told for name in ("train", "compare", "data", "recipes"))
+
+
+def test_version_is_the_installed_one(energax):
+    """Oracle: the file that the package is built from."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert energax("--version").out.strip() == f"energax {project['version']}"

@@ -160,14 +160,14 @@ def draw(path: Path, histories: dict[str, list[list[Row]]], title: str) -> None:
         for number_of, history in enumerate(runs):
             epochs = [row["epoch"] for row in history]
             label = name if number_of == 0 else None
+            style: dict[str, Any] = {"color": f"C{index}", "alpha": 0.8, "linestyle": ("-", "--")[index % 2]}
             error.plot(
                 epochs,
                 [100 * (1 - row["validation_accuracy"]) for row in history],
-                color=f"C{index}",
-                alpha=0.8,
                 label=label,
+                **style,
             )
-            cosine.plot(epochs, away(row["gradient_cosine"] for row in history), color=f"C{index}", alpha=0.8)
+            cosine.plot(epochs, away(row["gradient_cosine"] for row in history), **style)
     error.set(xlabel="epoch", ylabel="validation error (%)", yscale="log")
     for formatted in (error.yaxis.set_major_formatter, error.yaxis.set_minor_formatter):
         formatted(lambda value, _: f"{value:g}")

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
 import tyro
 
@@ -36,6 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0; 2 after an error that the user can mend, told in one line on standard error; 130 after an interruption.
     """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words == ["--version"]:
+        print(f"energax {version('energax')}")
+        return 0
     options = tyro.extras.subcommand_cli_from_dict(
         {
             "train": TrainOptions,
@@ -45,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "recipes": RecipesOptions,
             "reproduce": ReproduceOptions,
         },
-        args=list(sys.argv[1:] if arguments is None else arguments),
+        args=words,
         prog="energax",
         description="Energy-based local learning: any energy, any rule, any solver, on any graph.",
         config=(tyro.conf.OmitArgPrefixes,),

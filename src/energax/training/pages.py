@@ -73,7 +73,8 @@ def write_summary(path: Path, config: dict[str, Any], result: dict[str, Any], hi
             f"{percent(result['converged_fraction'])} / {percent(result['stalled_fraction'])}",
         ),
         ("mean relative residual", number(result["residual"])),
-        (f"gradient cosine to {result['reference']}", number(result["gradient_cosine"])),
+        (f"gradient cosine to {result['reference']}, last epoch", number(result["gradient_cosine"])),
+        (f"gradient cosine to {result['reference']}, least", number(result["least_gradient_cosine"])),
         ("training time", f"{result['seconds']:.1f} s"),
     ]
     flat = {**{key: value for key, value in config.items() if key != "settings"}, **config.get("settings", {})}
