@@ -52,8 +52,8 @@ def energies():
 
 
 def equilibria():
-    pairs = [[d, 0.7 * d, 1.0] for d in np.logspace(-4, 0, 9).tolist()]
-    floor = [[d, 0.7 * d + 0.05, 1.0] for d in np.logspace(-4, 0, 9).tolist()]
+    pairs = [[d, 0.7 * d, 1.0] for d in np.logspace(-4, 0, 13).tolist()]
+    floor = [[d, 0.7 * d + 0.05, 1.0] for d in np.logspace(-4, 0, 13).tolist()]
     return {"seeds": [{"converged": pairs, "printed": floor}] * 2}
 
 
@@ -97,7 +97,7 @@ CASES = {
     "2A slope": (fig2a, energies, put(("seeds", 1, "slope", "total"), -0.31), "at the start the total energy changes"),
     "2A order": (fig2a, energies, put(("seeds", 0, "departure"), (SHORT**2).tolist()), "after a step of size h"),
     "2B": (fig2b, readings, put(("seeds", 0, "velocity", 0), 0.4), "dv/dt against -dI/dv"),
-    "2C": (fig2c, equilibria, put(("seeds", 0, "converged", 0, 1), 0.05), "the distance of the gradients grows"),
+    "2C": (fig2c, equilibria, put(("seeds", 0, "converged", 0, 1), 0.005), "the distance of the gradients grows"),
     "2C settled": (fig2c, equilibria, put(("seeds", 0, "converged", 3, 2), 0.0), "the distance of the gradients grows"),
     "3A": (fig3a, strengths, put(("seeds", 0, "converged", 9), 0.2), "the distance between PC-Nudge's gradient"),
     "3B": (fig3b, trainings, put(("sides", "nudge", 0, "test_accuracy", 1), 0.92), "the same performance"),
