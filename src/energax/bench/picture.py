@@ -17,14 +17,15 @@ def draw(path: Path, results: dict[str, Any]) -> None:
     found = results["workloads"]
     columns = min(COLUMNS, len(found))
     rows = -(-len(found) // columns)
-    figure = Figure(figsize=(3.6 * columns + 2.4, 3.3 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
     names = sorted({row["line"] for part in found for row in part["rows"] if row["error"]}, key=placed)
+    height = max(3.3 * rows, 0.2 * (len(names) + 3))  # the legend has a line per name and one per backprop
+    figure = Figure(figsize=(3.6 * columns + 2.8, height), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     styles = {name: {"color": f"C{i % 10}", "marker": MARKERS[i // 10 % len(MARKERS)]} for i, name in enumerate(names)}
     handles = {}
     for axes, part in zip(panels, found, strict=False):
         handles |= panel(axes, part, styles)
-    for axes in list(panels)[len(found) :]:
+    for axes in panels[len(found) :]:
         axes.set_axis_off()
     order = sorted(handles, key=placed)
     figure.legend([handles[name] for name in order], order, loc="outside right center", frameon=False, fontsize="small")
