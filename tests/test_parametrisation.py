@@ -20,7 +20,10 @@ KEY = jax.random.key(0)
 
 def factors(fn) -> list[float]:
     """The factors inside a function, in order."""
-    is_scaled = lambda leaf: isinstance(leaf, Scaled)  # noqa: E731
+
+    def is_scaled(leaf) -> bool:
+        return isinstance(leaf, Scaled)
+
     return [leaf.factor for leaf in jax.tree.leaves(fn, is_leaf=is_scaled) if is_scaled(leaf)]
 
 

@@ -11,7 +11,7 @@ from energax.phase import Phase
 from energax.structure import States
 
 LEAST = 16  # rows: a smaller batch is not worth another compiled loop
-SHARE = 4  # a gathered batch is this much smaller; matrix products of a quarter of the rows take a quarter of the time
+SHARE = 4  # a gathered batch is this much smaller; a quarter of the rows is a quarter of the work
 
 Stage = Callable[[Phase, States, PyTree, int], PyTree]
 """`(phase, start, now, rest) -> now`: goes on until at most `rest` samples are unfinished."""
