@@ -53,8 +53,9 @@ class CrossEntropy(AbstractCost):
         # the shift keeps exp in range and cancels exactly, so its real part is enough for complex logits
         shift = jax.lax.stop_gradient(jnp.max(output.real, axis=-1, keepdims=True))
         shifted = output - shift
-        log_sum = jnp.log(jnp.sum(jnp.exp(shifted), axis=-1, keepdims=True))
-        return total(target * (log_sum - shifted))
+        log_sum = jnp.log(jnp.sum(jnp.exp(shifted), axis=-1))
+        # two sums, not one of differences, inside which a compiler would take every log again for every class
+        return total(jnp.sum(target, axis=-1) * log_sum) - total(target * shifted)
 
     def quadratic(self, output, target):
         """Linearised at `output`: pull y - softmax(v), curvature 0."""
@@ -73,7 +74,7 @@ def require_same_shape(output: Array, target: Array) -> None:
 
 def total(values: Array) -> Array:
     """Sum over all axes but the first."""
-    return jnp.sum(values.reshape(values.shape[0], -1), axis=1)
+    return jnp.sum(values, axis=tuple(range(1, values.ndim)))
 
 
 def added(terms: Iterable[Array]) -> Array:

@@ -1,7 +1,7 @@
 """What every system of coordinates offers a solver: a chart of one phase."""
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import equinox as eqx
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from energax.coordinates.least import quadratic_minimum
 from energax.phase import Phase
 from energax.structure import States
 
@@ -17,17 +18,22 @@ Point = PyTree
 
 
 class Model(NamedTuple):
-    """F around a point.
+    """F around a point, with a linear map whose image of a step tells how F would change.
 
     Attributes:
         energy: F per sample, shape `(batch,)`.
         force: -dF/dpoint.
-        curvature: `d -> d^T H d` per sample, shape `(batch,)`, of F or of an approximation of it.
+        image: what the map sends the point to: a pytree of arrays, batch first.
+        push: direction -> how the image moves along it. The images of two points tell it of the step between them.
+        least: `(directions, pushed) -> (z, gain)`: the step `sum_i z_i directions_i` that minimises the model, and the
+            slope of F down it, shapes `(directions, batch)` and `(batch,)`.
     """
 
     energy: Array
     force: Point
-    curvature: Callable[[Point], Array]
+    image: PyTree
+    push: Callable[[Point], PyTree]
+    least: Callable[[Sequence[Point], Sequence[PyTree]], tuple[Array, Array]]
 
 
 class AbstractChart(eqx.Module):
@@ -73,7 +79,19 @@ class AbstractCoordinates(eqx.Module):
 
 
 def linearised(chart: AbstractChart, point: Point) -> Model:
-    """The model of a chart whose force is the gradient of F under its inner product: one linearisation."""
+    """The quadratic model of a chart whose force is -dF/dpoint under its inner product; the image is the force."""
     force, tangent = jax.linearize(chart.force, point)
     energy = jnp.real(chart.phase.energy(chart.states(point)))
-    return Model(energy, force, lambda direction: -chart.dot(direction, tangent(direction)))
+
+    def least(directions, pushed):
+        slope = jnp.stack([-chart.dot(force, direction) for direction in directions])
+        z = quadratic_minimum(slope, -gram(chart.dot, directions, pushed))
+        return z, -jnp.sum(z * slope, axis=0)
+
+    return Model(energy, force, force, tangent, least)
+
+
+def gram(product: Callable[[PyTree, PyTree], Array], left: Sequence[PyTree], right: Sequence[PyTree]) -> Array:
+    """The symmetric matrix of inner products `<left_i, right_j>`, i >= j, shape `(directions, directions, batch)`."""
+    entries = {(i, j): product(left[i], right[j]) for i in range(len(left)) for j in range(i + 1)}
+    return jnp.stack([jnp.stack([entries[max(i, j), min(i, j)] for j in range(len(left))]) for i in range(len(left))])

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.coordinates.base import AbstractChart, AbstractCoordinates, Model
+from energax.coordinates.base import AbstractChart, AbstractCoordinates, Model, gram
+from energax.coordinates.least import minimum
 from energax.dynamics import AbstractErrorEnergy
 from energax.errors import SettingError
 from energax.graph import Graph
@@ -80,26 +81,28 @@ class ErrorChart(AbstractChart):
         return self.model(point).force
 
     def model(self, point):
-        """F, -dF/de, and the Gauss-Newton curvature: the network linearised, cost and energy of errors as they are.
+        """F and -dF/de, with the network linearised, the energy of errors to second order, and the cost as it is.
 
-        F depends on the errors directly, and through the sweep on what the cost and the clamped nodes see of it.
+        F depends on the errors directly, and through the sweep on the output and on the predictions of clamped nodes:
+        these are the image.
         """
         seen, push = jax.linearize(self._seen, point)
         pull = jax.linear_transpose(push, point)
+        cost, back = jax.vjp(self._cost, seen[0])
+        (direct, through), bend = jax.linearize(self._slopes, point, seen[1])
+        through_all = (back(jnp.ones_like(cost))[0], through)
+        force = jax.tree.map(lambda a, b: -(a + b), direct, pull(through_all)[0])
 
-        def slopes(point, seen):
-            energy, pull = jax.vjp(self._energy, point, seen)
-            return pull(jnp.ones_like(energy))
+        def least(directions, pushed):
+            steps = [(direction, moved[1]) for direction, moved in zip(directions, pushed, strict=True)]
+            outputs = jnp.stack([moved[0] for moved in pushed])
+            slope = jnp.stack([-dot(force, direction) for direction in directions])
+            # a secant is not quite the derivative: the slope without the cost is what makes the whole slope exact
+            smooth = slope - jax.vmap(lambda output: dot(through_all[0], output))(outputs)
+            z = minimum(smooth, gram(dot, [bend(*step) for step in steps], steps), self._cost, seen[0], outputs)
+            return z, -jnp.sum(z * slope, axis=0)
 
-        (direct, through), bend = jax.linearize(slopes, point, seen)
-        force = jax.tree.map(lambda a, b: -(a + b), direct, pull(through)[0])
-
-        def curvature(direction):
-            pushed = push(direction)
-            bent, bent_through = bend(direction, pushed)
-            return dot(direction, bent) + dot(pushed, bent_through)
-
-        return Model(self._energy(point, seen), force, curvature)
+        return Model(self._errors_alone(point, seen[1]) + cost, force, seen, push, least)
 
     def dot(self, a, b):
         """Euclidean."""
@@ -109,22 +112,32 @@ class ErrorChart(AbstractChart):
         """Here."""
         return self, point
 
-    def _seen(self, point: States) -> States:
+    def _seen(self, point: States) -> tuple[Array, States]:
         """The output, and the predictions of clamped nodes."""
         phase = self.phase
         states = phase.context.everywhere(self.states(point))
+        output = phase.graph.output_value(states, phase.context.constant)
         received = {name for name in phase.context.clamped for edge in phase.graph.edges if edge.target == name}
-        seen = {"": phase.graph.output_value(states, phase.context.constant)}
-        if received:
-            predicted = phase.graph.predict(states, phase.context.constant)
-            seen |= {name: predicted[name] for name in received}
-        return seen
+        predicted = phase.graph.predict(states, phase.context.constant) if received else {}
+        return output, {name: predicted[name] for name in received}
 
-    def _energy(self, point: States, seen: States) -> Array:
-        """F per sample."""
+    def _cost(self, output: Array) -> Array:
+        """C times beta per sample; 0 in a free phase."""
         phase = self.phase
-        clamped = {name: phase.context.clamped[name] - value for name, value in seen.items() if name}
-        energy = self.dynamics.error_energy(self.errors(point) | clamped)
         if phase.target is None or phase.beta is None:
-            return energy
-        return energy + phase.beta * self.dynamics.cost(seen[""], phase.target)
+            return jnp.zeros(output.shape[0], output.dtype)
+        return phase.beta * self.dynamics.cost(output, phase.target)
+
+    def _errors_alone(self, point: States, predicted: States) -> Array:
+        """E per sample."""
+        clamped = {name: self.phase.context.clamped[name] - value for name, value in predicted.items()}
+        if self.dynamics.separate and not clamped:
+            return dot(point, point) / 2
+        return self.dynamics.error_energy(self.errors(point) | clamped)
+
+    def _slopes(self, point: States, predicted: States) -> tuple[States, States]:
+        """dE/de at fixed predictions, and dE of the predictions of clamped nodes."""
+        if self.dynamics.separate and not predicted:
+            return point, {}
+        energy, pull = jax.vjp(self._errors_alone, point, predicted)
+        return pull(jnp.ones_like(energy))

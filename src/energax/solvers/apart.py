@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.phase import Phase, norm, prepared
-from energax.solvers.engine import Equilibrium, Verdict, judged, precision_floor, recovered
+from energax.solvers.engine import Equilibrium, Verdict, judged, precision_floor, uphill, within_scale
 from energax.structure import States
 
 
@@ -31,7 +31,8 @@ def settle_apart(
         return one(one_phase, state, scale)
 
     states, steps = jax.vmap(alone)(start, phase.context.clamped, phase.target, beta, scale)
-    states, lost = recovered(phase, states, start)
+    states, lost = within_scale(start, states, norm(start), norm(states))
+    lost |= uphill(phase, start, states)
     residual = jnp.where(lost, jnp.inf, norm(phase.force(states)) / scale)
     return Equilibrium(states, steps, residual, judged(residual, tol, Verdict.OUT_OF_STEPS))
 

@@ -1,20 +1,20 @@
-"""Nonlinear conjugate gradients, per sample, with a line search by the local model."""
+"""Nonlinear conjugate gradients, per sample: the least point of the local model in the plane of force and last step."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from energax.coordinates import AbstractCoordinates, StateCoordinates
-from energax.phase import scaled
+from energax.phase import choose
 from energax.solvers.engine import Stopping
-from energax.solvers.search import AbstractLineSearch
+from energax.solvers.search import AbstractSearch
 
 
-class ConjugateGradient(AbstractLineSearch):
-    """d <- f + max(0, f.(f - f') / f'.f') d';  v <- v + (f.d / d.H d) d, with f = -dF/dv.
+class ConjugateGradient(AbstractSearch):
+    """v <- v + a f + b s with f = -dF/dv, s the last step, and (a, b) the least point of the model in their plane.
 
-    The step comes from the curvature along d, one forward derivative: there is no step size to choose. Where the
-    energy rose, the sample goes back and takes a shorter step.
+    On a quadratic energy these are the conjugate gradients of Hestenes & Stiefel. Elsewhere nothing of the past need
+    stay true but the last step's own secant, which is known without another pass. There is no step size to choose.
 
     Attributes:
         stop: the stopping rule; by default tested after every step, since a step costs three sweeps.
@@ -23,19 +23,19 @@ class ConjugateGradient(AbstractLineSearch):
     Raises:
         SettingError: a dynamics that does not descend the gradient of an energy.
 
-    Reference: Polak & Ribiere 1969, with restarts where the factor would be negative.
+    Reference: Miele & Cantrell 1969 (memory gradient), with the model and its secant as this library's own.
     """
 
     stop: Stopping = eqx.field(default_factory=lambda: Stopping(check_every=1))
     coordinates: AbstractCoordinates = eqx.field(default_factory=StateCoordinates)
 
     def begin(self, zero, one):
-        """The last force and direction, which every search remembers, are enough."""
+        """The last step and its image, which every search remembers, are enough."""
         return ()
 
-    def direction(self, chart, force, trial):
-        """Conjugate to the last one."""
-        size = chart.dot(trial.force, trial.force)
-        change = chart.dot(force, jax.tree.map(jnp.subtract, force, trial.force))
-        factor = jnp.where(size > 0, jnp.maximum(change, 0) / jnp.where(size > 0, size, 1), 0)
-        return jax.tree.map(jnp.add, force, scaled(factor, trial.direction)), ()
+    def directions(self, chart, model, trial):
+        """The force, and the last step with its secant."""
+        secant = jax.tree.map(jnp.subtract, model.image, trial.image)
+        known = jnp.isfinite(trial.energy)
+        secant = choose(known, secant, jax.tree.map(jnp.zeros_like, secant))
+        return [model.force, trial.move], [model.push(model.force), secant], ()

@@ -145,10 +145,6 @@ class AbstractIteration(AbstractSolver):
             The new carry, and the mask of samples to be put back to where they were at the last test.
         """
 
-    def finished(self, chart: AbstractChart, point: Point, carry: Any, start: States) -> tuple[States, Array]:
-        """The states after steps without a test, and the mask of samples that are lost, shape `(batch,)`."""
-        return recovered(chart.phase, chart.states(point), start)
-
     def solve(self, phase, start):
         """Run the engine."""
         return settle(self, phase, start)
@@ -199,10 +195,10 @@ def settle(solver: AbstractIteration, phase: Phase, start: States) -> Equilibriu
     chart, point = solver.coordinates.chart(phase, start)
     scale = jnp.maximum(phase.drive(start), precision_floor(start))
     if stop.check_every == 0:
-        states, lost = solver.finished(
-            chart, *run(solver, chart, point, solver.init(chart, point), stop.max_steps), start
-        )
-        residual = jnp.where(lost, jnp.inf, norm(phase.force(states)) / scale)
+        end, _ = run(solver, chart, point, solver.init(chart, point), stop.max_steps)
+        end, lost = within_scale(point, end, chart.norm(point), chart.norm(end))
+        states = chart.states(end)
+        residual = jnp.where(lost | uphill(phase, start, states), jnp.inf, norm(phase.force(states)) / scale)
         steps = jnp.full(residual.shape, stop.max_steps)
         return Equilibrium(states, steps, residual, judged(residual, stop.tol, Verdict.OUT_OF_STEPS))
 
@@ -290,18 +286,25 @@ def judged(residual: Array, tol: Array, otherwise: Array | int) -> Array:
     return jnp.where(jnp.isfinite(residual) & (residual < 1e8), result, int(Verdict.DIVERGED))
 
 
-def recovered(phase: Phase, states: States, start: States) -> tuple[States, Array]:
-    """`states`, with samples that grew without bound back at `start`, and which these are.
+def within_scale(begin: Point, end: Point, before: Array, after: Array) -> tuple[Point, Array]:
+    """`end`, with samples that left every scale back at `begin`, and which these are; `before`, `after`: their norms.
 
-    Lost is what left every scale, and what ended uphill: an unstable step that was not given the time to overflow. They
-    must not reach a gradient, where a weight of 0 does not cancel a NaN. Judged before the force is taken, so that what
-    comes after can share its forward pass; the energies are those that the rules report.
+    They must not reach a gradient, where a weight of 0 does not cancel a NaN.
     """
-    lost = ~(norm(states) <= 1e8 * (1 + norm(start)))
-    if phase.has_energy:
-        before, after = jnp.real(phase.energy(start)), jnp.real(phase.energy(states))
-        lost |= ~(after - before <= 0.1 * (jnp.abs(before) + jnp.abs(after)))
-    return choose(lost, start, states), lost
+    lost = ~(after <= 1e8 * (1 + before))
+    return choose(lost, begin, end), lost
+
+
+def uphill(phase: Phase, start: States, states: States) -> Array:
+    """Which samples ended above where they began: an unstable step that was not given the time to overflow.
+
+    Their states stay: the verdict keeps them from the parameters, and the forward pass that is taken here serves
+    whatever comes after.
+    """
+    if not phase.has_energy:
+        return jnp.zeros(norm(states).shape, bool)
+    before, after = jnp.real(phase.energy(start)), jnp.real(phase.energy(states))
+    return ~(after - before <= 0.1 * (jnp.abs(before) + jnp.abs(after)))
 
 
 def run(solver: AbstractIteration, chart: AbstractChart, point: Point, carry: Any, count) -> tuple[Point, Any]:

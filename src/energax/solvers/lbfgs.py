@@ -1,4 +1,4 @@
-"""L-BFGS, per sample, with a line search by the local model."""
+"""L-BFGS, per sample, with the length of a step by the local model."""
 
 import equinox as eqx
 import jax
@@ -7,21 +7,25 @@ from jaxtyping import Array
 
 from energax.coordinates import AbstractChart, AbstractCoordinates, StateCoordinates
 from energax.coordinates.base import Point
-from energax.phase import scaled
+from energax.phase import choose, scaled
 from energax.solvers.engine import Stopping
-from energax.solvers.search import AbstractLineSearch, Trial
+from energax.solvers.search import AbstractSearch, Trial
 
 
 class _Memory(eqx.Module):
-    """The last pairs, newest first: steps s, changes of the gradient y, and 1 / y.s (0 where there is no pair)."""
+    """The last pairs, newest first: steps s, changes of the gradient y, and 1 / y.s (0 where there is no pair).
 
+    `force` is the one from which the last step set out.
+    """
+
+    force: Point
     steps: tuple[Point, ...]
     changes: tuple[Point, ...]
     inverse: tuple[Array, ...]
 
 
-class LBFGS(AbstractLineSearch):
-    """d <- H f with H from the last `memory` pairs of steps and changes of f = -dF/dv; v <- v + (f.d / d.H d) d.
+class LBFGS(AbstractSearch):
+    """d <- H f with H from the last `memory` pairs of steps and changes of f = -dF/dv; v <- v + a d, a by the model.
 
     Attributes:
         memory: pairs kept.
@@ -31,7 +35,7 @@ class LBFGS(AbstractLineSearch):
     Raises:
         SettingError: a dynamics that does not descend the gradient of an energy.
 
-    Reference: Nocedal 1980 (the two-loop recursion), with the line search of `ConjugateGradient`.
+    Reference: Nocedal 1980 (the two-loop recursion), with the model of `ConjugateGradient`.
     """
 
     memory: int = eqx.field(static=True, default=6)
@@ -41,22 +45,25 @@ class LBFGS(AbstractLineSearch):
     def begin(self, zero, one):
         """No pairs."""
         pairs = (zero,) * self.memory
-        return _Memory(pairs, pairs, (0 * one,) * self.memory)
+        return _Memory(zero, pairs, pairs, (0 * one,) * self.memory)
 
-    def direction(self, chart, force, trial):
-        """Quasi-Newton."""
-        memory = remembered(chart, force, trial)
-        return quasi_newton(chart, force, memory), memory
+    def directions(self, chart, model, trial):
+        """Quasi-Newton, or the force where that leads uphill."""
+        memory = remembered(chart, model.force, trial)
+        direction = quasi_newton(chart, model.force, memory)
+        direction = choose(chart.dot(direction, model.force) > 0, direction, model.force)
+        return [direction], [model.push(direction)], memory
 
 
 def remembered(chart: AbstractChart, force: Point, trial: Trial) -> _Memory:
     """The memory with the last step's pair added, where it shows positive curvature."""
-    memory, moved = trial.memory, scaled(trial.length, trial.direction)
-    change = jax.tree.map(jnp.subtract, trial.force, force)  # of the gradient, which is -force
-    product = chart.dot(change, moved)
+    memory = trial.memory
+    change = jax.tree.map(jnp.subtract, memory.force, force)  # of the gradient, which is -force
+    product = chart.dot(change, trial.move)
     inverse = jnp.where(product > 0, 1 / jnp.where(product > 0, product, 1), 0)
     return _Memory(
-        (moved, *memory.steps[:-1]),
+        force,
+        (trial.move, *memory.steps[:-1]),
         (change, *memory.changes[:-1]),
         (inverse, *memory.inverse[:-1]),
     )

@@ -1,15 +1,17 @@
-"""What the solvers with a line search share: one model of F per step, a trial along a direction, and its judgement."""
+"""What the solvers that search a model share: one model of F per step, the step to its least point, its judgement."""
 
 import abc
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from energax.coordinates import AbstractChart
-from energax.coordinates.base import Point
+from energax.coordinates.base import Model, Point
+from energax.costs import added
 from energax.dynamics import AbstractEnergy
 from energax.errors import SettingError
 from energax.phase import Phase, choose, scaled
@@ -17,33 +19,31 @@ from energax.solvers.engine import AbstractIteration
 
 
 class Trial(eqx.Module):
-    """Where a line search stands: what it set out from, and the step that is being tried.
+    """The step that is being tried, and what is known of where it set out from: the best point so far.
 
     Attributes:
-        base: the point that it set out from, the best so far.
-        energy: F there, shape `(batch,)`; infinite before the first step.
-        force: -dF/dpoint there.
-        direction: of the step.
-        length: of the step, shape `(batch,)`.
+        move: the step.
+        energy: F where it set out from, shape `(batch,)`; infinite before the first step.
+        gain: slope of F down the step, shape `(batch,)`.
+        image: of the model there.
         damping: share of the model's step that is taken, shape `(batch,)`.
         memory: the solver's own.
     """
 
-    base: Point
+    move: Point
     energy: Array
-    force: Point
-    direction: Point
-    length: Array
+    gain: Array
+    image: PyTree
     damping: Array
     memory: Any
 
 
-class AbstractLineSearch(AbstractIteration):
-    """v <- v + (f.d / d.H d) d, per sample, with f = -dF/dv and a direction d of the solver's choice.
+class AbstractSearch(AbstractIteration):
+    """v <- v + sum_i z_i d_i, per sample, with directions d of the solver's choice and z the least point of the model.
 
-    The length comes from the curvature along d, one forward derivative. F is known wherever the model is, so a step
-    that led uphill is seen when the next one begins: that sample goes back and tries the step at which the parabola
-    through both energies has its minimum. A sample thus never ends above where it began, tested on the way or not.
+    F is known wherever the model is, so a step that led uphill is seen when the next one begins: that sample goes back
+    and tries the step at which the parabola through both energies has its minimum. Only the last step of a relaxation
+    without tests is not judged this way: a sample that it left above where the relaxation began has diverged.
     """
 
     @abc.abstractmethod
@@ -51,32 +51,33 @@ class AbstractLineSearch(AbstractIteration):
         """The memory before the first step, from zeros like the point and ones per sample."""
 
     @abc.abstractmethod
-    def direction(self, chart: AbstractChart, force: Point, trial: Trial) -> tuple[Point, Any]:
-        """Where to go next, given the force where `trial` led, and the new memory."""
+    def directions(self, chart: AbstractChart, model: Model, trial: Trial) -> tuple[list[Point], list[PyTree], Any]:
+        """Where to go next from where `trial` led: directions, how the image moves along them, and the new memory."""
 
     def init(self, chart, point):
         """Nothing is tried yet."""
         require_gradient(chart.phase, type(self).__name__)
         zero, one = jax.tree.map(jnp.zeros_like, point), jnp.ones_like(chart.norm(point))
-        return Trial(point, jnp.inf * one, zero, zero, 0 * one, one, self.begin(zero, one))
+        image = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(lambda: chart.model(point).image))
+        return Trial(zero, jnp.inf * one, 0 * one, image, one, self.begin(zero, one))
 
     def step(self, chart, point, carry):
         """Judge the last step, and try the next."""
         model = chart.model(point)
-        rose = uphill(model.energy, carry.energy)
-        direction, memory = self.direction(chart, model.force, carry)
-        direction = choose(chart.dot(direction, model.force) > 0, direction, model.force)
-        length = carry.damping * minimiser(chart, model.force, direction, model.curvature)
+        rose = higher(model.energy, carry.energy)
+        directions, pushed, memory = self.directions(chart, model, carry)
+        z, gain = model.least(directions, pushed)
+        move = sum_of(directions, [carry.damping * length for length in z])
+        share = shortened(carry, model.energy)
         trial = Trial(
-            choose(rose, carry.base, point),
+            choose(rose, scaled(share, carry.move), move),
             jnp.where(rose, carry.energy, model.energy),
-            choose(rose, carry.force, model.force),
-            choose(rose, carry.direction, direction),
-            jnp.where(rose, shortened(chart, carry, model.energy), length),
+            jnp.where(rose, share * carry.gain, carry.damping * gain),
+            choose(rose, carry.image, model.image),
             carry.damping,
             choose(rose, carry.memory, memory),
         )
-        return ahead(trial), trial
+        return jax.tree.map(jnp.add, point, choose(rose, scaled(share - 1, carry.move), move)), trial
 
     def retreat(self, carry, rose):
         """Go back, forget the past, and halve the steps."""
@@ -85,53 +86,38 @@ class AbstractLineSearch(AbstractIteration):
             return choose(rose, jax.tree.map(jnp.zeros_like, tree), tree)
 
         return Trial(
-            carry.base,
+            forget(carry.move),
             jnp.where(rose, jnp.inf, carry.energy),
-            forget(carry.force),
-            forget(carry.direction),
-            forget(carry.length),
+            forget(carry.gain),
+            forget(carry.image),
             jnp.where(rose, carry.damping / 2, carry.damping),
             forget(carry.memory),
         ), rose
-
-    def finished(self, chart, point, carry, start):
-        """The last step, taken back where it led uphill; then nothing is lost."""
-        states = chart.states(point)
-        rose = uphill(jnp.real(chart.phase.energy(states)), carry.energy)
-        back = jax.lax.cond(jnp.any(rose), lambda: choose(rose, chart.states(carry.base), states), lambda: states)
-        return back, jnp.zeros_like(rose)
 
     def tuned(self, phase, start):
         """Nothing is measured."""
         return self
 
 
-def uphill(energy: Array, before: Array) -> Array:
+def higher(energy: Array, before: Array) -> Array:
     """Where the energy rose by more than the rounding of its sum, or is not a number."""
     return ~(energy <= before + 64 * jnp.finfo(energy.dtype).eps * jnp.abs(energy))
 
 
-def ahead(trial: Trial) -> Point:
-    """The point being tried."""
-    return jax.tree.map(jnp.add, trial.base, scaled(trial.length, trial.direction))
+def sum_of(directions: Sequence[Point], lengths: Sequence[Array]) -> Point:
+    """Return sum_i lengths_i directions_i."""
+    parts = [scaled(length, direction) for length, direction in zip(lengths, directions, strict=True)]
+    return jax.tree.map(lambda *values: added(values), *parts)
 
 
-def minimiser(chart: AbstractChart, force: Point, direction: Point, curvature) -> Array:
-    """Length of the step along `direction` that minimises the local quadratic model, shape `(batch,)`.
+def shortened(trial: Trial, energy: Array) -> Array:
+    """The share of a failed step, a tenth to a half, at which a parabola has its minimum.
 
-    Where F is not convex along the direction, the size of the curvature still sets the scale (as in saddle-free
-    Newton), and the judgement of the step is what guards it.
+    It goes through F and its slope where the step set out from, and through F where it led.
     """
-    slope, bend = chart.dot(force, direction), jnp.abs(curvature(direction))
-    return jnp.where(bend > 0, slope / jnp.where(bend > 0, bend, 1), 0)
-
-
-def shortened(chart: AbstractChart, trial: Trial, energy: Array) -> Array:
-    """The minimum of the parabola through F and its slope at the base and F where the step led; a tenth to a half."""
-    gain = trial.length * chart.dot(trial.force, trial.direction)
-    excess = energy - trial.energy + gain
-    share = jnp.where(excess > 0, gain / jnp.where(excess > 0, 2 * excess, 1), 0.5)
-    return trial.length * jnp.clip(jnp.where(jnp.isfinite(share), share, 0.1), 0.1, 0.5)
+    excess = energy - trial.energy + trial.gain
+    share = jnp.where(excess > 0, trial.gain / jnp.where(excess > 0, 2 * excess, 1), 0.5)
+    return jnp.clip(jnp.where(jnp.isfinite(share), share, 0.1), 0.1, 0.5)
 
 
 def require_gradient(phase: Phase, solver: str) -> None:
