@@ -115,12 +115,12 @@ def block_flow(workload: Workload, steps: int) -> AbstractSolver:
 
 
 def conjugate_gradient(workload: Workload, steps: int) -> AbstractSolver:
-    """Line searches in the states."""
+    """Conjugate gradients in the states."""
     return ConjugateGradient(stop=exactly(steps))
 
 
 def conjugate_gradient_on_errors(workload: Workload, steps: int) -> AbstractSolver:
-    """Line searches in the errors."""
+    """Conjugate gradients in the errors."""
     return ConjugateGradient(stop=exactly(steps), coordinates=ErrorCoordinates())
 
 

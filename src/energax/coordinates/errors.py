@@ -20,7 +20,7 @@ class ErrorCoordinates(AbstractCoordinates):
     and a condition number that hardly grows with depth. The sweeps run forward and backward inside the relaxation:
     this is a fast way to an equilibrium, *not* a local neural dynamics. Needs a graph without cycles whose free
     nodes all receive a prediction. Reference: Innocenti et al. 2025; Goemaere et al. 2025; the scaling by
-    sqrt(Pi) and the exact line search are this library's own.
+    sqrt(Pi) and the model that keeps the cost are this library's own.
 
     Raises:
         SettingError: an energy that is no function of errors, a cyclic graph, or a free node without a prediction.
