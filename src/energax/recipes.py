@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
 import optax
 
 from energax import networks, rules
-from energax.activations import AbstractActivation, Tanh, hard_sigmoid
+from energax.activations import AbstractActivation, Tanh, hard_sigmoid, rectifier
 from energax.coordinates import AbstractCoordinates, ErrorCoordinates, SpanCoordinates, StateCoordinates
 from energax.costs import CrossEntropy, SquaredError
 from energax.dynamics import AbstractDynamics
@@ -43,21 +44,26 @@ class Recipe:
 
 adam = functools.cache(optax.adam)
 sgd = functools.cache(optax.sgd)
+cosine = functools.cache(optax.cosine_decay_schedule)
 
 
 def optimiser_of(settings: Chosen) -> optax.GradientTransformation:
     """The optax optimiser; the same object for the same settings, so that another seed does not compile again."""
+    rate = settings.learning_rate
+    if settings.decay is not None:
+        rate = cosine(rate, settings.decay)
     if settings.optimiser == "adam":
-        return adam(settings.learning_rate)
-    return sgd(settings.learning_rate, momentum=settings.momentum)
+        return adam(rate)
+    return sgd(rate, momentum=settings.momentum)
 
 
 def graph_of(settings: Chosen, shape: Sequence[int], classes: int, key, activation, output_state: bool) -> Graph:
     """The network."""
-    options = {"output_state": output_state, "gain": settings.gain, "key": key}
+    options: dict[str, Any] = {"output_state": output_state, "gain": settings.gain, "key": key}
     if settings.network == "conv":
-        pool = {"stride": None, "average": average, "maximum": maximum}[settings.pool]
-        return networks.convolutional(shape, settings.channels, classes, activation, pool=pool, **options)
+        options["pool"] = {"stride": None, "average": average, "maximum": maximum}[settings.pool]
+        options["kernel_size"] = settings.kernel
+        return networks.convolutional(shape, settings.channels, classes, activation, **options)
     if settings.network == "residual":
         return networks.residual(shape, settings.channels, classes, activation, **options)
     units = shape[0] * shape[1] * shape[2]
@@ -71,7 +77,7 @@ def errors(settings: Chosen) -> AbstractSolver:
 
 def blocks(settings: Chosen) -> AbstractSolver:
     """Exact minimisation block after block."""
-    return FixedPoint(stop=Stopping(settings.tol, settings.steps))
+    return FixedPoint(stop=Stopping(settings.tol, settings.steps, settings.check_every))
 
 
 def flow(settings: Chosen, coordinates: AbstractCoordinates | None = None) -> AbstractSolver:
@@ -120,15 +126,25 @@ def predictive(rule: Callable[[Chosen], AbstractRule], solver: Callable[[Chosen]
     return build
 
 
+def unit_of(settings: Chosen) -> AbstractActivation:
+    """The activation of a Hopfield net by its name."""
+    return {"hard-sigmoid": hard_sigmoid, "rectifier": rectifier}[settings.unit]()
+
+
+def tanh(settings: Chosen) -> AbstractActivation:
+    """An analytic one, for complex nudges."""
+    return Tanh()
+
+
 def hopfield(
     rule: Callable[[Chosen], AbstractRule],
     dynamics: Callable[[Chosen], AbstractDynamics],
-    activation: Callable[[], AbstractActivation] = hard_sigmoid,
+    activation: Callable[[Chosen], AbstractActivation] = unit_of,
 ):
     """A Hopfield energy with a linear output, settled by exact alternating blocks; states in [0, 1] by default."""
 
     def build(settings: Chosen, shape, classes, key) -> Learner:
-        graph = graph_of(settings, shape, classes, key, activation(), output_state=True)
+        graph = graph_of(settings, shape, classes, key, activation(settings), output_state=True)
         return Learner(
             graph,
             dynamics(settings),
@@ -140,15 +156,8 @@ def hopfield(
     return build
 
 
-def plain(settings: Chosen) -> AbstractDynamics:
-    """Symmetric feedback."""
-    return Hopfield(SquaredError())
-
-
-def weak(settings: Chosen) -> AbstractDynamics:
-    """Feedback scaled by gamma."""
-    if settings.gamma is None or not 0 < settings.gamma <= 1:
-        raise SettingError(f"gamma={settings.gamma}: the feedback scale must be in (0, 1]")
+def fed_back(settings: Chosen) -> AbstractDynamics:
+    """Feedback scaled by gamma; symmetric where that is left out."""
     return Hopfield(SquaredError(), settings.gamma)
 
 
@@ -184,24 +193,24 @@ RECIPES: dict[str, Recipe] = {
     "ep": Recipe(
         "equilibrium propagation, centred nudging",
         EP,
-        hopfield(lambda s: rules.Contrastive(rules.centred(s.beta)), plain),
+        hopfield(lambda s: rules.Contrastive(rules.centred(s.beta)), fed_back),
         epochs=10,
     ),
     "ep-one-sided": Recipe(
         "equilibrium propagation, one-sided nudging",
         EP,
-        hopfield(lambda s: rules.Contrastive(rules.one_sided(s.beta)), plain),
+        hopfield(lambda s: rules.Contrastive(rules.one_sided(s.beta)), fed_back),
         epochs=10,
     ),
     "ep-holomorphic": Recipe(
         "equilibrium propagation, complex nudging with N points (tanh units)",
         dataclasses.replace(EP, points=4, hidden=(128,), learning_rate=0.05),
-        hopfield(lambda s: rules.Contrastive(rules.holomorphic(s.beta, s.points)), plain, Tanh),
+        hopfield(lambda s: rules.Contrastive(rules.holomorphic(s.beta, s.points)), fed_back, tanh),
     ),
     "chl": Recipe(
         "contrastive Hebbian learning with weak feedback: the output clamped",
         dataclasses.replace(EP, gamma=0.3),
-        hopfield(lambda s: rules.ContrastiveHebbian(), weak),
+        hopfield(lambda s: rules.ContrastiveHebbian(), fed_back),
         epochs=10,
     ),
 }

@@ -13,6 +13,7 @@ Network = Literal["mlp", "conv", "residual"]
 Pool = Literal["stride", "average", "maximum"]
 Optimiser = Literal["sgd", "adam"]
 Solver = Literal["errors", "flow", "blocks"]
+Unit = Literal["hard-sigmoid", "rectifier"]
 
 
 def told(text: str) -> Any:
@@ -28,13 +29,20 @@ class Settings:
     hidden: Annotated[tuple[int, ...] | None, told("units of the hidden layers of an mlp")] = None
     channels: Annotated[tuple[int, ...] | None, told("channels of a conv or residual net")] = None
     pool: Annotated[Pool | None, told("how a conv net halves its images")] = None
+    kernel: Annotated[int | None, told("side of a conv net's kernels, odd")] = None
+    unit: Annotated[Unit | None, told("activation of a Hopfield net: clipped to [0, 1], or only from below")] = None
     gain: Annotated[float | None, told("initial weights are U(+-gain / sqrt(fan_in))")] = None
     optimiser: Annotated[Optimiser | None, told("optimiser of the parameters")] = None
     learning_rate: Annotated[float | None, told("its learning rate")] = None
     momentum: Annotated[float | None, told("its momentum (sgd)")] = None
+    decay: Annotated[
+        int | None, told("updates over which the learning rate falls to 0 along a half cosine; left out: it stays")
+    ] = None
     beta: Annotated[float | None, told("nudge strength")] = None
     points: Annotated[int | None, told("nudge strengths of ep-holomorphic")] = None
-    gamma: Annotated[float | None, told("feedback scale of chl")] = None
+    gamma: Annotated[
+        float | None, told("feedback scale of a Hopfield net; 1 is symmetric feedback (ep: 1 where left out)")
+    ] = None
     solver: Annotated[
         Solver | None,
         told(
@@ -43,6 +51,7 @@ class Settings:
         ),
     ] = None
     tol: Annotated[float | None, told("relative residual at which a sample has converged")] = None
+    check_every: Annotated[int | None, told("blocks: sweeps between tests of the residual")] = None
     steps: Annotated[int | None, told("most relaxation steps (ipc: steps per batch)")] = None
     step_size: Annotated[float | None, told("flow: nominal step of the states; the measured curvature bounds it")] = (
         None
@@ -56,6 +65,8 @@ COMMON = Settings(
     network="mlp",
     channels=(8, 16),
     pool="stride",
+    kernel=3,
+    unit="hard-sigmoid",
     gain=1.0,
     optimiser="sgd",
     learning_rate=0.05,
@@ -63,6 +74,7 @@ COMMON = Settings(
     solver="errors",
     tol=5e-3,
     steps=400,
+    check_every=5,
     step_size=1.0,
     state_momentum=0.8,
     batch=64,
@@ -90,6 +102,11 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "pool": one_of(Pool),
     "solver": one_of(Solver),
     "optimiser": one_of(Optimiser),
+    "unit": one_of(Unit),
+    "kernel": (lambda value: value >= 1 and value % 2 == 1, "give an odd number"),
+    "decay": COUNT,
+    "check_every": COUNT,
+    "gamma": (lambda value: 0 < value <= 1, "the feedback scale must be in (0, 1]"),
     "hidden": COUNTS,
     "channels": COUNTS,
     "steps": COUNT,

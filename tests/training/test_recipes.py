@@ -1,9 +1,11 @@
 """Recipes: each builds, trains and reports; settings are layered; what cannot work is refused."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from energax import Backprop, Contrastive, ContrastiveHebbian, FirstStep, Hopfield, Incremental, PredictiveCoding
+from energax.activations import rectifier
 from energax.errors import SettingError
 from energax.recipes import RECIPES, make_learner, settings_read, settled
 from energax.rules.quadrature import centred, clamped, holomorphic, nudge, one_sided
@@ -68,6 +70,26 @@ def test_holomorphic_and_nudged_rules_carry_the_settings(learner):
         np.testing.assert_allclose(quadrature.weights, expected.weights)
     assert learner("ipc", steps=5).rule.updates_per_batch == 5
     assert float(learner("chl", gamma=0.7).dynamics.feedback_scale) == pytest.approx(0.7)
+
+
+def test_hopfield_recipes_carry_feedback_unit_kernel_and_test_interval(learner):
+    """Oracle: the fields of the objects built by hand; gamma left out is symmetric feedback."""
+    built = learner("ep", network="conv", kernel=5, unit="rectifier", gamma=0.3, check_every=2)
+    assert built.graph.fns["layer1"].weight.shape[:2] == (5, 5)
+    assert built.graph.fns["activation1"] == rectifier()
+    assert float(built.dynamics.feedback_scale) == pytest.approx(0.3)
+    assert built.solver.stop.check_every == 2
+    assert learner("ep").dynamics.feedback_scale is None
+
+
+def test_the_learning_rate_falls_along_a_half_cosine(learner):
+    """Oracle: the schedule's formula at its start, its middle and its end."""
+    optimiser = learner("pc", learning_rate=0.4, momentum=0.0, decay=2).optimiser
+    state, updates = optimiser.init(jnp.ones(())), []
+    for _ in range(3):
+        update, state = optimiser.update(jnp.ones(()), state)
+        updates.append(float(update))
+    np.testing.assert_allclose(updates, [-0.4, -0.2, 0.0], atol=1e-7)
 
 
 def test_settings_are_layered():
@@ -169,6 +191,11 @@ def test_seeds_give_other_parameters_and_the_same_seed_the_same(same):
         ("pc-nudge", {"beta": 0.0}, r"beta=0\.0: the nudge strength must be positive"),
         ("ep", {"beta": -0.5}, r"beta=-0\.5"),
         ("ep-holomorphic", {"points": 1}, r"points=1: .* at least 2"),
+        ("ep", {"unit": "relu"}, r"unit=relu: give hard-sigmoid or rectifier"),
+        ("ep", {"kernel": 4}, r"kernel=4: give an odd number"),
+        ("ep", {"decay": 0}, r"decay=0: give a whole number"),
+        ("ep", {"check_every": 0}, r"check_every=0: give a whole number"),
+        ("ep", {"gamma": 1.5}, r"gamma=1\.5: .* \(0, 1\]"),
         ("chl", {"gamma": 0.0}, r"gamma=0\.0: .* \(0, 1\]"),
         ("chl", {"gamma": 1.5}, r"gamma=1\.5"),
     ],
