@@ -74,7 +74,8 @@ def test_holomorphic_and_nudged_rules_carry_the_settings(learner):
 
 def test_hopfield_recipes_carry_feedback_unit_kernel_and_test_interval(learner):
     """Oracle: the fields of the objects built by hand; gamma left out is symmetric feedback."""
-    built = learner("ep", network="conv", kernel=5, unit="rectifier", gamma=0.3, check_every=2)
+    given = Settings(network="conv", kernel=5, unit="rectifier", gamma=0.3, check_every=2)
+    built, _ = make_learner("ep", (8, 8, 1), 10, settings=given)
     assert built.graph.fns["layer1"].weight.shape[:2] == (5, 5)
     assert built.graph.fns["activation1"] == rectifier()
     assert float(built.dynamics.feedback_scale) == pytest.approx(0.3)
