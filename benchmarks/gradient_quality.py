@@ -1,10 +1,9 @@
-"""Gradient error of `pc-nudge` in float32 against float64, and of `first-step` against backprop.
+"""Gradient errors of `pc-nudge` and `pc` in float32 against float64, and of `first-step` against backprop.
 
-Run: `python benchmarks/gradient_quality.py` with ENERGAX_DATA set, or `--data digits` without it. Trains the recipe
-`pc-nudge` for a number of epochs (default 5), then, on a few batches, compares its float32 gradient with the same
-rule's gradient in float64 relaxed to a residual of 1e-7. It also trains `first-step` and `backprop` side by side in
-float64 for one epoch and reports the largest difference of any parameter. Writes
-`results/bench/gradient_quality.json`.
+Run: `python benchmarks/gradient_quality.py` with ENERGAX_DATA set, or `--data digits` without it. Trains the recipes
+for a number of epochs (default 5), then, on a few batches, compares their float32 gradients with the same rule's
+gradient in float64 relaxed to a residual of 1e-7. It also trains `first-step` and `backprop` side by side in float64
+for one epoch and reports the largest difference of any parameter. Writes `results/bench/gradient_quality.json`.
 """
 
 import argparse
@@ -38,9 +37,9 @@ def relative(found, exact) -> float:
     return float(jnp.linalg.norm(flat(found).astype(float) - flat(exact)) / jnp.linalg.norm(flat(exact)))
 
 
-def nudge_errors(data, epochs: int, batches: int) -> dict:
-    """First-layer errors of the trained recipe, per batch."""
-    learner, settings = make_learner("pc-nudge", data.image_shape, data.classes)
+def errors(data, recipe: str, epochs: int, batches: int) -> dict:
+    """First-layer and whole errors of the trained recipe, per batch."""
+    learner, settings = make_learner(recipe, data.image_shape, data.classes)
     learner = ex.fit(cast(learner, jnp.float32), data, epochs=epochs, batch=settings.batch or 64).learner
     feed, wide = feed_of(data, data.train, standardise=False), cast(learner, jnp.float64)
     first, everything, verdicts = [], [], []
@@ -82,7 +81,7 @@ def main() -> None:
     data = ex.load(options.data)
     report = {
         "data": options.data,
-        "pc-nudge": nudge_errors(data, options.epochs, options.batches),
+        **{name: errors(data, name, options.epochs, options.batches) for name in ("pc-nudge", "pc")},
         "first-step": first_step_difference(data),
     }
     out = Path("results/bench")

@@ -20,15 +20,7 @@ from energax.graph import Graph
 from energax.layers import average, maximum
 from energax.rules import AbstractRule
 from energax.settings import COMMON, Chosen, Reader, Settings, require_ranges
-from energax.solvers import (
-    AbstractIteration,
-    AbstractSolver,
-    ConjugateGradient,
-    FixedPoint,
-    GradientFlow,
-    Reduced,
-    Stopping,
-)
+from energax.solvers import AbstractSolver, ConjugateGradient, FixedPoint, GradientFlow, Stopping
 from energax.training import Learner
 from energax.training.learner import root_key
 
@@ -78,17 +70,17 @@ def graph_of(settings: Chosen, shape: Sequence[int], classes: int, key, activati
     return networks.mlp([units, *settings.hidden, classes], activation, shape=shape, **options)
 
 
-def errors(settings: Chosen) -> AbstractIteration:
+def errors(settings: Chosen) -> AbstractSolver:
     """Conjugate gradients on the prediction errors, tested after every step."""
     return ConjugateGradient(Stopping(settings.tol, settings.steps, check_every=1), ErrorCoordinates())
 
 
-def blocks(settings: Chosen) -> AbstractIteration:
+def blocks(settings: Chosen) -> AbstractSolver:
     """Exact minimisation block after block."""
     return FixedPoint(stop=Stopping(settings.tol, settings.steps, settings.check_every))
 
 
-def flow(settings: Chosen, coordinates: AbstractCoordinates | None = None) -> AbstractIteration:
+def flow(settings: Chosen, coordinates: AbstractCoordinates | None = None) -> AbstractSolver:
     """Gradient flow with momentum, its step bounded by the measured curvature; by default in spans."""
     return GradientFlow(
         step_size=settings.step_size,
@@ -98,13 +90,12 @@ def flow(settings: Chosen, coordinates: AbstractCoordinates | None = None) -> Ab
     )
 
 
-SOLVERS: dict[str, Callable[[Chosen], AbstractIteration]] = {"errors": errors, "flow": flow, "blocks": blocks}
+SOLVERS: dict[str, Callable[[Chosen], AbstractSolver]] = {"errors": errors, "flow": flow, "blocks": blocks}
 
 
 def solver_of(settings: Chosen) -> AbstractSolver:
-    """The solver by its name, stopped at the settings' tolerance, its products as precise as they say."""
-    solver = SOLVERS[settings.solver](settings)
-    return solver if settings.precision == "full" else Reduced(solver, settings.precision)
+    """The solver by its name, stopped at the settings' tolerance."""
+    return SOLVERS[settings.solver](settings)
 
 
 def nothing_settles(settings: Chosen) -> AbstractSolver:

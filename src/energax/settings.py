@@ -14,7 +14,6 @@ Pool = Literal["stride", "average", "maximum"]
 Optimiser = Literal["sgd", "adam"]
 Solver = Literal["errors", "flow", "blocks"]
 Unit = Literal["hard-sigmoid", "rectifier"]
-Precision = Literal["full", "bfloat16", "float16"]
 
 
 def told(text: str) -> Any:
@@ -58,9 +57,6 @@ class Settings:
         None
     )
     state_momentum: Annotated[float | None, told("flow: momentum of the states")] = None
-    precision: Annotated[
-        Precision | None, told("of what a relaxation multiplies: rounded to a short type, or in full")
-    ] = None
     batch: Annotated[int | None, told("rows per update")] = None
     standardise: Annotated[bool | None, told("normalise pixels per channel instead of leaving them in [0, 1]")] = None
 
@@ -81,7 +77,6 @@ COMMON = Settings(
     check_every=5,
     step_size=1.0,
     state_momentum=0.8,
-    precision="full",
     batch=64,
     standardise=False,
 )
@@ -108,7 +103,6 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "solver": one_of(Solver),
     "optimiser": one_of(Optimiser),
     "unit": one_of(Unit),
-    "precision": one_of(Precision),
     "kernel": (lambda value: value >= 1 and value % 2 == 1, "give an odd number"),
     "decay": COUNT,
     "check_every": COUNT,

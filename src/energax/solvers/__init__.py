@@ -18,5 +18,4 @@ from energax.solvers.lbfgs import LBFGS as LBFGS
 from energax.solvers.optimistix import Optimistix as Optimistix
 from energax.solvers.order import Alternating as Alternating
 from energax.solvers.order import Synchronous as Synchronous
-from energax.solvers.reduced import Reduced as Reduced
 from energax.solvers.spectrum import largest_curvature as largest_curvature

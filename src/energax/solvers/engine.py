@@ -105,7 +105,7 @@ class AbstractSolver(eqx.Module):
         """The same solver with whatever it measures once in a while measured on this phase."""
 
     @abc.abstractmethod
-    def tightened(self, tol: float, factor: int) -> "AbstractSolver":
+    def tightened(self, tol: float, factor: int) -> Self:
         """The same solver with a smaller tolerance and `factor` times the steps, for references."""
 
     @property
