@@ -49,6 +49,15 @@ def test_client_hears_answers_and_last_words():
         client.ask("hello")
 
 
+def test_a_worker_that_died_can_be_asked_and_closed():
+    """Oracle: what it did not take is lost without another error."""
+    with Client([sys.executable, "-c", "pass"]) as client:
+        client.process.wait(timeout=60)
+        for _ in range(2):
+            with pytest.raises(Absent, match="no words"):
+                client.ask("hello")
+
+
 def test_worker_reports_a_failure_and_goes_on():
     """Oracle: an unknown row is refused by name; the next question is answered."""
     with Client([sys.executable, "-m", "energax.bench.workers.by_hand"]) as client:
@@ -69,7 +78,7 @@ def test_an_absent_peer_is_reported_with_its_reason(tmp_path, environment, reaso
     system = System("peer", "peer", "jax", (), environment)
     with pytest.raises(Absent, match=reason):
         system.command(tmp_path)
-    results = bench(Plan((), (system,), Size(1, 0.0, 1, 1), tmp_path, tmp_path), lambda _: None)
+    results = bench(Plan((TINY,), (system,), Size(1, 0.0, 1, True), tmp_path, tmp_path), lambda _: None)
     assert reason in results["absent"]["peer"]
     assert reason in table.markdown(results)
 

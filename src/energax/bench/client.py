@@ -1,5 +1,6 @@
 """The controller's end of a worker: a process that is asked and answers."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -79,7 +80,8 @@ class Client:
     def close(self) -> None:
         """Hang up, so that the worker ends; end it where it does not."""
         if self.process.stdin is not None:
-            self.process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # a message that a dead worker never took is tried once more
+                self.process.stdin.close()
         if self.process.stdout is not None:
             self.process.stdout.close()
         try:

@@ -52,13 +52,24 @@ def bench(plan: Plan, report: Report) -> dict[str, Any]:
         The results, as they are written to `bench.json`.
     """
     results: dict[str, Any] = {"machine": machine(), "warm": WARM, "versions": {}, "absent": {}, "workloads": []}
+    for workload in plan.workloads:
+        results["workloads"].append(measured(workload, plan, results, report))
+        write(plan.out, results)
+    return results
+
+
+def measured(workload: Workload, plan: Plan, results: dict[str, Any], report: Report) -> dict[str, Any]:
+    """One workload, by workers of its own: what a process has compiled stays with it, and its memory has an end.
+
+    Versions, and systems that cannot be started, are noted in `results`.
+    """
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        helpers = [System(name, name, "", ()) for name in HELPERS if plan.workloads]
+        helpers = [System(name, name, "", ()) for name in HELPERS]
         clients = {helper.name: stack.enter_context(Client(helper.command(scratch))) for helper in helpers}
         there = []
         for system in plan.systems:
-            report(f"start {system.name}")
+            report(f"{workload.name}: start {system.name}")
             try:
                 command = system.command(plan.environments)
                 clients[system.name] = stack.enter_context(Client(command))
@@ -66,11 +77,8 @@ def bench(plan: Plan, report: Report) -> dict[str, Any]:
                 results["absent"][system.name] = str(reason)
                 continue
             there.append(system)
-            results["versions"][system.name] = versions(command[0], system.packages)
-        for workload in plan.workloads:
-            results["workloads"].append(Measurement(workload, plan.size, clients, there, scratch, report).run())
-            write(plan.out, results)
-    return results
+            results["versions"].setdefault(system.name, versions(command[0], system.packages))
+        return Measurement(workload, plan.size, clients, there, scratch, report).run()
 
 
 def write(out: Path, results: dict[str, Any]) -> None:
