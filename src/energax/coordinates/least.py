@@ -78,14 +78,17 @@ def minimum(
         arch = jnp.sum(newton * jnp.sum((bends - bend) * newton, axis=1), axis=0)
         reach = worthwhile(value, -jnp.sum(newton * falls, axis=0), arch)
         height = jnp.sum(z * (slope + bent / 2), axis=0) + value
-        return _Look(z, height, newton, -jnp.sum(newton * slopes, axis=0), reach)
+        return _Look(z, height, slopes, newton, -jnp.sum(newton * slopes, axis=0), reach)
 
     best = look(jnp.zeros_like(slope))
     share = best.reach
     for _ in range(trials):
         there = look(best.z + share * best.newton)
         excess = there.height - best.height
-        lower = excess <= 8 * jnp.finfo(share.dtype).eps * jnp.abs(best.height)
+        lower = excess <= 0
+        # a cost such as log(1 + tiny) is known to the rounding of 1: where heights tell nothing, the slope does
+        rounding = 64 * jnp.finfo(share.dtype).eps * (1 + jnp.abs(best.height))
+        lower |= (excess <= rounding) & (jnp.sum(best.newton * there.slopes, axis=0) <= best.gain / 2)
         excess = excess + share * best.gain
         part = share * best.gain / jnp.where(excess > 0, 2 * excess, 1)
         shorter = share * jnp.clip(jnp.where(jnp.isfinite(part), part, 0), 0.1, 0.5)
@@ -103,10 +106,11 @@ def worthwhile(value: Array, fall: Array, arch: Array) -> Array:
 
 
 class _Look(NamedTuple):
-    """The model at z: its height, Newton's step from there with its slope, and the share that is tried first."""
+    """The model at z: its height and slopes, Newton's step from there with its slope, and the share to try first."""
 
     z: Array
     height: Array
+    slopes: Array
     newton: Array
     gain: Array
     reach: Array

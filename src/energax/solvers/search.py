@@ -100,8 +100,8 @@ class AbstractSearch(AbstractIteration):
 
 
 def higher(energy: Array, before: Array) -> Array:
-    """Where the energy rose by more than the rounding of its sum, or is not a number."""
-    return ~(energy <= before + 64 * jnp.finfo(energy.dtype).eps * jnp.abs(energy))
+    """Where the energy rose by more than rounding (for a cost such as log(1 + tiny) that of 1), or is no number."""
+    return ~(energy <= before + 64 * jnp.finfo(energy.dtype).eps * (1 + jnp.abs(energy)))
 
 
 def sum_of(directions: Sequence[Point], lengths: Sequence[Array]) -> Point:
