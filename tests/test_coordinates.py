@@ -77,6 +77,29 @@ def test_error_coordinates_with_a_clamped_output():
 
 
 @pytest.mark.parametrize("net", NETS)
+def test_a_feed_forward_start_has_no_errors_and_the_first_pass_is_not_taken_twice(net):
+    """Oracle: the errors computed from the states; the operations of the compiled program, counted by the compiler."""
+    graph, precisions = NETS[net]
+    dynamics, batch = PredictiveCoding(ex.CrossEntropy(), precisions), batch_for(graph, 3)
+    phase, _ = begun(graph, dynamics, batch)
+    start = dynamics.start(graph, phase.context)
+    assert start.settled
+    chart, point = ErrorCoordinates().chart(phase, start)
+    assert largest(point, chart.point(start.states)) < 1e-12
+    solver = ConjugateGradient(Stopping(max_steps=1, check_every=0), ErrorCoordinates())
+
+    def operations(known):
+        def settled(x, y):
+            phase = prepared(dynamics, graph, graph.clamp(x), None, y, jnp.asarray(1.0))
+            start = dynamics.start(graph, phase.context)
+            return solver.solve(phase, start if known else start.states).states
+
+        return jax.jit(settled).lower(batch.x, batch.y).compile().cost_analysis()["flops"]
+
+    assert operations(True) < 0.95 * operations(False)
+
+
+@pytest.mark.parametrize("net", NETS)
 def test_the_model_of_a_chart_is_the_derivative_of_the_energy(net):
     """Oracle: forward derivatives of F(states(point)); Gauss-Newton's curvature is exact where the sweep is linear."""
     graph, precisions = NETS[net]

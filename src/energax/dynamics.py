@@ -40,15 +40,21 @@ class Context(eqx.Module):
 
 
 class Start(eqx.Module):
-    """Where a free phase begins.
+    """Where a phase begins.
 
     Attributes:
         states: states of the free nodes.
-        settled: True where these are the free equilibrium by construction, so that nothing is left to relax.
+        settled: True where these are the free equilibrium by construction, so that a free phase has nothing to relax.
+            For an energy of prediction errors: where they are a feed-forward pass, and every error is 0.
     """
 
     states: States
     settled: bool = eqx.field(static=True, default=False)
+
+    @classmethod
+    def at(cls, start: "States | Start") -> "Start":
+        """Of states alone nothing is known."""
+        return start if isinstance(start, Start) else cls(start)
 
 
 class AbstractDynamics(eqx.Module):

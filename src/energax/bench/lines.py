@@ -9,6 +9,7 @@ import optax
 from energax.bench.network import dynamics_of
 from energax.bench.workload import Workload
 from energax.coordinates import ErrorCoordinates, SpanCoordinates
+from energax.dynamics import Start
 from energax.graph import Graph
 from energax.phase import Phase
 from energax.rules import AbstractRule, Backprop, Contrastive, clamped, one_sided
@@ -38,7 +39,7 @@ class PerPhase(AbstractSolver):
     free: AbstractSolver
     nudged: AbstractSolver
 
-    def solve(self, phase: Phase, start: States) -> Equilibrium:
+    def solve(self, phase: Phase, start: States | Start) -> Equilibrium:
         """Choose by the phase."""
         return (self.free if phase.target is None else self.nudged).solve(phase, start)
 

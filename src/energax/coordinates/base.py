@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from energax.coordinates.least import quadratic_minimum
+from energax.dynamics import Start
 from energax.phase import Phase
 from energax.structure import States
 
@@ -65,6 +66,10 @@ class AbstractChart(eqx.Module):
     def probe(self, point: Point) -> tuple["AbstractChart", Point]:
         """Where the largest curvature is measured for a step bound: here, or in a chart that shows it sooner."""
 
+    def energy(self, point: Point) -> Array:
+        """F per sample, shape `(batch,)`; NaN for a dynamics without an energy."""
+        return jnp.real(self.phase.energy(self.states(point)))
+
     def norm(self, a: Point) -> Array:
         """Length of a direction, per sample, shape `(batch,)`."""
         return jnp.sqrt(jnp.maximum(self.dot(a, a), 0))
@@ -74,21 +79,20 @@ class AbstractCoordinates(eqx.Module):
     """Says where to move; never what an equilibrium is."""
 
     @abc.abstractmethod
-    def chart(self, phase: Phase, start: States) -> tuple[AbstractChart, Point]:
+    def chart(self, phase: Phase, start: States | Start) -> tuple[AbstractChart, Point]:
         """The chart of a phase around `start`, and the point at which `start` lies."""
 
 
 def linearised(chart: AbstractChart, point: Point) -> Model:
     """The quadratic model of a chart whose force is -dF/dpoint under its inner product; the image is the force."""
     force, tangent = jax.linearize(chart.force, point)
-    energy = jnp.real(chart.phase.energy(chart.states(point)))
 
     def least(directions, pushed):
         slope = jnp.stack([-chart.dot(force, direction) for direction in directions])
         z = quadratic_minimum(slope, -gram(chart.dot, directions, pushed))
         return z, -jnp.sum(z * slope, axis=0)
 
-    return Model(energy, force, force, tangent, least)
+    return Model(chart.energy(point), force, force, tangent, least)
 
 
 def gram(product: Callable[[PyTree, PyTree], Array], left: Sequence[PyTree], right: Sequence[PyTree]) -> Array:

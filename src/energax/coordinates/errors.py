@@ -6,7 +6,7 @@ from jaxtyping import Array
 
 from energax.coordinates.base import AbstractChart, AbstractCoordinates, Model, gram
 from energax.coordinates.least import minimum
-from energax.dynamics import AbstractErrorEnergy
+from energax.dynamics import AbstractErrorEnergy, Start
 from energax.errors import SettingError
 from energax.graph import Graph
 from energax.phase import Phase, dot
@@ -27,8 +27,12 @@ class ErrorCoordinates(AbstractCoordinates):
     """
 
     def chart(self, phase, start):
-        """The errors of `start`."""
-        dynamics, graph = phase.dynamics, phase.graph
+        """The errors of `start`: where they are 0 by construction, the compiler shall know it too.
+
+        The first pass forward is then the one that made `start`, and is not computed twice.
+        """
+        start = Start.at(start)
+        dynamics, graph, states = phase.dynamics, phase.graph, start.states
         if not isinstance(dynamics, AbstractErrorEnergy):
             raise SettingError(
                 f"error coordinates need an energy of prediction errors, and {type(dynamics).__name__} is none; "
@@ -38,14 +42,14 @@ class ErrorCoordinates(AbstractCoordinates):
             raise SettingError(
                 "error coordinates sweep the graph in feed-forward order, and this one has none; use StateCoordinates()"
             )
-        unpredicted = sorted(set(start) - {edge.target for edge in graph.edges})
+        unpredicted = sorted(set(states) - {edge.target for edge in graph.edges})
         if unpredicted:
             raise SettingError(
                 f"error coordinates need a prediction of every free node, and nothing arrives at "
                 f"{', '.join(map(repr, unpredicted))}; clamp it, or use StateCoordinates()"
             )
-        chart = ErrorChart(phase, dynamics, {name: jnp.sqrt(dynamics.precision(name)) for name in start})
-        return chart, chart.point(start)
+        chart = ErrorChart(phase, dynamics, {name: jnp.sqrt(dynamics.precision(name)) for name in states})
+        return chart, jax.tree.map(jnp.zeros_like, states) if start.settled else chart.point(states)
 
 
 class ErrorChart(AbstractChart):
@@ -91,7 +95,7 @@ class ErrorChart(AbstractChart):
         cost, back = jax.vjp(self._cost, seen[0])
         (direct, through), bend = jax.linearize(self._slopes, point, seen[1])
         through_all = (back(jnp.ones_like(cost))[0], through)
-        force = jax.tree.map(lambda a, b: -(a + b), direct, pull(through_all)[0])
+        force = jax.tree.map(jnp.subtract, pull(jax.tree.map(jnp.negative, through_all))[0], direct)
 
         def least(directions, pushed):
             steps = [(direction, moved[1]) for direction, moved in zip(directions, pushed, strict=True)]
@@ -103,6 +107,11 @@ class ErrorChart(AbstractChart):
             return z, -jnp.sum(z * slope, axis=0)
 
         return Model(self._errors_alone(point, seen[1]) + cost, force, seen, push, least)
+
+    def energy(self, point):
+        """From the errors themselves."""
+        output, predicted = self._seen(point)
+        return self._errors_alone(point, predicted) + self._cost(output)
 
     def dot(self, a, b):
         """Euclidean."""

@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from energax.coordinates.base import AbstractChart, AbstractCoordinates, linearised
 from energax.coordinates.state import StateChart, StateCoordinates
-from energax.dynamics import AbstractErrorEnergy, Context
+from energax.dynamics import AbstractErrorEnergy, Context, Start
 from energax.graph import Graph
 from energax.layers import matrix_of
 from energax.phase import Phase, dot
@@ -30,15 +30,16 @@ class SpanCoordinates(AbstractCoordinates):
 
     def chart(self, phase, start):
         """A chart with the eligible nodes in their spans; the plain one if there are none."""
-        spans = eligible(phase, start)
+        states = Start.at(start).states
+        spans = eligible(phase, states)
         if not spans:
-            return StateCoordinates().chart(phase, start)
+            return StateCoordinates().chart(phase, states)
         clamped = {**phase.context.clamped, **{name: span.centre for name, span in spans.items()}}
         constant = phase.graph.constant(clamped)
         context = Context(clamped, constant, phase.context.shared, phase.context.extra)
         reduced = Phase(phase.dynamics, phase.graph, context, phase.target, phase.beta)
         chart = SpanChart(phase, reduced, constant, spans)
-        rest = {name: state for name, state in start.items() if name not in spans}
+        rest = {name: state for name, state in states.items() if name not in spans}
         return chart, (rest, {name: span.origin() for name, span in spans.items()})
 
 

@@ -1,6 +1,7 @@
 """The states themselves."""
 
 from energax.coordinates.base import AbstractChart, AbstractCoordinates, linearised
+from energax.dynamics import Start
 from energax.phase import Phase, dot
 
 
@@ -9,7 +10,7 @@ class StateCoordinates(AbstractCoordinates):
 
     def chart(self, phase, start):
         """The phase as it is."""
-        return StateChart(phase), start
+        return StateChart(phase), Start.at(start).states
 
 
 class StateChart(AbstractChart):

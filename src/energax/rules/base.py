@@ -102,7 +102,7 @@ def known_equilibrium(states: States) -> Equilibrium:
     like = next(iter(states.values()))
     zeros = jnp.zeros(like.shape[0], like.dtype)
     steps = jnp.zeros(like.shape[0], int)
-    return Equilibrium(states, steps, zeros, jnp.full_like(steps, Verdict.CONVERGED))
+    return Equilibrium(states, steps, zeros, jnp.full_like(steps, Verdict.CONVERGED), known=True)
 
 
 def phase_info(phase: Phase, start: States, settled: Equilibrium) -> PhaseInfo:

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from energax.dynamics import Start
 from energax.errors import SettingError
 from energax.graph import Graph
 from energax.layers import is_analytic
@@ -47,7 +48,7 @@ class Contrastive(AbstractRule):
         free, settled, report = free_phase(dynamics, graph, clamped, batch, solver)
         nudged, weights, free_weight = self._nudged(free, clamped, batch)
         start = jax.tree.map(lambda v: tiled(v, len(weights)).astype(jnp.result_type(v, weights)), settled.states)
-        end = solver.solve(nudged, start)
+        end = solver.solve(nudged, Start(start, settled.known))
         keep = sound(settled.result, end.result)
 
         def objective(graph):

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from energax.dynamics import Start
 from energax.phase import Phase, norm, prepared
 from energax.solvers.engine import Equilibrium, Verdict, judged, precision_floor, uphill, within_scale
 from energax.structure import States
 
 
 def settle_apart(
-    phase: Phase, start: States, tol: Array, one: Callable[[Phase, States, Array], tuple[States, Array]]
+    phase: Phase, start: States | Start, tol: Array, one: Callable[[Phase, States, Array], tuple[States, Array]]
 ) -> Equilibrium:
     """One solve per sample, batched by `vmap`; the verdict is energax's.
 
@@ -23,6 +24,7 @@ def settle_apart(
         one: `(phase, states, scale)` of one sample, its batch axis of length one in the phase only, to its settled
             states and the steps taken; `scale` is what residuals are relative to.
     """
+    start = Start.at(start).states
     scale = jnp.maximum(phase.drive(start), precision_floor(start))
     beta = None if phase.beta is None else jnp.broadcast_to(phase.beta, scale.shape)
 
@@ -32,7 +34,8 @@ def settle_apart(
 
     states, steps = jax.vmap(alone)(start, phase.context.clamped, phase.target, beta, scale)
     states, lost = within_scale(start, states, norm(start), norm(states))
-    lost |= uphill(phase, start, states)
+    if phase.has_energy:
+        lost |= uphill(jnp.real(phase.energy(start)), jnp.real(phase.energy(states)))
     residual = jnp.where(lost, jnp.inf, norm(phase.force(states)) / scale)
     return Equilibrium(states, steps, residual, judged(residual, tol, Verdict.OUT_OF_STEPS))
 

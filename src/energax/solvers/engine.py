@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from energax.coordinates import AbstractChart, AbstractCoordinates
 from energax.coordinates.base import Point
+from energax.dynamics import Start
 from energax.errors import SettingError
 from energax.phase import Phase, choose, dot, norm, subtract
 from energax.solvers.gathering import in_stages
@@ -48,12 +49,14 @@ class Equilibrium(eqx.Module):
         steps: steps taken, shape `(batch,)`.
         residual: |force| / max(drive, 64 eps (1 + |v|)), shape `(batch,)`.
         result: a `Verdict` as an integer, shape `(batch,)`.
+        known: True where the states are an equilibrium by construction, which no relaxation found.
     """
 
     states: States
     steps: Array
     residual: Array
     result: Array
+    known: bool = eqx.field(static=True, default=False)
 
     def share(self, verdict: Verdict) -> Array:
         """Share of the samples with this verdict."""
@@ -97,8 +100,8 @@ class AbstractSolver(eqx.Module):
     """Settles force = 0 and says how that went."""
 
     @abc.abstractmethod
-    def solve(self, phase: Phase, start: States) -> Equilibrium:
-        """Relax from `start`, the states of the free nodes."""
+    def solve(self, phase: Phase, start: States | Start) -> Equilibrium:
+        """Relax from `start`, the states of the free nodes, or these with what is known of them."""
 
     @abc.abstractmethod
     def tuned(self, phase: Phase, start: States) -> Self:
@@ -189,16 +192,19 @@ WATCH = 10  # tests after which the energy itself is compared
 RETREATS = 3  # rises of the energy in a row, each followed by a shorter step, after which a sample has stalled
 
 
-def settle(solver: AbstractIteration, phase: Phase, start: States) -> Equilibrium:
+def settle(solver: AbstractIteration, phase: Phase, begin: States | Start) -> Equilibrium:
     """Relax until every sample has a verdict; finished samples stop moving."""
-    stop = solver.stop
-    chart, point = solver.coordinates.chart(phase, start)
+    stop, start = solver.stop, Start.at(begin).states
+    chart, point = solver.coordinates.chart(phase, begin)
     scale = jnp.maximum(phase.drive(start), precision_floor(start))
     if stop.check_every == 0:
-        end, _ = run(solver, chart, point, solver.init(chart, point), stop.max_steps)
+        # the first step stands before the loop, so that what it shares with the start is computed once
+        end, _ = run(solver, chart, *solver.step(chart, point, solver.init(chart, point)), stop.max_steps - 1)
         end, lost = within_scale(point, end, chart.norm(point), chart.norm(end))
         states = chart.states(end)
-        residual = jnp.where(lost | uphill(phase, start, states), jnp.inf, norm(phase.force(states)) / scale)
+        if phase.has_energy:
+            lost |= uphill(chart.energy(point), chart.energy(end))
+        residual = jnp.where(lost, jnp.inf, norm(phase.force(states)) / scale)
         steps = jnp.full(residual.shape, stop.max_steps)
         return Equilibrium(states, steps, residual, judged(residual, stop.tol, Verdict.OUT_OF_STEPS))
 
@@ -209,7 +215,7 @@ def settle(solver: AbstractIteration, phase: Phase, start: States) -> Equilibriu
     gain = _Gain(jnp.zeros_like(residual), energy, (energy, residual))
     result = judged(residual, stop.tol, RUNNING)
     carry = solver.init(chart, point)
-    begin = _Progress(point, start, force, carry, gain, none, residual, none, scale, result, jnp.zeros((), int))
+    first = _Progress(point, start, force, carry, gain, none, residual, none, scale, result, jnp.zeros((), int))
 
     def unfinished(now: _Progress):
         return (now.result == RUNNING) & (now.taken < stop.max_steps)
@@ -220,7 +226,7 @@ def settle(solver: AbstractIteration, phase: Phase, start: States) -> Equilibriu
             lambda now: jnp.sum(unfinished(now)) > rest, lambda now: tested(solver, chart, now), now
         )
 
-    end = in_stages(stage, phase, start, begin, unfinished)
+    end = in_stages(stage, phase, start, first, unfinished)
     result = jnp.where(end.result == RUNNING, Verdict.OUT_OF_STEPS, end.result)
     return Equilibrium(end.states, end.steps, end.residual, result)
 
@@ -295,15 +301,12 @@ def within_scale(begin: Point, end: Point, before: Array, after: Array) -> tuple
     return choose(lost, begin, end), lost
 
 
-def uphill(phase: Phase, start: States, states: States) -> Array:
-    """Which samples ended above where they began: an unstable step that was not given the time to overflow.
+def uphill(before: Array, after: Array) -> Array:
+    """Which samples' energies ended above where they began: an unstable step that was given no time to overflow.
 
     Their states stay: the verdict keeps them from the parameters, and the forward pass that is taken here serves
     whatever comes after.
     """
-    if not phase.has_energy:
-        return jnp.zeros(norm(states).shape, bool)
-    before, after = jnp.real(phase.energy(start)), jnp.real(phase.energy(states))
     return ~(after - before <= 0.1 * (jnp.abs(before) + jnp.abs(after)))
 
 

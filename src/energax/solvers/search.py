@@ -64,7 +64,7 @@ class AbstractSearch(AbstractIteration):
     def step(self, chart, point, carry):
         """Judge the last step, and try the next."""
         model = chart.model(point)
-        rose = higher(model.energy, carry.energy)
+        rose = jnp.isfinite(carry.energy) & higher(model.energy, carry.energy)
         directions, pushed, memory = self.directions(chart, model, carry)
         z, gain = model.least(directions, pushed)
         move = sum_of(directions, [carry.damping * length for length in z])

@@ -46,9 +46,9 @@ def settled(learner: Learner, solver, batch: Batch) -> States:
         return {}
     free = prepared(dynamics, graph, clamped)
     start = dynamics.start(graph, free.context)
-    states = start.states if start.settled else solver.solve(free, start.states).states
+    begin = start if start.settled else solver.solve(free, start).states
     points, _, _ = learner.rule.quadrature.at(len(batch.y), None)
-    return solver.solve(prepared(dynamics, graph, clamped, None, batch.y, points[0]), states).states
+    return solver.solve(prepared(dynamics, graph, clamped, None, batch.y, points[0]), begin).states
 
 
 class Own(AbstractRow):
