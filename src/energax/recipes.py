@@ -18,6 +18,7 @@ from energax.energies import Hopfield, PredictiveCoding
 from energax.errors import SettingError
 from energax.graph import Graph
 from energax.layers import average, maximum
+from energax.rounding import rounded
 from energax.rules import AbstractRule
 from energax.settings import COMMON, Chosen, Reader, Settings, require_ranges
 from energax.solvers import AbstractSolver, ConjugateGradient, FixedPoint, GradientFlow, Stopping
@@ -58,7 +59,12 @@ def optimiser_of(settings: Chosen) -> optax.GradientTransformation:
 
 
 def graph_of(settings: Chosen, shape: Sequence[int], classes: int, key, activation, output_state: bool) -> Graph:
-    """The network."""
+    """The network, its products as precise as is asked for."""
+    return rounded(network_of(settings, shape, classes, key, activation, output_state), settings.precision)
+
+
+def network_of(settings: Chosen, shape: Sequence[int], classes: int, key, activation, output_state: bool) -> Graph:
+    """The network in full precision."""
     options: dict[str, Any] = {"output_state": output_state, "gain": settings.gain, "key": key}
     if settings.network == "conv":
         options["pool"] = {"stride": None, "average": average, "maximum": maximum}[settings.pool]

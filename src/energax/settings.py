@@ -14,6 +14,7 @@ Pool = Literal["stride", "average", "maximum"]
 Optimiser = Literal["sgd", "adam"]
 Solver = Literal["errors", "flow", "blocks"]
 Unit = Literal["hard-sigmoid", "rectifier"]
+Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 
 
 def told(text: str) -> Any:
@@ -31,6 +32,9 @@ class Settings:
     pool: Annotated[Pool | None, told("how a conv net halves its images")] = None
     kernel: Annotated[int | None, told("side of a conv net's kernels, odd")] = None
     unit: Annotated[Unit | None, told("activation of a Hopfield net: clipped to [0, 1], or only from below")] = None
+    precision: Annotated[Precision | None, told("of what is multiplied; sums, states and parameters are float32")] = (
+        None
+    )
     gain: Annotated[float | None, told("initial weights are U(+-gain / sqrt(fan_in))")] = None
     optimiser: Annotated[Optimiser | None, told("optimiser of the parameters")] = None
     learning_rate: Annotated[float | None, told("its learning rate")] = None
@@ -67,6 +71,7 @@ COMMON = Settings(
     pool="stride",
     kernel=3,
     unit="hard-sigmoid",
+    precision="float32",
     gain=1.0,
     optimiser="sgd",
     learning_rate=0.05,
@@ -103,6 +108,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "solver": one_of(Solver),
     "optimiser": one_of(Optimiser),
     "unit": one_of(Unit),
+    "precision": one_of(Precision),
     "kernel": (lambda value: value >= 1 and value % 2 == 1, "give an odd number"),
     "decay": COUNT,
     "check_every": COUNT,

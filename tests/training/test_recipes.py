@@ -1,5 +1,6 @@
 """Recipes: each builds, trains and reports; settings are layered; what cannot work is refused."""
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from energax import Backprop, Contrastive, ContrastiveHebbian, FirstStep, Hopfie
 from energax.activations import rectifier
 from energax.errors import SettingError
 from energax.recipes import RECIPES, make_learner, settings_read, settled
+from energax.rounding import rounded
 from energax.rules.quadrature import centred, clamped, holomorphic, nudge, one_sided
 from energax.settings import COMMON, Settings
 
@@ -81,6 +83,14 @@ def test_hopfield_recipes_carry_feedback_unit_kernel_and_test_interval(learner):
     assert float(built.dynamics.feedback_scale) == pytest.approx(0.3)
     assert built.solver.stop.check_every == 2
     assert learner("ep").dynamics.feedback_scale is None
+
+
+@pytest.mark.parametrize("name", ["backprop", "pc", "ep", "chl"])
+def test_every_recipe_rounds_its_products_where_it_is_told_to(name, learner):
+    """Oracle: the network built in full, rounded by hand."""
+    built = learner(name, precision="bfloat16").graph
+    assert eqx.tree_equal(built, rounded(learner(name).graph, "bfloat16"))
+    assert not eqx.tree_equal(built, learner(name).graph)
 
 
 def test_the_learning_rate_falls_along_a_half_cosine(learner):
@@ -194,6 +204,7 @@ def test_seeds_give_other_parameters_and_the_same_seed_the_same(same):
         ("ep-holomorphic", {"points": 1}, r"points=1: .* at least 2"),
         ("ep", {"unit": "relu"}, r"unit=relu: give hard-sigmoid or rectifier"),
         ("ep", {"kernel": 4}, r"kernel=4: give an odd number"),
+        ("pc", {"precision": "half"}, r"precision=half: give float32, tensorfloat32 or bfloat16"),
         ("ep", {"decay": 0}, r"decay=0: give a whole number"),
         ("ep", {"check_every": 0}, r"check_every=0: give a whole number"),
         ("ep", {"gamma": 1.5}, r"gamma=1\.5: .* \(0, 1\]"),

@@ -1,0 +1,70 @@
+"""What rounded products cost: gradients of trained nets against float32, and the accuracy of nets trained with them.
+
+Run: `python benchmarks/precision.py` with ENERGAX_DATA set, or `--data digits` without it. Trains every recipe in
+float32, bfloat16 and TensorFloat-32, seed 0. Then, on a few batches, the net trained in float32 is given rounded
+products, and its gradients are compared with its own. Writes `results/bench/precision.json`.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import equinox as eqx
+import jax.numpy as jnp
+
+import energax as ex
+from energax.recipes import make_learner
+from energax.rounding import PRECISIONS, rounded
+from energax.settings import Settings
+from energax.training.feed import feed_of
+from gradient_quality import gradient, relative
+
+RECIPES = ("backprop", "pc-nudge", "pc", "ep")
+
+
+def errors(learner, feed, precision: str, batches: int) -> dict:
+    """Relative errors of the first layer's and of the whole gradient, and the verdicts, per batch."""
+    short = eqx.tree_at(lambda side: side.graph, learner, rounded(learner.graph, precision))
+    first, everything, settled = [], [], []
+    for index in range(batches):
+        batch = feed.batch(jnp.arange(64) + 64 * index)
+        exact, _ = gradient(learner, learner.rule, learner.solver, batch)
+        found, info = gradient(short, short.rule, short.solver, batch)
+        first.append(relative(found.fns["layer1"], exact.fns["layer1"]))
+        everything.append(relative(found, exact))
+        settled += [float(jnp.mean(phase.result <= 1)) for phase in info.phases.values()]
+    return {"first_layer_error": first, "error": everything, "converged_or_stalled": settled}
+
+
+def compared(data, recipe: str, epochs: int, batches: int) -> dict:
+    """One recipe in every precision."""
+    fits = {}
+    for precision in PRECISIONS:
+        learner, settings = make_learner(recipe, data.image_shape, data.classes, settings=Settings(precision=precision))
+        fits[precision] = ex.fit(learner, data, epochs=epochs, batch=settings.batch)
+    feed, full = feed_of(data, data.train, standardise=False), fits["float32"].learner
+    return {
+        name: {"test_accuracy": float(ex.evaluate(fit.learner, data, data.test).accuracy)}
+        | (errors(full, feed, name, batches) if name != "float32" else {})
+        for name, fit in fits.items()
+    }
+
+
+def main() -> None:
+    """Compare and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="mnist")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--batches", type=int, default=5)
+    options = parser.parse_args()
+    data = ex.load(options.data)
+    recipes = {name: compared(data, name, options.epochs, options.batches) for name in RECIPES}
+    report = {"data": options.data, "epochs": options.epochs, **recipes}
+    out = Path("results/bench")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "precision.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()
