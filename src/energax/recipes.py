@@ -178,7 +178,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "pc": Recipe(
         "predictive coding: gradient at the beta = 1 equilibrium",
-        SMALL,
+        dataclasses.replace(SMALL, tol=1e-3),  # near a kink of a trained net, 5e-3 left 3 % of the gradient
         predictive(lambda s: rules.Contrastive(rules.clamped())),
     ),
     "ipc": Recipe(

@@ -179,7 +179,7 @@ LINES = (
         "energax CG on errors, residual down",
         FEED_FORWARD,
         errors_to_tolerance,
-        sweep=(5, 10, 30, 100, 200),  # 200: the recipes' tolerance
+        sweep=(5, 10, 30, 100, 200),  # 200: the recipes' common tolerance
         conv_sweep=(3, 10),
     ),
     Line("energax synchronous", ("hopfield",), synchronous, sweep=(10, None, 40), same=True),
