@@ -8,7 +8,15 @@ import pytest
 from scipy.optimize import minimize
 
 import energax as ex
-from energax import ConjugateGradient, ErrorCoordinates, GradientFlow, PredictiveCoding, SpanCoordinates, Stopping
+from energax import (
+    ConjugateGradient,
+    ErrorCoordinates,
+    GradientFlow,
+    PredictiveCoding,
+    SpanCoordinates,
+    StateCoordinates,
+    Stopping,
+)
 from energax.activations import Tanh
 from energax.coordinates.least import minimum
 from energax.coordinates.state import StateChart
@@ -16,7 +24,7 @@ from energax.errors import SettingError
 from energax.networks import convolutional, mlp
 from energax.phase import prepared, scaled
 from energax.rules import clamped
-from energax.solvers import LBFGS, Held, Verdict
+from energax.solvers import LBFGS, Held, Unbounded, Verdict
 from energax.solvers import trace as _trace
 from oracles import batch_for, imaging, largest, recurrent, relative, sharing, skipping, solve
 
@@ -97,6 +105,23 @@ def test_a_feed_forward_start_has_no_errors_and_the_first_pass_is_not_taken_twic
         return jax.jit(settled).lower(batch.x, batch.y).compile().cost_analysis()["flops"]
 
     assert operations(True) < 0.95 * operations(False)
+
+
+@pytest.mark.parametrize("coordinates", [StateCoordinates(), SpanCoordinates(), ErrorCoordinates()], ids=repr)
+@pytest.mark.parametrize("net", NETS)
+def test_at_rest_the_nudge_is_all_of_the_force(net, coordinates):
+    """Oracle: the force itself, at the feed-forward start; and one step of gradient flow from either."""
+    graph, precisions = NETS[net]
+    dynamics, batch = PredictiveCoding(ex.CrossEntropy(), precisions), batch_for(graph, 3)
+    phase, states = begun(graph, dynamics, batch)
+    chart, point = coordinates.chart(phase, states)
+    assert chart.norm(chart.force(point)).min() > 1e-3
+    assert largest(chart.force_at_rest(point), chart.force(point)) < 1e-12
+    for momentum in (None, 0.6):
+        stop = Stopping(max_steps=4, check_every=0)
+        flow = GradientFlow(0.1, momentum, stop, Unbounded(), coordinates)
+        known, bare = (solve(flow, phase, start) for start in (dynamics.start(graph, phase.context), states))
+        assert largest(known.states, bare.states) < 1e-12
 
 
 @pytest.mark.parametrize("net", NETS)

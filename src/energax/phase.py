@@ -72,6 +72,12 @@ class Phase(eqx.Module):
             return self.dynamics.total_energy(self.graph, states, self.context, self.target, self.beta)
         return jnp.full_like(norm(states), jnp.nan)
 
+    def nudge_energy(self, states: States) -> Array:
+        """Beta C per sample, what a nudge adds to E; 0 in a free phase."""
+        if self.target is None or self.beta is None:
+            return jnp.zeros_like(norm(states))
+        return self.beta * self.cost(states, self.target)
+
     def cost(self, states: States, target: Array) -> Array:
         """C per sample, shape `(batch,)`."""
         return output_cost(self.dynamics, self.graph, states, self.context, target)
@@ -93,9 +99,8 @@ class Phase(eqx.Module):
 
     def nudge(self, states: States) -> States:
         """What the nudge adds to the free force."""
-        target, beta = self.target, self.beta
-        if isinstance(self.dynamics, AbstractEnergy) and target is not None and beta is not None:
-            return downhill(lambda v: beta * self.cost(v, target), states)  # F = E + beta C
+        if isinstance(self.dynamics, AbstractEnergy):
+            return downhill(self.nudge_energy, states)  # F = E + beta C
         free = Phase(self.dynamics, self.graph, self.context)
         return subtract(self.force(states), free.force(states))
 

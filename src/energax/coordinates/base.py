@@ -54,6 +54,10 @@ class AbstractChart(eqx.Module):
     def force(self, point: Point) -> Point:
         """How the point moves: the phase's own force, or -dF/dpoint where the coordinates say so."""
 
+    def force_at_rest(self, point: Point) -> Point:
+        """The force at a point that is the free equilibrium by construction: what the nudge adds is all of it."""
+        return self.force(point)
+
     @abc.abstractmethod
     def model(self, point: Point) -> Model:
         """F and its derivatives at a point."""

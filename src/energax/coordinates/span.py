@@ -1,5 +1,6 @@
 """The span that a state cannot leave: a smaller product for the same relaxation."""
 
+from collections.abc import Callable
 from functools import reduce
 
 import equinox as eqx
@@ -115,10 +116,18 @@ class SpanChart(AbstractChart):
 
     def force(self, point):
         """The phase's force, in these coordinates."""
+        return self._downhill(point, lambda phase, rest: phase.energy(rest))
+
+    def force_at_rest(self, point):
+        """Down the nudge alone."""
+        return self._downhill(point, lambda phase, rest: phase.nudge_energy(rest))
+
+    def _downhill(self, point, energy: Callable[[Phase, States], Array]):
+        """The force of an energy per sample without the eligible nodes' own terms, and of those."""
         rest, inside = point
         sent = {name: span.sends(inside[name]) for name, span in self.spans.items()}
-        energy, pull = jax.vjp(self._energy, rest, sent)
-        slope, delta = pull(jnp.ones_like(energy))
+        energies, pull = jax.vjp(lambda rest, sent: energy(self._receiving(sent), rest), rest, sent)
+        slope, delta = pull(jnp.ones_like(energies))
         moved = {
             name: (-span.precision * inside[name][0], -span.precision * inside[name][1] - delta[name])
             for name, span in self.spans.items()
@@ -138,15 +147,15 @@ class SpanChart(AbstractChart):
         """In the states: a vector without structure in the coefficients would hide the steepest directions for long."""
         return StateChart(self.phase), self.states(point)
 
-    def _energy(self, rest: States, sent: States) -> Array:
-        """F per sample without the eligible nodes' own terms."""
+    def _receiving(self, sent: States) -> Phase:
+        """The reduced phase, in which the eligible nodes send this."""
         context, constant = self.reduced.context, self.constant
         sums = dict(constant.sums)
         for name, span in self.spans.items():
             for target, value in span.split(sent[name]):
                 sums[target] = sums[target] + value
         shifted = eqx.tree_at(lambda c: c.constant, context, Constant(constant.sources, sums))
-        return eqx.tree_at(lambda phase: phase.context, self.reduced, shifted).energy(rest)
+        return eqx.tree_at(lambda phase: phase.context, self.reduced, shifted)
 
 
 def eligible(phase: Phase, start: States) -> dict[str, Span]:

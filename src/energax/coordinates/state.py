@@ -26,6 +26,10 @@ class StateChart(AbstractChart):
         """The phase's force."""
         return self.phase.force(point)
 
+    def force_at_rest(self, point):
+        """The nudge."""
+        return self.phase.nudge(point)
+
     def model(self, point):
         """By linearising the force."""
         return linearised(self, point)

@@ -136,6 +136,10 @@ class AbstractIteration(AbstractSolver):
     def step(self, chart: AbstractChart, point: Point, carry: Any) -> tuple[Point, Any]:
         """One step of all samples."""
 
+    def first(self, chart: AbstractChart, point: Point, at_rest: bool) -> tuple[Point, Any]:
+        """The first step; `at_rest` says that the point is the free equilibrium by construction."""
+        return self.step(chart, point, self.init(chart, point))
+
     @abc.abstractmethod
     def retreat(self, carry: Any, rose: Array) -> tuple[Any, Array]:
         """React where the energy rose since the last test.
@@ -150,7 +154,7 @@ class AbstractIteration(AbstractSolver):
 
     def solve(self, phase, start):
         """Run the engine."""
-        return settle(self, phase, start)
+        return settle(self, phase, Start.at(start))
 
     def tightened(self, tol, factor):
         """The stopping rule tightened."""
@@ -192,14 +196,14 @@ WATCH = 10  # tests after which the energy itself is compared
 RETREATS = 3  # rises of the energy in a row, each followed by a shorter step, after which a sample has stalled
 
 
-def settle(solver: AbstractIteration, phase: Phase, begin: States | Start) -> Equilibrium:
+def settle(solver: AbstractIteration, phase: Phase, begin: Start) -> Equilibrium:
     """Relax until every sample has a verdict; finished samples stop moving."""
-    stop, start = solver.stop, Start.at(begin).states
+    stop, start = solver.stop, begin.states
     chart, point = solver.coordinates.chart(phase, begin)
     scale = jnp.maximum(phase.drive(start), precision_floor(start))
     if stop.check_every == 0:
         # the first step stands before the loop, so that what it shares with the start is computed once
-        end, _ = run(solver, chart, *solver.step(chart, point, solver.init(chart, point)), stop.max_steps - 1)
+        end, _ = run(solver, chart, *solver.first(chart, point, begin.settled), stop.max_steps - 1)
         end, lost = within_scale(point, end, chart.norm(point), chart.norm(end))
         states = chart.states(end)
         if phase.has_energy:

@@ -137,11 +137,20 @@ class GradientFlow(AbstractIteration):
 
     def step(self, chart, point, carry):
         """One step of gradient descent, or of Nesterov's accelerated gradient."""
-        if self.momentum is None:
-            return moved(point, carry.step, chart.force(point)), carry
-        ahead = jax.tree.map(lambda v, u: v + self.momentum * u, point, carry.velocity)
-        after = moved(ahead, carry.step, chart.force(ahead))
-        return after, _Moving(jax.tree.map(jnp.subtract, after, point), carry.step)
+        ahead = point
+        if self.momentum is not None:
+            ahead = jax.tree.map(lambda v, u: v + self.momentum * u, point, carry.velocity)
+        return self._arrived(point, moved(ahead, carry.step, chart.force(ahead)), carry)
+
+    def first(self, chart, point, at_rest):
+        """From rest the nudge alone draws, and it is known already: the residual is relative to it."""
+        carry = self.init(chart, point)
+        force = chart.force_at_rest(point) if at_rest else chart.force(point)
+        return self._arrived(point, moved(point, carry.step, force), carry)
+
+    def _arrived(self, point: Point, after: Point, carry: _Moving) -> tuple[Point, _Moving]:
+        velocity = carry.velocity if self.momentum is None else jax.tree.map(jnp.subtract, after, point)
+        return after, _Moving(velocity, carry.step)
 
     def retreat(self, carry, rose):
         """Halve the step, stop, and go back."""
