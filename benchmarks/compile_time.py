@@ -6,11 +6,9 @@ batch 64, blocks of 128 units: traced, lowered and compiled from nothing, both d
 net of 8 blocks with every block a node of its own shows what a stack saves.
 """
 
-import json
 import platform
 import statistics
 import time
-from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -22,6 +20,7 @@ from energax.graph import Graph
 from energax.networks import residual_mlp
 from energax.training.learner import Learner, begin, update
 from energax.unrolling import unrolled
+from reports import write
 
 ROUNDS = 3
 LIMIT = 1.5  # what 64 blocks may take, in units of 8
@@ -76,9 +75,7 @@ def main() -> None:
         "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
     }
-    out = Path("results/bench")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "compile_time.json").write_text(json.dumps(report, indent=2) + "\n")
+    write("compile_time", report)
     for name, value in report.items():
         print(f"{name:22} {value:.3f}" if isinstance(value, float) else f"{name:22} {value}")
 

@@ -8,16 +8,15 @@ compiled loop; then training steps of two networks: backprop, and predictive cod
 unrolled. The relaxation starts off the feed-forward pass, or the unrolled program would share its first step with it.
 """
 
-import json
 import platform
 import statistics
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
 from energax.layers import Conv2d, Pool, bilinear, maximum
+from reports import write
 
 BATCH, STEPS, TURNS, ROUNDS = 64, 8, 2, 5  # turns: of the loop around a single map, some of which take a second
 SHAPES = [(32, 3, 32, 1), (16, 32, 64, 1), (8, 64, 128, 1), (4, 128, 128, 1), (28, 1, 8, 2), (14, 8, 16, 2)]
@@ -186,7 +185,7 @@ def main() -> None:
         for form, figures in result["steps"][name].items():
             print(name, form, figures, flush=True)
     result.update(machine=platform.machine(), jax=jax.__version__, device=jax.default_backend(), batch=BATCH)
-    Path("results/bench/convolution.json").write_text(json.dumps(result, indent=2) + "\n")
+    write("convolution", result)
 
 
 if __name__ == "__main__":

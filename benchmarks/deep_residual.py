@@ -7,15 +7,14 @@ them `pc` by gradient flow of the states with momentum .9 and 64 steps, as many 
 by one block: that one stays far from its equilibrium, as the share that ran out of steps says.
 """
 
-import json
 import platform
-from pathlib import Path
 
 import jax
 import optax
 
 import energax as ex
 from energax.networks import residual_mlp
+from reports import write
 
 DEPTH, WIDTH, EPOCHS = 64, 64, 6
 
@@ -49,9 +48,7 @@ def main() -> None:
             key: report[name][key] for key in ("test_accuracy", "gradient_cosine", "out_of_steps_fraction", "seconds")
         }
         print(name, "  ".join(f"{key} {value:.4g}" for key, value in row.items()), flush=True)
-    out = Path("results/bench")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "deep_residual.json").write_text(json.dumps(report, indent=2) + "\n")
+    write("deep_residual", report)
 
 
 if __name__ == "__main__":

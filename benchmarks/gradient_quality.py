@@ -8,9 +8,7 @@ and `backprop` side by side in float64 for one epoch and reports the largest dif
 `results/bench/gradient_quality.json`.
 """
 
-import argparse
 import json
-from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -20,6 +18,7 @@ import energax as ex
 from energax.recipes import make_learner
 from energax.regime import flat
 from energax.training.feed import feed_of
+from reports import options_of, write
 
 
 def cast(tree, dtype):
@@ -82,11 +81,7 @@ def first_step_difference(data) -> dict:
 
 def main() -> None:
     """Run both comparisons and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="mnist")
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--batches", type=int, default=5)
-    options = parser.parse_args()
+    options = options_of(__doc__, batches=5)
     jax.config.update("jax_enable_x64", True)
     data = ex.load(options.data)
     report = {
@@ -94,9 +89,7 @@ def main() -> None:
         **{name: errors(data, name, options.epochs, options.batches) for name in ("pc-nudge", "pc")},
         "first-step": first_step_difference(data),
     }
-    out = Path("results/bench")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "gradient_quality.json").write_text(json.dumps(report, indent=2) + "\n")
+    write("gradient_quality", report)
     print(json.dumps(report, indent=2))
 
 

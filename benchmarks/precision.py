@@ -5,9 +5,7 @@ float32, bfloat16 and TensorFloat-32, seed 0. Then, on a few batches, the net tr
 products, and its gradients are compared with its own. Writes `results/bench/precision.json`.
 """
 
-import argparse
 import json
-from pathlib import Path
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -18,6 +16,7 @@ from energax.rounding import PRECISIONS, rounded
 from energax.settings import Settings
 from energax.training.feed import feed_of
 from gradient_quality import gradient, relative
+from reports import options_of, write
 
 RECIPES = ("backprop", "pc-nudge", "pc", "ep")
 
@@ -52,17 +51,11 @@ def compared(data, recipe: str, epochs: int, batches: int) -> dict:
 
 def main() -> None:
     """Compare and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="mnist")
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--batches", type=int, default=5)
-    options = parser.parse_args()
+    options = options_of(__doc__, batches=5)
     data = ex.load(options.data)
     recipes = {name: compared(data, name, options.epochs, options.batches) for name in RECIPES}
     report = {"data": options.data, "epochs": options.epochs, **recipes}
-    out = Path("results/bench")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "precision.json").write_text(json.dumps(report, indent=2) + "\n")
+    write("precision", report)
     print(json.dumps(report, indent=2))
 
 

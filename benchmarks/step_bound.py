@@ -6,13 +6,11 @@ is measured per sample in every relaxation, or once every 50 batches, or not at 
 curvature, the share of diverged relaxations and the validation accuracy to `results/bench/step_bound_DATA.json`.
 """
 
-import argparse
 import dataclasses
-import json
-from pathlib import Path
 
 import energax as ex
 from energax.recipes import make_learner
+from reports import options_of, write
 
 
 def trained(data, step_size: float, epochs: int, bound) -> list[dict]:
@@ -28,11 +26,7 @@ def trained(data, step_size: float, epochs: int, bound) -> list[dict]:
 
 def main() -> None:
     """Both trainings and their records."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="mnist")
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--step-size", type=float, default=0.2)
-    options = parser.parse_args()
+    options = options_of(__doc__, step_size=0.2)
     data = ex.load(options.data)
     bounds = {"per_sample": ex.solvers.PerSample(), "held": ex.solvers.Held(), "unbounded": ex.solvers.Unbounded()}
     report: dict = {
@@ -44,9 +38,7 @@ def main() -> None:
         report[name] = trained(data, options.step_size, options.epochs, bound)
         for record in report[name]:
             print(name, record, flush=True)
-    out = Path("results/bench")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"step_bound_{options.data}.json").write_text(json.dumps(report, indent=2) + "\n")
+    write(f"step_bound_{options.data}", report)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,9 @@ steps of 0.1 without a stopping test, its step bound refreshed every 50 batches,
 written by hand in plain JAX for this one network, without bound, verdicts or report.
 """
 
-import json
 import platform
 import statistics
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +22,7 @@ from energax.data import Dataset
 from energax.training.epoch import stretch
 from energax.training.feed import feed_of
 from energax.training.learner import Learner, begin
+from reports import write
 
 BATCHES = 200
 ROUNDS = 9
@@ -129,9 +128,7 @@ def main() -> None:
         "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
     }
-    out = Path("results/bench")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "step_time.json").write_text(json.dumps(report, indent=2) + "\n")
+    write("step_time", report)
     for name, value in report.items():
         print(f"{name:22} {value:.3f}" if isinstance(value, float) else f"{name:22} {value}")
 
