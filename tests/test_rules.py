@@ -7,6 +7,7 @@ import numpy as np
 import optimistix as optx
 import pytest
 
+import energax as ex
 from energax import (
     Adjoint,
     Batch,
@@ -24,6 +25,7 @@ from energax import (
     Verdict,
 )
 from energax.activations import Tanh
+from energax.dynamics import Start
 from energax.errors import SettingError
 from energax.networks import mlp
 from energax.phase import prepared
@@ -154,3 +156,20 @@ def test_rules_refuse_what_they_cannot_use():
         gradient(ContrastiveHebbian(), PC, GRAPH, batch, GradientFlow())
     with pytest.raises(SettingError, match="Incremental takes single steps, and Optimistix has none"):
         gradient(Incremental(), PC, GRAPH, batch, Optimistix(optx.Newton(1e-3, 1e-3)))
+
+
+@pytest.mark.parametrize(("dynamics", "expected"), [(ex.PredictiveCoding(), [True]), (ex.Hopfield(), [False, False])])
+def test_a_phase_that_begins_at_rest_is_handed_over_as_such(dynamics, expected):
+    """Oracle: the dynamics' own promise; a Hopfield net has to find its free equilibrium."""
+    told = []
+
+    class Asked(ex.GradientFlow):
+        def solve(self, phase, start):
+            told.append(Start.at(start).settled)
+            return super().solve(phase, start)
+
+    graph = ex.networks.mlp([4, 5, 3], ex.activations.Tanh(), key=jax.random.key(0))
+    ex.Contrastive(ex.rules.one_sided(0.5) if len(expected) > 1 else ex.rules.clamped())(
+        dynamics, graph, batch_for(graph, 2), Asked(0.1), ()
+    )
+    assert told == expected
