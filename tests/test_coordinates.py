@@ -19,10 +19,11 @@ from energax import (
 )
 from energax.activations import Tanh
 from energax.coordinates.least import minimum
+from energax.coordinates.spread import spread
 from energax.coordinates.state import StateChart
 from energax.errors import SettingError
 from energax.networks import convolutional, mlp
-from energax.phase import prepared, scaled
+from energax.phase import Phase, prepared, scaled
 from energax.rules import clamped
 from energax.solvers import LBFGS, Held, Unbounded, Verdict
 from energax.solvers import trace as _trace
@@ -92,6 +93,7 @@ def test_a_feed_forward_start_has_no_errors_and_the_first_pass_is_not_taken_twic
     phase, _ = begun(graph, dynamics, batch)
     start = dynamics.start(graph, phase.context)
     assert start.settled
+    np.testing.assert_allclose(phase.energy_of(start), phase.energy(start.states), rtol=1e-12)
     chart, point = ErrorCoordinates().chart(phase, start)
     assert largest(point, chart.point(start.states)) < 1e-12
     solver = ConjugateGradient(Stopping(max_steps=1, check_every=0), ErrorCoordinates())
@@ -109,19 +111,72 @@ def test_a_feed_forward_start_has_no_errors_and_the_first_pass_is_not_taken_twic
 
 @pytest.mark.parametrize("coordinates", [StateCoordinates(), SpanCoordinates(), ErrorCoordinates()], ids=repr)
 @pytest.mark.parametrize("net", NETS)
-def test_at_rest_the_nudge_is_all_of_the_force(net, coordinates):
-    """Oracle: the force itself, at the feed-forward start; and one step of gradient flow from either."""
+def test_from_rest_the_same_steps_are_taken_whether_that_is_known_or_not(net, coordinates):
+    """Oracle: the loop that computes every force, from the same states."""
     graph, precisions = NETS[net]
     dynamics, batch = PredictiveCoding(ex.CrossEntropy(), precisions), batch_for(graph, 3)
     phase, states = begun(graph, dynamics, batch)
-    chart, point = coordinates.chart(phase, states)
-    assert chart.norm(chart.force(point)).min() > 1e-3
-    assert largest(chart.force_at_rest(point), chart.force(point)) < 1e-12
     for momentum in (None, 0.6):
-        stop = Stopping(max_steps=4, check_every=0)
-        flow = GradientFlow(0.1, momentum, stop, Unbounded(), coordinates)
-        known, bare = (solve(flow, phase, start) for start in (dynamics.start(graph, phase.context), states))
-        assert largest(known.states, bare.states) < 1e-12
+        for steps in (1, 2, 3, 5):
+            flow = GradientFlow(0.1, momentum, Stopping(max_steps=steps, check_every=0), Unbounded(), coordinates)
+            known, bare = (solve(flow, phase, start) for start in (dynamics.start(graph, phase.context), states))
+            assert largest(known.states, bare.states) < 1e-12
+            assert largest(bare.states, states) > 1e-3
+            np.testing.assert_allclose(known.residual, bare.residual, rtol=1e-9)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_a_nudge_spreads_as_the_relaxation_shows(net):
+    """Oracle: which states differ from their start after so many steps of the loop that computes every force."""
+    graph, precisions = NETS[net]
+    dynamics, batch = PredictiveCoding(ex.CrossEntropy(), precisions), batch_for(graph, 3)
+    phase, states = begun(graph, dynamics, batch)
+    reached = spread(phase)
+    for steps, names in enumerate((*reached, reached[-1]), start=1):
+        flow = GradientFlow(0.1, stop=Stopping(max_steps=steps, check_every=0), bound=Unbounded())
+        end = solve(flow, phase, states).states
+        assert {name for name in states if jnp.abs(end[name] - states[name]).max() > 1e-13} == set(names)
+    free = prepared(dynamics, graph, graph.clamp(batch.x))
+    assert spread(free) == ()
+    assert spread(Phase(Coupled(ex.CrossEntropy()), graph, phase.context, batch.y, jnp.asarray(1.0))) == ()
+
+
+class Coupled(PredictiveCoding):
+    """Errors of which each weighs the others: nothing is known of where a nudge has not come."""
+
+    def error_energy(self, errors):
+        return jnp.expm1(super().error_energy(errors))
+
+    @property
+    def separate(self):
+        return False
+
+
+@pytest.mark.parametrize(("coordinates", "expected"), [(StateCoordinates(), [1, 3, 5]), (SpanCoordinates(), [1, 3, 4])])
+def test_what_a_nudge_has_not_reached_costs_nothing(coordinates, expected):
+    """Oracle: products of the compiled program, by the compiler's count of operations.
+
+    The second step sends one error back; the third another, and predicts one layer anew; and so on. Within a span no
+    error is sent back.
+    """
+    graph = mlp([128, 128, 128, 128, 128, 4], jnp.tanh, output_state=False, key=jax.random.key(0))
+    dynamics, batch = PredictiveCoding(ex.CrossEntropy()), batch_for(graph, 16)
+
+    def operations(steps, known):
+        flow = GradientFlow(
+            0.1, stop=Stopping(max_steps=steps, check_every=0), coordinates=coordinates, bound=Unbounded()
+        )
+
+        def settled(x, y):
+            phase = prepared(dynamics, graph, graph.clamp(x), None, y, jnp.asarray(1.0))
+            start = dynamics.start(graph, phase.context)
+            return flow.solve(phase, start if known else start.states).states
+
+        return jax.jit(settled).lower(batch.x, batch.y).compile().cost_analysis()["flops"]
+
+    product = 2 * 16 * 128 * 128
+    steps = [operations(steps, True) for steps in (1, 2, 3, 4)]
+    np.testing.assert_array_equal(np.round(np.diff(steps) / product), expected)
 
 
 @pytest.mark.parametrize("net", NETS)

@@ -87,6 +87,26 @@ class Graph(AbstractStructure):
         ends = tuple((a, b) for a, b in links if not {a, b} & direct)
         return topology.colouring(tuple(names), ends)
 
+    @property
+    def terms(self) -> tuple[frozenset[str], ...]:
+        """The states that meet in a prediction error, for every error: the node's own, and what predicts it."""
+        read = self._read()
+        return tuple(states | {name} for name, states in read.items() if self.node(name).state)
+
+    @property
+    def cost_term(self) -> frozenset[str]:
+        """The states that the cost reads: the output, or what it is predicted from if it holds none."""
+        return frozenset([self.output]) if self.node(self.output).state else self._read()[self.output]
+
+    def _read(self) -> dict[str, frozenset[str]]:
+        """Receiving node -> the states that its prediction is computed from, through nodes without one."""
+        read: dict[str, frozenset[str]] = {}
+        for name in arrival_order(self.nodes, self.edges):
+            sources = {edge.source for edge in self.edges if edge.target == name}
+            behind = (frozenset([s]) if self.node(s).state else read[s] for s in sources)
+            read[name] = frozenset().union(*behind)
+        return read
+
     def constant(self, clamped: States) -> Constant:
         """What the clamped nodes send to others, to be handed to `arrivals` and `predict`."""
         sums: States = {}

@@ -11,8 +11,10 @@ from energax.costs import added
 from energax.dynamics import (
     AbstractDynamics,
     AbstractEnergy,
+    AbstractErrorEnergy,
     AbstractTotalEnergy,
     Context,
+    Start,
     downhill,
     output_cost,
     output_of,
@@ -61,6 +63,13 @@ class Phase(eqx.Module):
         beta = self.beta if self.beta is None or jnp.ndim(self.beta) == 0 else self.beta[index]
         return Phase(self.dynamics, self.graph, self.context.rows(index), target, beta)
 
+    def holding(self, states: States) -> "Phase":
+        """The phase of the other free nodes, with these held where they are; for a structure with edges."""
+        context = self.context
+        clamped = {**context.clamped, **states}
+        held = Context(clamped, self.graph.constant(clamped), context.shared, context.extra)
+        return Phase(self.dynamics, self.graph, held, self.target, self.beta)
+
     @property
     def has_energy(self) -> bool:
         """Whether the dynamics descends an energy."""
@@ -71,6 +80,13 @@ class Phase(eqx.Module):
         if isinstance(self.dynamics, AbstractTotalEnergy):
             return self.dynamics.total_energy(self.graph, states, self.context, self.target, self.beta)
         return jnp.full_like(norm(states), jnp.nan)
+
+    def energy_of(self, start: Start) -> Array:
+        """The real part of F where a relaxation begins; errors that are 0 by construction are not computed."""
+        if start.settled and isinstance(self.dynamics, AbstractErrorEnergy):
+            none = jax.tree.map(jnp.zeros_like, start.states)
+            return self.dynamics.error_energy(none) + self.nudge_energy(start.states)
+        return jnp.real(self.energy(start.states))
 
     def nudge_energy(self, states: States) -> Array:
         """Beta C per sample, what a nudge adds to E; 0 in a free phase."""

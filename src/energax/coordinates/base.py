@@ -1,7 +1,7 @@
 """What every system of coordinates offers a solver: a chart of one phase."""
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import equinox as eqx
@@ -54,9 +54,13 @@ class AbstractChart(eqx.Module):
     def force(self, point: Point) -> Point:
         """How the point moves: the phase's own force, or -dF/dpoint where the coordinates say so."""
 
-    def force_at_rest(self, point: Point) -> Point:
-        """The force at a point that is the free equilibrium by construction: what the nudge adds is all of it."""
-        return self.force(point)
+    def opening(self, point: Point) -> Iterable[tuple[tuple[str, ...], "AbstractChart"]]:
+        """The first steps along the force from a point at rest: what has moved after each, and a chart of these nodes.
+
+        The other nodes are held where they are. Only where a point maps nodes to their coordinates, and only as far as
+        it is known what moves.
+        """
+        return ()
 
     @abc.abstractmethod
     def model(self, point: Point) -> Model:

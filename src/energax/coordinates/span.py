@@ -1,16 +1,15 @@
 """The span that a state cannot leave: a smaller product for the same relaxation."""
 
-from collections.abc import Callable
-from functools import reduce
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.coordinates.base import AbstractChart, AbstractCoordinates, linearised
+from energax.coordinates.spread import spread
 from energax.coordinates.state import StateChart, StateCoordinates
-from energax.dynamics import AbstractErrorEnergy, Context, Start
+from energax.costs import added
+from energax.dynamics import AbstractErrorEnergy, Start
 from energax.graph import Graph
 from energax.layers import matrix_of
 from energax.phase import Phase, dot
@@ -31,17 +30,13 @@ class SpanCoordinates(AbstractCoordinates):
 
     def chart(self, phase, start):
         """A chart with the eligible nodes in their spans; the plain one if there are none."""
-        states = Start.at(start).states
-        spans = eligible(phase, states)
+        start = Start.at(start)
+        spans = eligible(phase, start)
         if not spans:
-            return StateCoordinates().chart(phase, states)
-        clamped = {**phase.context.clamped, **{name: span.centre for name, span in spans.items()}}
-        constant = phase.graph.constant(clamped)
-        context = Context(clamped, constant, phase.context.shared, phase.context.extra)
-        reduced = Phase(phase.dynamics, phase.graph, context, phase.target, phase.beta)
-        chart = SpanChart(phase, reduced, constant, spans)
-        rest = {name: state for name, state in states.items() if name not in spans}
-        return chart, (rest, {name: span.origin() for name, span in spans.items()})
+            return StateCoordinates().chart(phase, start)
+        reduced = phase.holding({name: span.centre for name, span in spans.items()})
+        point = {n: spans[n].origin() if n in spans else state for n, state in start.states.items()}
+        return SpanChart(phase, reduced, spans), point
 
 
 class Span(eqx.Module):
@@ -49,11 +44,11 @@ class Span(eqx.Module):
 
     Attributes:
         centre: c, shape `(batch, in)`.
-        rest: r = v(0) - c, shape `(batch, in)`.
+        rest: r = v(0) - c, shape `(batch, in)`; the number 0 where the node is known to begin at its prediction.
         matrix: the weights W_k side by side, shape `(in, sum of out)`.
         gram: matrix^T matrix.
-        sent: r matrix, shape `(batch, sum of out)`.
-        square: |r|^2, shape `(batch,)`.
+        sent: r matrix, shape `(batch, sum of out)`, or 0.
+        square: |r|^2, shape `(batch,)`, or 0.
         precision: Pi, shape `()`.
         edges: the outgoing edges.
     """
@@ -70,7 +65,8 @@ class Span(eqx.Module):
 
     def origin(self) -> tuple[Array, Array]:
         """`(rho, a)` of the start."""
-        return jnp.ones_like(self.square), jnp.zeros_like(self.sent)
+        batch, dtype = len(self.centre), self.centre.dtype
+        return jnp.ones(batch, dtype), jnp.zeros((batch, len(self.gram)), dtype)
 
     def state(self, point) -> Array:
         """The node's state."""
@@ -95,44 +91,47 @@ class Span(eqx.Module):
 
 
 class SpanChart(AbstractChart):
-    """A phase whose point is `(states of the other nodes, node name -> (rho, a))`.
+    """A phase whose point is node name -> `(rho, a)` in its span, or the state of a node without one.
 
     Attributes:
         phase: the phase.
         reduced: the same phase with the eligible nodes clamped to their centres.
-        constant: what all clamped nodes of `reduced` send.
         spans: node name -> span.
+        unmoved: the nodes of `spans` that are still at their centres, so that they send nothing more than these do.
     """
 
     phase: Phase
     reduced: Phase
-    constant: Constant
     spans: dict[str, Span]
+    unmoved: frozenset[str] = eqx.field(static=True, default=frozenset())
 
     def states(self, point):
         """One product per eligible node."""
-        rest, inside = point
-        return {**rest, **{name: span.state(inside[name]) for name, span in self.spans.items()}}
+        return {name: self.spans[name].state(at) if name in self.spans else at for name, at in point.items()}
 
     def force(self, point):
         """The phase's force, in these coordinates."""
-        return self._downhill(point, lambda phase, rest: phase.energy(rest))
-
-    def force_at_rest(self, point):
-        """Down the nudge alone."""
-        return self._downhill(point, lambda phase, rest: phase.nudge_energy(rest))
-
-    def _downhill(self, point, energy: Callable[[Phase, States], Array]):
-        """The force of an energy per sample without the eligible nodes' own terms, and of those."""
-        rest, inside = point
-        sent = {name: span.sends(inside[name]) for name, span in self.spans.items()}
-        energies, pull = jax.vjp(lambda rest, sent: energy(self._receiving(sent), rest), rest, sent)
+        others = {name: state for name, state in point.items() if name not in self.spans}
+        sent = {name: self._sends(name, point[name]) for name in self.spans}
+        energies, pull = jax.vjp(lambda others, sent: self._receiving(sent).energy(others), others, sent)
         slope, delta = pull(jnp.ones_like(energies))
-        moved = {
-            name: (-span.precision * inside[name][0], -span.precision * inside[name][1] - delta[name])
-            for name, span in self.spans.items()
-        }
-        return jax.tree.map(jnp.negative, slope), moved
+        force = jax.tree.map(jnp.negative, slope)
+        for name, span in self.spans.items():
+            rho, a = point[name]
+            force[name] = (-span.precision * rho, -span.precision * a - delta[name])
+        return force
+
+    def opening(self, point):
+        """As far as the nudge has spread; a node that moves for the first time has not sent anything yet."""
+        before: tuple[str, ...] = ()
+        for names in spread(self.phase):
+            held = {name: at for name, at in point.items() if name not in names}
+            states = self.states(held)
+            others = {name: state for name, state in states.items() if name not in self.spans}
+            spans = {name: span for name, span in self.spans.items() if name in names}
+            unmoved = frozenset(spans).difference(before)
+            yield names, SpanChart(self.phase.holding(states), self.reduced.holding(others), spans, unmoved)
+            before = names
 
     def model(self, point):
         """By linearising the force."""
@@ -140,16 +139,22 @@ class SpanChart(AbstractChart):
 
     def dot(self, a, b):
         """That of the states."""
-        inside = [span.dot(a[1][name], b[1][name]) for name, span in self.spans.items()]
-        return reduce(jnp.add, inside + ([dot(a[0], b[0])] if a[0] else []))
+        return added(
+            self.spans[name].dot(a[name], b[name]) if name in self.spans else dot(a[name], b[name]) for name in a
+        )
 
     def probe(self, point):
         """In the states: a vector without structure in the coefficients would hide the steepest directions for long."""
         return StateChart(self.phase), self.states(point)
 
+    def _sends(self, name: str, at) -> Array:
+        """What an eligible node sends beyond what it sends from its centre."""
+        return jnp.zeros_like(at[1]) if name in self.unmoved else self.spans[name].sends(at)
+
     def _receiving(self, sent: States) -> Phase:
         """The reduced phase, in which the eligible nodes send this."""
-        context, constant = self.reduced.context, self.constant
+        context = self.reduced.context
+        constant = context.constant or Constant(frozenset(), {})
         sums = dict(constant.sums)
         for name, span in self.spans.items():
             for target, value in span.split(sent[name]):
@@ -158,16 +163,17 @@ class SpanChart(AbstractChart):
         return eqx.tree_at(lambda phase: phase.context, self.reduced, shifted)
 
 
-def eligible(phase: Phase, start: States) -> dict[str, Span]:
+def eligible(phase: Phase, start: Start) -> dict[str, Span]:
     """The nodes with a constant prediction that send through matrices only, small enough to pay, and their spans."""
     graph, dynamics = phase.graph, phase.dynamics
     if not isinstance(graph, Graph) or not isinstance(dynamics, AbstractErrorEnergy):
         return {}
-    spans = {name: span_of(phase, graph, dynamics, name, state) for name, state in start.items() if state.ndim == 2}
+    flat = [name for name, state in start.states.items() if state.ndim == 2]
+    spans = {name: span_of(phase, graph, dynamics, name, start) for name in flat}
     return {name: span for name, span in spans.items() if span is not None}
 
 
-def span_of(phase: Phase, graph: Graph, dynamics: AbstractErrorEnergy, name: str, state: Array) -> Span | None:
+def span_of(phase: Phase, graph: Graph, dynamics: AbstractErrorEnergy, name: str, start: Start) -> Span | None:
     """The span of a node around its prediction, or None where it has none, or a dear one."""
     edges = tuple(edge for edge in graph.edges if edge.source == name)
     constant = phase.context.constant
@@ -178,20 +184,22 @@ def span_of(phase: Phase, graph: Graph, dynamics: AbstractErrorEnergy, name: str
     ends = {name, *(edge.target for edge in edges)}
     if any(graph.axes(end) for end in ends):  # an edge into an axis or out of it reaches single positions
         return None
-    if not edges or len(weights) < len(edges) or not dynamics.separate or jnp.iscomplexobj(state):
+    if not edges or len(weights) < len(edges) or not dynamics.separate or jnp.iscomplexobj(start.states[name]):
         return None
     precision, matrix = dynamics.precision(name), jnp.concatenate(weights, axis=1)
     if precision.size != 1 or matrix.shape[1] >= 2 * matrix.shape[0]:
         return None
     centre = graph.transform(name, constant.sums[name])
-    rest = state - centre
+    rest = start.states[name] - centre
+    off = (rest, rest @ matrix, jnp.sum(rest**2, axis=1))
+    rest, sent, square = (jnp.zeros((), centre.dtype) for _ in off) if start.settled else off
     return Span(
         centre,
         rest,
         matrix,
         matrix.T @ matrix,
-        rest @ matrix,
-        jnp.sum(rest**2, axis=1),
+        sent,
+        square,
         precision.reshape(()),
         edges,
         tuple(weight.shape[1] for weight in weights),

@@ -1,6 +1,7 @@
 """The states themselves."""
 
 from energax.coordinates.base import AbstractChart, AbstractCoordinates, linearised
+from energax.coordinates.spread import spread
 from energax.dynamics import Start
 from energax.phase import Phase, dot
 
@@ -26,9 +27,11 @@ class StateChart(AbstractChart):
         """The phase's force."""
         return self.phase.force(point)
 
-    def force_at_rest(self, point):
-        """The nudge."""
-        return self.phase.nudge(point)
+    def opening(self, point):
+        """As far as the nudge has spread."""
+        for names in spread(self.phase):
+            held = {name: state for name, state in point.items() if name not in names}
+            yield names, StateChart(self.phase.holding(held))
 
     def model(self, point):
         """By linearising the force."""

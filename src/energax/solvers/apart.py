@@ -33,7 +33,7 @@ def settle_apart(
         return one(one_phase, state, scale)
 
     states, steps = jax.vmap(alone)(start, phase.context.clamped, phase.target, beta, scale)
-    states, lost = within_scale(start, states, norm(start), norm(states))
+    states, lost = within_scale(start, states)
     if phase.has_energy:
         lost |= uphill(jnp.real(phase.energy(start)), jnp.real(phase.energy(states)))
     residual = jnp.where(lost, jnp.inf, norm(phase.force(states)) / scale)

@@ -136,9 +136,12 @@ class AbstractIteration(AbstractSolver):
     def step(self, chart: AbstractChart, point: Point, carry: Any) -> tuple[Point, Any]:
         """One step of all samples."""
 
-    def first(self, chart: AbstractChart, point: Point, at_rest: bool) -> tuple[Point, Any]:
-        """The first step; `at_rest` says that the point is the free equilibrium by construction."""
-        return self.step(chart, point, self.init(chart, point))
+    def opening(self, chart: AbstractChart, point: Point, at_rest: bool) -> tuple[Point, Any, int]:
+        """The first steps of a relaxation without tests, before its loop, and how many these are.
+
+        `at_rest` says that the point is the free equilibrium by construction.
+        """
+        return *self.step(chart, point, self.init(chart, point)), 1
 
     @abc.abstractmethod
     def retreat(self, carry: Any, rose: Array) -> tuple[Any, Array]:
@@ -202,12 +205,13 @@ def settle(solver: AbstractIteration, phase: Phase, begin: Start) -> Equilibrium
     chart, point = solver.coordinates.chart(phase, begin)
     scale = jnp.maximum(phase.drive(start), precision_floor(start))
     if stop.check_every == 0:
-        # the first step stands before the loop, so that what it shares with the start is computed once
-        end, _ = run(solver, chart, *solver.first(chart, point, begin.settled), stop.max_steps - 1)
-        end, lost = within_scale(point, end, chart.norm(point), chart.norm(end))
+        # what the first steps share with the start is computed once, since they stand before the loop
+        opened, carry, taken = solver.opening(chart, point, begin.settled)
+        end, _ = run(solver, chart, opened, carry, stop.max_steps - taken)
+        end, lost = within_scale(point, end)
         states = chart.states(end)
         if phase.has_energy:
-            lost |= uphill(chart.energy(point), chart.energy(end))
+            lost |= uphill(phase.energy_of(begin), chart.energy(end))
         residual = jnp.where(lost, jnp.inf, norm(phase.force(states)) / scale)
         steps = jnp.full(residual.shape, stop.max_steps)
         return Equilibrium(states, steps, residual, judged(residual, stop.tol, Verdict.OUT_OF_STEPS))
@@ -296,12 +300,12 @@ def judged(residual: Array, tol: Array, otherwise: Array | int) -> Array:
     return jnp.where(jnp.isfinite(residual) & (residual < 1e8), result, int(Verdict.DIVERGED))
 
 
-def within_scale(begin: Point, end: Point, before: Array, after: Array) -> tuple[Point, Array]:
-    """`end`, with samples that left every scale back at `begin`, and which these are; `before`, `after`: their norms.
+def within_scale(begin: Point, end: Point) -> tuple[Point, Array]:
+    """`end`, with samples that left every scale back at `begin`, and which these are.
 
     They must not reach a gradient, where a weight of 0 does not cancel a NaN.
     """
-    lost = ~(after <= 1e8 * (1 + before))
+    lost = ~(norm(end) <= 1e8 * (1 + norm(begin)))
     return choose(lost, begin, end), lost
 
 

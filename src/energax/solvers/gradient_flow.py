@@ -1,6 +1,7 @@
 """Explicit steps along the force, with momentum, bounded by the measured curvature."""
 
 import abc
+from itertools import islice
 from typing import Self
 
 import equinox as eqx
@@ -89,6 +90,9 @@ class Unbounded(AbstractStepBound):
         return self
 
 
+OPENING = 8  # steps from rest that are traced one by one
+
+
 class _Moving(eqx.Module):
     velocity: Point
     step: Array
@@ -137,20 +141,24 @@ class GradientFlow(AbstractIteration):
 
     def step(self, chart, point, carry):
         """One step of gradient descent, or of Nesterov's accelerated gradient."""
-        ahead = point
-        if self.momentum is not None:
-            ahead = jax.tree.map(lambda v, u: v + self.momentum * u, point, carry.velocity)
-        return self._arrived(point, moved(ahead, carry.step, chart.force(ahead)), carry)
+        if self.momentum is None:
+            return moved(point, carry.step, chart.force(point)), carry
+        ahead = jax.tree.map(lambda v, u: v + self.momentum * u, point, carry.velocity)
+        after = moved(ahead, carry.step, chart.force(ahead))
+        return after, _Moving(jax.tree.map(jnp.subtract, after, point), carry.step)
 
-    def first(self, chart, point, at_rest):
-        """From rest the nudge alone draws, and it is known already: the residual is relative to it."""
+    def opening(self, chart, point, at_rest):
+        """From rest, every step moves only the nodes that the nudge has reached: the others need no force."""
+        parts = tuple(islice(chart.opening(point), min(self.stop.max_steps, OPENING))) if at_rest else ()
+        if not parts:
+            return super().opening(chart, point, at_rest)
         carry = self.init(chart, point)
-        force = chart.force_at_rest(point) if at_rest else chart.force(point)
-        return self._arrived(point, moved(point, carry.step, force), carry)
-
-    def _arrived(self, point: Point, after: Point, carry: _Moving) -> tuple[Point, _Moving]:
-        velocity = carry.velocity if self.momentum is None else jax.tree.map(jnp.subtract, after, point)
-        return after, _Moving(velocity, carry.step)
+        velocity = carry.velocity
+        for names, part in parts:
+            inside = _Moving({name: velocity[name] for name in names if name in velocity}, carry.step)
+            after, inside = self.step(part, {name: point[name] for name in names}, inside)
+            point, velocity = {**point, **after}, {**velocity, **inside.velocity}
+        return point, _Moving(velocity, carry.step), len(parts)
 
     def retreat(self, carry, rose):
         """Halve the step, stop, and go back."""

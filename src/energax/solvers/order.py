@@ -40,10 +40,4 @@ class Alternating(AbstractOrder):
         colours = phase.graph.colouring(names)
         if phase.target is None:
             return colours
-        return tuple(sorted(colours, key=read_by_cost(phase.graph).isdisjoint))
-
-
-def read_by_cost(graph: Graph) -> set[str]:
-    """The output, and what it is computed from if it holds no state."""
-    direct = not graph.node(graph.output).state
-    return {graph.output} | {edge.source for edge in graph.edges if direct and edge.target == graph.output}
+        return tuple(sorted(colours, key=phase.graph.cost_term.isdisjoint))
