@@ -116,13 +116,12 @@ def test_from_rest_the_same_steps_are_taken_whether_that_is_known_or_not(net, co
     graph, precisions = NETS[net]
     dynamics, batch = PredictiveCoding(ex.CrossEntropy(), precisions), batch_for(graph, 3)
     phase, states = begun(graph, dynamics, batch)
-    for momentum in (None, 0.6):
-        for steps in (1, 2, 3, 5):
-            flow = GradientFlow(0.1, momentum, Stopping(max_steps=steps, check_every=0), Unbounded(), coordinates)
-            known, bare = (solve(flow, phase, start) for start in (dynamics.start(graph, phase.context), states))
-            assert largest(known.states, bare.states) < 1e-12
-            assert largest(bare.states, states) > 1e-3
-            np.testing.assert_allclose(known.residual, bare.residual, rtol=1e-9)
+    for momentum, steps in ((None, 2), (0.6, 5)):  # fewer than the nudge needs to come everywhere, and more
+        flow = GradientFlow(0.1, momentum, Stopping(max_steps=steps, check_every=0), Unbounded(), coordinates)
+        known, bare = (solve(flow, phase, start) for start in (dynamics.start(graph, phase.context), states))
+        assert largest(known.states, bare.states) < 1e-12
+        assert largest(bare.states, states) > 1e-3
+        np.testing.assert_allclose(known.residual, bare.residual, rtol=1e-9)
 
 
 @pytest.mark.parametrize("net", NETS)
