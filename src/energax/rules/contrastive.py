@@ -99,7 +99,7 @@ def require_analytic(graph) -> None:
     for name, fn in graph.fns.items():
         if not is_analytic(fn):
             raise SettingError(
-                f"complex nudge strengths need analytic layers, and {name!r} ({fn!r}) is not one: use "
-                "tanh or sigmoid and average or softmax pooling, wrap a layer of your own in "
-                "layers.Analytic, or take at most 2 points"
+                f"complex nudge strengths need analytic layers, and {name!r} ({getattr(fn, '__name__', type(fn).__name__)}) is "
+                "not one: use tanh or sigmoid and average or softmax pooling, no rounded products, wrap a layer of "
+                "your own in layers.Analytic, or take at most 2 points"
             )

@@ -15,7 +15,7 @@ from energax.training.run_folder import History
 
 def draw_curve(path: Path, history: History, title: str) -> None:
     """Accuracy, cost, and distance from equilibrium and from the reference gradient, epoch by epoch."""
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    figure = Figure(figsize=(11, 3.9), layout="constrained")
     epochs = [row["epoch"] for row in history]
     accuracy, cost, regime = figure.subplots(1, 3)
     for axes, key, name in ((accuracy, "accuracy", "accuracy"), (cost, "cost", "cost")):
@@ -35,7 +35,7 @@ def draw_curve(path: Path, history: History, title: str) -> None:
         if all(value == value for value in values):
             regime.plot(epochs, values, marker="o", markersize=3, label=label)
     regime.set(xlabel="epoch", ylabel=f"distance (drawn from {LEAST_DRAWN:g})", yscale="log")
-    regime.legend(frameon=False, fontsize="small")
+    regime.legend(frameon=False, fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     for axes in (accuracy, cost, regime):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
