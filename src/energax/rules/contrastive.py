@@ -98,8 +98,9 @@ def require_analytic(graph) -> None:
         raise SettingError("complex nudge strengths need a Graph whose layers say that they are analytic")
     for name, fn in graph.fns.items():
         if not is_analytic(fn):
+            kind = getattr(fn, "__name__", type(fn).__name__)
             raise SettingError(
-                f"complex nudge strengths need analytic layers, and {name!r} ({getattr(fn, '__name__', type(fn).__name__)}) is "
-                "not one: use tanh or sigmoid and average or softmax pooling, no rounded products, wrap a layer of "
-                "your own in layers.Analytic, or take at most 2 points"
+                f"complex nudge strengths need analytic layers, and {name!r} ({kind}) is not one: use tanh or sigmoid "
+                "and average or softmax pooling, no rounded products, wrap a layer of your own in layers.Analytic, "
+                "or take at most 2 points"
             )
