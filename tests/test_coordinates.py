@@ -1,5 +1,7 @@
 """Coordinates: the same equilibria and gradients as in the states, and the same steps within a span."""
 
+from itertools import pairwise
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -27,6 +29,7 @@ from energax.phase import Phase, prepared, scaled
 from energax.rules import clamped
 from energax.solvers import LBFGS, Held, Unbounded, Verdict
 from energax.solvers import trace as _trace
+from energax.solvers.gradient_flow import OPENING
 from oracles import batch_for, imaging, largest, recurrent, relative, sharing, skipping, solve
 
 trace = eqx.filter_jit(_trace)
@@ -161,21 +164,47 @@ def test_what_a_nudge_has_not_reached_costs_nothing(coordinates, expected):
     graph = mlp([128, 128, 128, 128, 128, 4], jnp.tanh, output_state=False, key=jax.random.key(0))
     dynamics, batch = PredictiveCoding(ex.CrossEntropy()), batch_for(graph, 16)
 
-    def operations(steps, known):
+    def operations(steps):
         flow = GradientFlow(
             0.1, stop=Stopping(max_steps=steps, check_every=0), coordinates=coordinates, bound=Unbounded()
         )
 
         def settled(x, y):
             phase = prepared(dynamics, graph, graph.clamp(x), None, y, jnp.asarray(1.0))
-            start = dynamics.start(graph, phase.context)
-            return flow.solve(phase, start if known else start.states).states
+            return flow.solve(phase, dynamics.start(graph, phase.context)).states
 
         return jax.jit(settled).lower(batch.x, batch.y).compile().cost_analysis()["flops"]
 
     product = 2 * 16 * 128 * 128
-    steps = [operations(steps, True) for steps in (1, 2, 3, 4)]
-    np.testing.assert_array_equal(np.round(np.diff(steps) / product), expected)
+    spent = [operations(steps) for steps in (1, 2, 3, 4)]
+    np.testing.assert_array_equal(np.round(np.diff(spent) / product), expected)
+
+
+def test_a_long_and_a_short_way_to_the_output_are_opened_together():
+    """Oracle: the loop that computes every force. `a` moves at once and sends, while the nudge is on its way to `h0`.
+
+    That takes it more steps than are taken one by one.
+    """
+    depth = 2 + OPENING
+    names = ["a", *(f"h{i}" for i in range(depth))]
+    links = [("x", "a"), ("a", "y"), ("x", "h0"), *pairwise(names[1:]), (names[-1], "y")]
+    keys = jax.random.split(jax.random.key(0), len(links))
+    graph = ex.Graph(
+        nodes=[ex.Node("x", (3,)), *(ex.Node(n, (3,), "tanh") for n in names), ex.Node("y", (3,), state=False)],
+        edges=[ex.Edge(a, b, a + b) for a, b in links],
+        fns={a + b: eqx.nn.Linear(3, 3, key=key) for (a, b), key in zip(links, keys, strict=True)} | {"tanh": jnp.tanh},
+        input="x",
+        output="y",
+    )
+    dynamics, batch = PredictiveCoding(ex.CrossEntropy()), batch_for(graph, 2)
+    phase, states = begun(graph, dynamics, batch)
+    reached = spread(phase)
+    assert len(reached) == depth
+    assert "a" in reached[0]
+    assert set(SpanCoordinates().chart(phase, states)[0].spans) == {"a", "h0"}
+    flow = GradientFlow(0.3, None, Stopping(max_steps=depth + 3, check_every=0), Unbounded(), SpanCoordinates())
+    known, bare = (solve(flow, phase, start) for start in (dynamics.start(graph, phase.context), states))
+    assert largest(known.states, bare.states) < 1e-12
 
 
 @pytest.mark.parametrize("net", NETS)
