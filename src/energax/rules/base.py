@@ -102,7 +102,8 @@ def known_equilibrium(states: States) -> Equilibrium:
     like = next(iter(states.values()))
     zeros = jnp.zeros(like.shape[0], like.dtype)
     steps = jnp.zeros(like.shape[0], int)
-    return Equilibrium(states, steps, zeros, jnp.full_like(steps, Verdict.CONVERGED), known=True)
+    converged = jnp.full_like(steps, Verdict.CONVERGED)
+    return Equilibrium(states, steps, zeros, converged, jnp.zeros(steps.shape, bool), known=True)
 
 
 def phase_info(phase: Phase, start: States, settled: Equilibrium) -> PhaseInfo:
@@ -148,11 +149,14 @@ def add(a: PyTree, b: PyTree) -> PyTree:
     return jax.tree.map(jnp.add, a, b)
 
 
-def sound(*results: Array) -> Array:
-    """Samples none of whose relaxations diverged, shape `(batch,)`; the others must not move the parameters."""
-    batch = results[0].shape[0]
-    diverged = [jnp.any((result == Verdict.DIVERGED).reshape(-1, batch), axis=0) for result in results]
-    return ~jnp.any(jnp.stack(diverged), axis=0)
+def sound(*ends: Equilibrium) -> Array:
+    """Samples none of whose relaxations diverged, shape `(batch,)`; the others must not move the parameters.
+
+    Relaxations may hold several points per sample, one batch after the other; the first holds one.
+    """
+    batch = ends[0].lost.shape[0]
+    lost = [jnp.any(end.lost.reshape(-1, batch), axis=0) for end in ends]
+    return ~jnp.any(jnp.stack(lost), axis=0)
 
 
 def batch_size(clamped: States) -> int:

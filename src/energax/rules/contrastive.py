@@ -49,7 +49,7 @@ class Contrastive(AbstractRule):
         nudged, weights, free_weight = self._nudged(free, clamped, batch)
         start = jax.tree.map(lambda v: tiled(v, len(weights)).astype(jnp.result_type(v, weights)), settled.states)
         end = solver.solve(nudged, Start(start, settled.known))
-        keep = sound(settled.result, end.result)
+        keep = sound(settled, end)
 
         def objective(graph):
             """Weighted sum of F at fixed states; one preparation serves all phases, so one map back from the input."""

@@ -54,7 +54,7 @@ class ContrastiveHebbian(AbstractRule):
         start = {name: v for name, v in settled.states.items() if name != graph.output}
         end = solver.solve(phase, start)
 
-        weights = jnp.where(sound(settled.result, end.result), 1 / self.strength, 0)
+        weights = jnp.where(sound(settled, end), 1 / self.strength, 0)
         gradient = add(
             energy_gradient(phase, both, end.states, weights, size, batch.key),
             energy_gradient(free, clamped, settled.states, -weights, size, batch.key),

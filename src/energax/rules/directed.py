@@ -43,7 +43,7 @@ class Directed(AbstractRule):
             phase = prepared(dynamics, graph, clamped, batch.key, batch.y, beta)
             ends.append(solver.solve(phase, settled.states))
             phases[name] = phase_info(phase, settled.states, ends[-1])
-        keep = sound(settled.result, ends[0].result, ends[1].result)
+        keep = sound(settled, ends[0], ends[1])
         response = scaled(jnp.where(keep, 1 / (2 * self.beta), 0), subtract(ends[0].states, ends[1].states))
         gradient = through_force(
             free, clamped, settled.states, jax.tree.map(jnp.negative, response), batch.y, size, batch.key

@@ -46,7 +46,7 @@ class Incremental(AbstractRule):
         clamped = graph.clamp(batch.x)
         phase = self._phase(dynamics, graph, clamped, batch)
         end = one_step(solver).solve(phase, carry.states)
-        weights = jnp.where(sound(end.result), 1 / self.beta, 0)
+        weights = jnp.where(sound(end), 1 / self.beta, 0)
         gradient = energy_gradient(phase, clamped, end.states, weights, batch_size(clamped), batch.key)
         info = Info(
             carry.output,

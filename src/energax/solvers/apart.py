@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.dynamics import Start
-from energax.phase import Phase, norm, prepared
-from energax.solvers.engine import Equilibrium, Verdict, judged, precision_floor, uphill, within_scale
+from energax.phase import Phase, prepared
+from energax.solvers.engine import Equilibrium, ended, precision_floor, uphill, within_scale
 from energax.structure import States
 
 
@@ -36,8 +36,7 @@ def settle_apart(
     states, lost = within_scale(start, states)
     if phase.has_energy:
         lost |= uphill(jnp.real(phase.energy(start)), jnp.real(phase.energy(states)))
-    residual = jnp.where(lost, jnp.inf, norm(phase.force(states)) / scale)
-    return Equilibrium(states, steps, residual, judged(residual, tol, Verdict.OUT_OF_STEPS))
+    return ended(phase, states, steps, scale, lost, tol)
 
 
 def batched(tree):

@@ -49,6 +49,8 @@ class Equilibrium(eqx.Module):
         steps: steps taken, shape `(batch,)`.
         residual: |force| / max(drive, 64 eps (1 + |v|)), shape `(batch,)`.
         result: a `Verdict` as an integer, shape `(batch,)`.
+        lost: samples that diverged, shape `(batch,)`: they must not move the parameters. Where there is an energy, it
+            tells without the residual, so that a training step whose verdicts nobody reads does not compute them.
         known: True where the states are an equilibrium by construction, which no relaxation found.
     """
 
@@ -56,6 +58,7 @@ class Equilibrium(eqx.Module):
     steps: Array
     residual: Array
     result: Array
+    lost: Array
     known: bool = eqx.field(static=True, default=False)
 
     def share(self, verdict: Verdict) -> Array:
@@ -195,6 +198,7 @@ class _Progress(eqx.Module):
 
 
 RUNNING = -1
+BEYOND = 1e8  # a residual, or states relative to where they began, that no relaxation comes back from
 WATCH = 10  # tests after which the energy itself is compared
 RETREATS = 3  # rises of the energy in a row, each followed by a shorter step, after which a sample has stalled
 
@@ -209,12 +213,9 @@ def settle(solver: AbstractIteration, phase: Phase, begin: Start) -> Equilibrium
         opened, carry, taken = solver.opening(chart, point, begin.settled)
         end, _ = run(solver, chart, opened, carry, stop.max_steps - taken)
         end, lost = within_scale(point, end)
-        states = chart.states(end)
         if phase.has_energy:
             lost |= uphill(phase.energy_of(begin), chart.energy(end))
-        residual = jnp.where(lost, jnp.inf, norm(phase.force(states)) / scale)
-        steps = jnp.full(residual.shape, stop.max_steps)
-        return Equilibrium(states, steps, residual, judged(residual, stop.tol, Verdict.OUT_OF_STEPS))
+        return ended(phase, chart.states(end), jnp.full(scale.shape, stop.max_steps), scale, lost, stop.tol)
 
     force = phase.force(start)
     residual = norm(force) / scale
@@ -236,7 +237,7 @@ def settle(solver: AbstractIteration, phase: Phase, begin: Start) -> Equilibrium
 
     end = in_stages(stage, phase, start, first, unfinished)
     result = jnp.where(end.result == RUNNING, Verdict.OUT_OF_STEPS, end.result)
-    return Equilibrium(end.states, end.steps, end.residual, result)
+    return Equilibrium(end.states, end.steps, end.residual, result, result == Verdict.DIVERGED)
 
 
 def tested(solver: AbstractIteration, chart: AbstractChart, now: _Progress) -> _Progress:
@@ -297,7 +298,17 @@ def weighed(
 def judged(residual: Array, tol: Array, otherwise: Array | int) -> Array:
     """Converged, diverged, or `otherwise`, per sample."""
     result = jnp.where(residual <= tol, int(Verdict.CONVERGED), otherwise)
-    return jnp.where(jnp.isfinite(residual) & (residual < 1e8), result, int(Verdict.DIVERGED))
+    return jnp.where(residual < BEYOND, result, int(Verdict.DIVERGED))
+
+
+def ended(phase: Phase, states: States, steps: Array, scale: Array, lost: Array, tol: Array) -> Equilibrium:
+    """The verdict on a relaxation that was not tested on the way; without an energy only the force can tell more."""
+    residual = norm(phase.force(states)) / scale
+    if not phase.has_energy:
+        lost |= ~(residual < BEYOND)
+    settled = jnp.where(residual <= tol, int(Verdict.CONVERGED), int(Verdict.OUT_OF_STEPS))
+    result = jnp.where(lost, int(Verdict.DIVERGED), settled)
+    return Equilibrium(states, steps, jnp.where(lost, jnp.inf, residual), result, lost)
 
 
 def within_scale(begin: Point, end: Point) -> tuple[Point, Array]:
@@ -305,7 +316,7 @@ def within_scale(begin: Point, end: Point) -> tuple[Point, Array]:
 
     They must not reach a gradient, where a weight of 0 does not cancel a NaN.
     """
-    lost = ~(norm(end) <= 1e8 * (1 + norm(begin)))
+    lost = ~(norm(end) <= BEYOND * (1 + norm(begin)))
     return choose(lost, begin, end), lost
 
 
