@@ -149,20 +149,22 @@ def test_every_formulation_of_the_three_maps_agrees(geometry):
     """Oracle: JAX's primitive and its transposes, which other backends run; on this one they are not otherwise run."""
     (x, w), _ = arrays(*geometry[:2])
     shape = bilinear.Geometry(*geometry)
-    y = jnp.sin(bilinear.plain_convolution(x, w, shape))
-    for convolution in (bilinear.ordinary_convolution, bilinear.sliced_convolution):
-        close(convolution(x, w, shape), bilinear.plain_convolution(x, w, shape))
-        close(convolution(x[..., :1], w[:, :, :1], shape), bilinear.plain_convolution(x[..., :1], w[:, :, :1], shape))
-    for adjoint in (bilinear.ordinary_adjoint, bilinear.sliced_adjoint):
-        close(adjoint(y, w, shape), bilinear.plain_adjoint(y, w, shape))
-    for correlation in (bilinear.ordinary_correlation, bilinear.sliced_correlation):
-        close(correlation(x, y, shape), bilinear.plain_correlation(x, y, shape))
+    wide, thick = jnp.concatenate([x, x + 1], -1), jnp.concatenate([w, w - 1], 2)
+    for channels in (1, 2, 3, 4, 5):  # few and many, even and odd: each has a form of its own
+        x, w = wide[..., :channels], thick[:, :, :channels]
+        y = jnp.sin(bilinear.plain_convolution(x, w, shape))
+        for convolution in (bilinear.ordinary_convolution, bilinear.sliced_convolution):
+            close(convolution(x, w, shape), bilinear.plain_convolution(x, w, shape))
+        for adjoint in (bilinear.ordinary_adjoint, bilinear.sliced_adjoint):
+            close(adjoint(y, w, shape), bilinear.plain_adjoint(y, w, shape))
+        for correlation in (bilinear.ordinary_correlation, bilinear.sliced_correlation):
+            close(correlation(x, y, shape), bilinear.plain_correlation(x, y, shape))
 
 
 def test_a_batch_of_images_is_one_ordinary_convolution():
     """Oracle: the program handed to XLA: three convolutions, none grouped, all with the dimensions in their order."""
-    layer = Conv2d(3, 4, 3, padding=1, key=KEY)
-    images = jax.random.normal(KEY, (5, 6, 8, 3))
+    layer = Conv2d(8, 4, 3, padding=1, key=KEY)
+    images = jax.random.normal(KEY, (5, 6, 8, 8))
 
     def loss(weight, images):
         return jnp.sum(jnp.sin(jax.vmap(eqx.tree_at(lambda l: l.weight, layer, weight))(images)))

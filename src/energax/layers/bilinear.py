@@ -17,6 +17,8 @@ relaxation takes place, the adjoint runs several times and the correlation a hun
 permuted; elsewhere they are JAX's own.
 """
 
+import itertools
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -87,13 +89,23 @@ def plain_correlation(x: Array, y: Array, geometry: Geometry) -> Array:
 # ------------------------------------------------------------------------------------------ slices, for vmap
 
 
+def corners(x: Array, geometry: Geometry, axis: int) -> list[Array]:
+    """One array per place of the kernel: what it meets in every window, rows of which are axis `axis` of `x`."""
+    edges = [(0, 0)] * x.ndim
+    edges[axis : axis + 2] = [(geometry.padding, geometry.padding)] * 2
+    x = jnp.pad(x, edges)
+    places = itertools.product(*map(range, geometry.kernel))
+    step, (rows, columns) = geometry.stride, geometry.windows
+
+    def cut(x: Array, first: int, count: int, axis: int) -> Array:
+        return jax.lax.slice_in_dim(x, first, first + step * (count - 1) + 1, step, axis)
+
+    return [cut(cut(x, i, rows, axis), j, columns, axis + 1) for i, j in places]
+
+
 def patches(x: Array, geometry: Geometry) -> Array:
     """What every window sees, shape `(n, h', w', k * l * i)`."""
-    p, s, (rows, columns) = geometry.padding, geometry.stride, geometry.windows
-    x = jnp.pad(x, ((0, 0), (p, p), (p, p), (0, 0)))
-    corners = [(i, j) for i in range(geometry.kernel[0]) for j in range(geometry.kernel[1])]
-    parts = [x[:, i : i + s * (rows - 1) + 1 : s, j : j + s * (columns - 1) + 1 : s] for i, j in corners]
-    return jnp.concatenate(parts, axis=-1)
+    return jnp.concatenate(corners(x, geometry, 1), axis=-1)
 
 
 def sliced_convolution(x: Array, w: Array, geometry: Geometry) -> Array:
@@ -116,9 +128,24 @@ def sliced_correlation(x: Array, y: Array, geometry: Geometry) -> Array:
 # ------------------------------------------------------------------- ordinary convolutions, fast in a loop
 
 
+ALIGNED = 4  # channels that a processor takes at once: of an odd number the convolution is several times slower
+FEW = 36  # rows of `unfolded` up to which it is the fastest
+
+
+def unfolded(x: Array, geometry: Geometry) -> Array:
+    """What every window sees, windows last, shape `(k * l * i, n * h' * w')`: whole rows of pixels are copied."""
+    parts = corners(x.transpose(3, 0, 1, 2), geometry, 2)
+    return jnp.concatenate(parts).reshape(len(parts) * x.shape[3], -1)
+
+
 def ordinary_convolution(x: Array, w: Array, geometry: Geometry) -> Array:
-    """The definition; a single channel is the one case where slices are faster."""
-    return sliced_convolution(x, w, geometry) if x.shape[3] == 1 else plain_convolution(x, w, geometry)
+    """The definition, with channels of zeros where their number is odd; of a single channel, one matrix product."""
+    channels, out = w.shape[2:]
+    if channels == 1:
+        return (unfolded(x, geometry).T @ w.reshape(-1, out)).reshape(len(x), *geometry.windows, out)
+    more = (0, -channels % ALIGNED if channels > 2 else 0)
+    same = (0, 0)
+    return plain_convolution(jnp.pad(x, (same, same, same, more)), jnp.pad(w, (same, same, more, same)), geometry)
 
 
 def ordinary_adjoint(y: Array, w: Array, geometry: Geometry) -> Array:
@@ -134,6 +161,8 @@ def ordinary_adjoint(y: Array, w: Array, geometry: Geometry) -> Array:
 
 def ordinary_correlation(x: Array, y: Array, geometry: Geometry) -> Array:
     """Convolution in which the channels of x are the images, its images the channels, and y is the kernel."""
+    if math.prod(geometry.kernel) * x.shape[3] <= FEW:
+        return (unfolded(x, geometry) @ y.reshape(-1, y.shape[3])).reshape(*geometry.kernel, x.shape[3], y.shape[3])
     padding = [(geometry.padding, geometry.padding - rest) for rest in geometry.remainder]
     spread = (geometry.stride,) * 2
     images, kernel = x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3)
