@@ -1,5 +1,7 @@
 """Layers against equinox.nn, jax.lax and numpy."""
 
+from unittest import mock
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,7 @@ from energax.layers import (
     is_analytic,
     maximum,
     mean_over_image,
+    winograd,
 )
 from energax.layers.bilinear import convolve
 
@@ -149,16 +152,57 @@ def test_every_formulation_of_the_three_maps_agrees(geometry):
     """Oracle: JAX's primitive and its transposes, which other backends run; on this one they are not otherwise run."""
     (x, w), _ = arrays(*geometry[:2])
     shape = bilinear.Geometry(*geometry)
-    wide, thick = jnp.concatenate([x, x + 1], -1), jnp.concatenate([w, w - 1], 2)
-    for channels in (1, 2, 3, 4, 5):  # few and many, even and odd: each has a form of its own
-        x, w = wide[..., :channels], thick[:, :, :channels]
+    thick, deep = jnp.concatenate([x, x + 1], -1), jnp.concatenate([w, w - 1], 2)
+    for channels in (1, 3, 5):  # one, few, and many: each has a form of its own
+        x, w = thick[..., :channels], deep[:, :, :channels]
         y = jnp.sin(bilinear.plain_convolution(x, w, shape))
-        for convolution in (bilinear.ordinary_convolution, bilinear.sliced_convolution):
-            close(convolution(x, w, shape), bilinear.plain_convolution(x, w, shape))
-        for adjoint in (bilinear.ordinary_adjoint, bilinear.sliced_adjoint):
-            close(adjoint(y, w, shape), bilinear.plain_adjoint(y, w, shape))
-        for correlation in (bilinear.ordinary_correlation, bilinear.sliced_correlation):
-            close(correlation(x, y, shape), bilinear.plain_correlation(x, y, shape))
+        close(bilinear.ordinary_convolution(x, w, shape), bilinear.plain_convolution(x, w, shape))
+        close(bilinear.ordinary_adjoint(y, w, shape), bilinear.plain_adjoint(y, w, shape))
+        close(bilinear.ordinary_correlation(x, y, shape), bilinear.plain_correlation(x, y, shape))
+    close(bilinear.sliced_convolution(x, w, shape), bilinear.plain_convolution(x, w, shape))
+    close(bilinear.sliced_adjoint(y, w, shape), bilinear.plain_adjoint(y, w, shape))
+    close(bilinear.sliced_correlation(x, y, shape), bilinear.plain_correlation(x, y, shape))
+
+
+@pytest.mark.parametrize("image", [(4, 4), (8, 6), (7, 9), (3, 4)])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_minimal_filtering_is_the_convolution(image, padding):
+    """Oracle: JAX's primitive and its transpose, where tiles cover the windows and where they stand over."""
+    shape = bilinear.Geometry(image, (3, 3), 1, padding)
+    (x, w), _ = arrays(*shape[:2])
+    y = bilinear.plain_convolution(x, w, shape)
+    close(winograd.winograd_convolution(x, w, padding, shape.windows), y)
+    close(winograd.winograd_correlation(x, y, padding), bilinear.plain_correlation(x, y, shape))
+
+
+def test_minimal_filtering_in_single_precision_is_nearly_as_exact_as_the_definition():
+    """Oracle: double precision. The customary points 0, +-1, +-2 lose more than twice as much as those chosen."""
+    shape = bilinear.Geometry((8, 8), (3, 3), 1, 1)
+    single = [jax.random.normal(KEY, side, jnp.float32) for side in ((4, 8, 8, 64), (3, 3, 64, 64))]
+    exact = bilinear.plain_convolution(*(a.astype(float) for a in single), shape)
+
+    def loss(found):
+        return jnp.linalg.norm((found.astype(float) - exact).ravel()) / jnp.linalg.norm(exact.ravel())
+
+    ours = loss(winograd.winograd_convolution(*single, 1, (8, 8)))
+    assert ours < 5 * loss(bilinear.plain_convolution(*single, shape))
+    customary = dict(zip(("DATA", "KERNEL", "RESULT"), winograd.transforms((0, 1, -1, 2, -2), 3), strict=True))
+    with mock.patch.multiple(winograd, **customary):
+        assert loss(winograd.winograd_convolution(*single, 1, (8, 8))) > 1.5 * ours
+
+
+def test_minimal_filtering_is_taken_where_it_pays():
+    """Oracle: the operations of the compiled program, all three maps of a wide layer and of a narrow one."""
+    for channels, wide in ((64, True), (8, False)):
+        layer = Conv2d(channels, channels, 3, padding=1, key=KEY)
+        images = jnp.ones((16, 8, 8, channels))
+
+        def loss(weight, images, layer=layer):
+            return jnp.sum(jnp.sin(jax.vmap(eqx.tree_at(lambda l: l.weight, layer, weight))(images)))
+
+        text = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(layer.weight, images).as_text()
+        assert text.count("stablehlo.convolution(") == (0 if wide else 3)
+        assert text.count("stablehlo.dot_general ") == (3 if wide else 0)
 
 
 def test_a_batch_of_images_is_one_ordinary_convolution():

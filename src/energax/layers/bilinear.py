@@ -28,6 +28,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
+from energax.layers import winograd
+
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
@@ -138,11 +140,19 @@ def unfolded(x: Array, geometry: Geometry) -> Array:
     return jnp.concatenate(parts).reshape(len(parts) * x.shape[3], -1)
 
 
+def filters(images: int, geometry: Geometry, channels: int, out: int) -> bool:
+    """Whether minimal filtering knows this kernel and pays."""
+    known = geometry.kernel == (winograd.SIDE,) * 2 and geometry.stride == 1
+    return known and winograd.pays(images, geometry.windows, channels, out)
+
+
 def ordinary_convolution(x: Array, w: Array, geometry: Geometry) -> Array:
-    """The definition, with channels of zeros where their number is odd; of a single channel, one matrix product."""
+    """The definition; of a single channel one product of matrices, and an odd number is made even by zeros."""
     channels, out = w.shape[2:]
     if channels == 1:
         return (unfolded(x, geometry).T @ w.reshape(-1, out)).reshape(len(x), *geometry.windows, out)
+    if filters(len(x), geometry, channels, out):
+        return winograd.winograd_convolution(x, w, geometry.padding, geometry.windows)
     more = (0, -channels % ALIGNED if channels > 2 else 0)
     same = (0, 0)
     return plain_convolution(jnp.pad(x, (same, same, same, more)), jnp.pad(w, (same, same, more, same)), geometry)
@@ -150,19 +160,22 @@ def ordinary_convolution(x: Array, w: Array, geometry: Geometry) -> Array:
 
 def ordinary_adjoint(y: Array, w: Array, geometry: Geometry) -> Array:
     """Convolution of the spread-out y with the kernel turned by 180 degrees."""
-    padding = [
-        (side - 1 - geometry.padding, rest + side - 1 - geometry.padding)
-        for side, rest in zip(geometry.kernel, geometry.remainder, strict=True)
-    ]
     turned = jnp.flip(w, (0, 1)).swapaxes(2, 3)
+    around = [side - 1 - geometry.padding for side in geometry.kernel]
+    if geometry.stride == 1 and around[0] == around[1] >= 0:
+        return ordinary_convolution(y, turned, Geometry(geometry.windows, geometry.kernel, 1, around[0]))
+    padding = [(zeros, rest + zeros) for zeros, rest in zip(around, geometry.remainder, strict=True)]
     spread = (geometry.stride,) * 2
     return jax.lax.conv_general_dilated(y, turned, (1, 1), padding, lhs_dilation=spread, dimension_numbers=LAYOUT)
 
 
 def ordinary_correlation(x: Array, y: Array, geometry: Geometry) -> Array:
     """Convolution in which the channels of x are the images, its images the channels, and y is the kernel."""
-    if math.prod(geometry.kernel) * x.shape[3] <= FEW:
-        return (unfolded(x, geometry) @ y.reshape(-1, y.shape[3])).reshape(*geometry.kernel, x.shape[3], y.shape[3])
+    channels, out = x.shape[3], y.shape[3]
+    if math.prod(geometry.kernel) * channels <= FEW:
+        return (unfolded(x, geometry) @ y.reshape(-1, out)).reshape(*geometry.kernel, channels, out)
+    if filters(len(x), geometry, channels, out):
+        return winograd.winograd_correlation(x, y, geometry.padding)
     padding = [(geometry.padding, geometry.padding - rest) for rest in geometry.remainder]
     spread = (geometry.stride,) * 2
     images, kernel = x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3)
