@@ -3,9 +3,10 @@
 Run it on one core, XLA on one thread:
 `XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" taskset -c 0 python
 benchmarks/convolution.py`. It prints tables and writes `results/bench/convolution.json`: milliseconds of CPU time,
-medians of interleaved runs. First the three maps of `energax.layers.bilinear` and maximum pooling, each repeated in a
-compiled loop; then training steps of two networks: backprop, and predictive coding with 8 gradient steps, as a loop and
-unrolled. The relaxation starts off the feed-forward pass, or the unrolled program would share its first step with it.
+medians of interleaved runs. First the three maps of `energax.layers.bilinear`, with the rounding of the convolution in
+single precision, and maximum pooling, each repeated in a compiled loop. Then training steps of two networks: backprop,
+and predictive coding with 8 gradient steps, as a loop and unrolled. The relaxation starts off the feed-forward pass, or
+the unrolled program would share its first step with it.
 """
 
 import platform
@@ -64,7 +65,19 @@ def maps(side: int, channels: int, out: int, stride: int) -> dict:
             form: looped(lambda a, b, f=functions[index]: f(a, b, geometry)) for form, functions in FORMS.items()
         }
         result[name] = timed(programs, *args, repeats=TURNS, rounds=2)
-    return result
+    return {**result, "rounding": rounding(x, w, geometry)}
+
+
+def rounding(x, w, geometry) -> dict:
+    """How far the convolution is from that in double precision, relative."""
+    with jax.enable_x64(True):
+        exact = bilinear.plain_convolution(*(a.astype(jnp.float64) for a in (x, w)), geometry)
+
+        def loss(convolution):
+            found = convolution(x, w, geometry).astype(jnp.float64)
+            return float(f"{jnp.linalg.norm((found - exact).ravel()) / jnp.linalg.norm(exact.ravel()):.1e}")
+
+        return {form: loss(convolution) for form, (convolution, _, _) in FORMS.items()}
 
 
 def window_maximum(image):

@@ -11,10 +11,12 @@ import energax as ex
 from energax import (
     Adjoint,
     Batch,
+    ConjugateGradient,
     Contrastive,
     ContrastiveHebbian,
     CrossEntropy,
     Directed,
+    ErrorCoordinates,
     FixedPoint,
     GradientFlow,
     Hopfield,
@@ -134,6 +136,22 @@ def test_what_a_rule_reports():
     np.testing.assert_allclose(info.cost, cost, rtol=1e-13)
     np.testing.assert_allclose(info.phases["nudged"].energy_before, 0.5 * cost, rtol=1e-13)
     assert np.all(info.phases["nudged"].energy_after < info.phases["nudged"].energy_before)
+
+
+def test_a_report_that_nobody_reads_is_not_computed():
+    """Oracle: operations as the compiler counts them; the residual of the end alone is a pass back through the net."""
+    graph, size = mlp([128, 128, 128, 4], jnp.tanh, output_state=False, key=jax.random.key(0)), 32
+    batch = batch_for(graph, size)
+    solver = ConjugateGradient(Stopping(max_steps=2, check_every=0), ErrorCoordinates())
+
+    def operations(reported):
+        def step(graph, x, y):
+            found, _, info = Contrastive(clamped())(PC, graph, Batch(x, y), solver, ())
+            return eqx.filter((found, info if reported else None), eqx.is_array)
+
+        return eqx.filter_jit(step).lower(graph, batch.x, batch.y).compile().compiled.cost_analysis()["flops"]
+
+    assert operations(True) - operations(False) > 2 * size * 128 * 128
 
 
 def test_points_are_settled_as_one_larger_batch():

@@ -34,7 +34,8 @@ COLUMNS: tuple[Column, ...] = (
 
 HEAD = """# Time against equilibrium quality
 
-{machine}, one thread, float32, medians of processor time over rounds in which the rows take turns.
+{machine}, one thread, float32, medians of processor time over rounds in which the rows take turns. A step is what
+ends in parameters; nothing that is only reported (accuracies, energies, residuals, verdicts) is part of any row's.
 Versions: {versions}.
 
 *x backprop*: over the fastest backprop of the same framework. *First-layer gradient error* and *energy gap*: on a

@@ -1,6 +1,7 @@
 """The workloads: networks, batch sizes and relaxation lengths that other systems are compared on."""
 
 import dataclasses
+import itertools
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +40,10 @@ class Workload:
 
     @property
     def title(self) -> str:
-        """Name and network."""
-        return f"{self.name}: {self.kind} {'-'.join(map(str, self.sizes))}"
+        """Name and network, a run of equal layers as `8 x 128`."""
+        runs = [(size, len(list(run))) for size, run in itertools.groupby(self.sizes)]
+        sizes = (f"{count} x {size}" if count > 1 else str(size) for size, count in runs)
+        return f"{self.name}: {self.kind} {', '.join(sizes)}"
 
 
 def deep(depth: int) -> Workload:

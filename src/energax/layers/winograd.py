@@ -5,9 +5,9 @@ direction. So it is 36 products of matrices between channels, and sums before an
 `transforms`, the trilinear form of a convolution is, in one dimension, <x * w, y> = sum((D x) (K w) (R y)): each of the
 three maps of `energax.layers.bilinear` can be read off it.
 
-Reference: Winograd 1980; Lavin & Gray 2016. Which points are best in short arithmetic is an old question (Barabasz et
-al. 2020); these were found by trying: the result is off by about twice the rounding of the definition
-(`benchmarks/convolution.py`), the customary 0, +-1, +-2 by five times.
+Reference: Winograd 1980; Lavin & Gray 2016. Which points suit short arithmetic has no formula (Barabasz et al. 2020);
+these were found by trying. They lose two to four times what the definition does to rounding
+(`benchmarks/convolution.py`), the customary 0, +-1, +-2 more.
 """
 
 import math
