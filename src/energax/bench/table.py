@@ -35,13 +35,13 @@ COLUMNS: tuple[Column, ...] = (
 HEAD = """# Time against equilibrium quality
 
 {machine}, one thread, float32, medians of processor time over rounds in which the rows take turns. A step is
-everything from a batch to new parameters; what is only reported (accuracies, energies, residuals, verdicts) is in no row.
-Versions: {versions}.
+everything from a batch to new parameters; what is only reported (accuracies, energies, residuals, verdicts) is in no
+row. Versions: {versions}.
 
 *x backprop*: median over the rounds of the ratio to the fastest backprop of the same framework. *First-layer gradient
 error* and *energy gap*: on a trained net, against the equilibrium in float64 (energy gap: share of the energy to be
-gained that is left). *Difference*: of the weights after {warm} steps, from the first row that computes the same, over how
-far they moved; a dash where no other row does. What rows are called is in `docs/benchmarks.md`.
+gained that is left). *Difference*: of the weights after {warm} steps, from the first row that computes the same, over
+how far they moved; a dash where no other row does. What rows are called is in `docs/benchmarks.md`.
 """
 
 
