@@ -176,7 +176,7 @@ def test_minimal_filtering_is_the_convolution(image, padding):
 
 
 def test_minimal_filtering_in_single_precision_is_nearly_as_exact_as_the_definition():
-    """Oracle: double precision. The customary points 0, +-1, +-2 lose more than twice as much as those chosen."""
+    """Oracle: double precision. The customary points 0, +-1, +-2 lose half as much again, or more."""
     shape = bilinear.Geometry((8, 8), (3, 3), 1, 1)
     single = [jax.random.normal(KEY, side, jnp.float32) for side in ((4, 8, 8, 64), (3, 3, 64, 64))]
     exact = bilinear.plain_convolution(*(a.astype(float) for a in single), shape)

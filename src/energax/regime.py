@@ -11,8 +11,9 @@ from energax.phase import Batch, prepared
 from energax.rules.adjoint import Adjoint
 from energax.rules.backprop import Backprop
 from energax.rules.base import AbstractRule, Info
-from energax.solvers.engine import AbstractSolver, Verdict
+from energax.solvers.engine import AbstractSolver
 from energax.solvers.spectrum import largest_curvature
+from energax.solvers.verdict import Verdict
 from energax.structure import AnyGraph
 
 CAREFUL = 1e-5  # tolerance of what a rule is compared with; float32 has little to give below it

@@ -9,7 +9,8 @@ from jaxtyping import Array, PRNGKeyArray
 from energax.dynamics import AbstractDynamics
 from energax.errors import DataError, GraphError
 from energax.phase import prepared
-from energax.solvers.engine import AbstractSolver, Equilibrium
+from energax.solvers.engine import AbstractSolver
+from energax.solvers.verdict import Equilibrium
 from energax.structure import AnyGraph, States
 
 

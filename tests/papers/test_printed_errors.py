@@ -11,7 +11,7 @@ from energax.phase import prepared
 from energax.rules import nudge
 from energax.rules.quadrature import Quadrature
 from energax.solvers import Unbounded
-from energax.solvers.engine import Verdict
+from energax.solvers.verdict import Verdict
 from oracles import batch_for, gradient, informed, relative
 
 GRAPH = mlp([4, 6, 5, 3], jnp.tanh, output_state=False, key=jax.random.key(0))

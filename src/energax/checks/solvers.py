@@ -24,7 +24,8 @@ from energax.dynamics import AbstractDynamics
 from energax.energies import PredictiveCoding
 from energax.networks import mlp
 from energax.phase import Batch, Phase
-from energax.solvers.engine import AbstractSolver, Verdict, precision_floor
+from energax.solvers.engine import AbstractSolver
+from energax.solvers.verdict import Verdict, precision_floor
 from energax.structure import States
 
 

@@ -14,7 +14,7 @@ JAX would differentiate its own primitive as well. But it expresses the transpos
 dimensions, and XLA's CPU backend brings such convolutions into its fast form only outside loops: inside, where
 relaxation takes place, the adjoint runs several times and the correlation a hundred times slower
 (`benchmarks/convolution.py`). On that backend all three are therefore ordinary convolutions of arrays that are really
-permuted; elsewhere they are JAX's own.
+permuted, or take fewer operations where the shape allows it (`energax.layers.winograd`); elsewhere they are JAX's own.
 """
 
 import itertools
@@ -98,11 +98,8 @@ def corners(x: Array, geometry: Geometry, axis: int) -> list[Array]:
     x = jnp.pad(x, edges)
     places = itertools.product(*map(range, geometry.kernel))
     step, (rows, columns) = geometry.stride, geometry.windows
-
-    def cut(x: Array, first: int, count: int, axis: int) -> Array:
-        return jax.lax.slice_in_dim(x, first, first + step * (count - 1) + 1, step, axis)
-
-    return [cut(cut(x, i, rows, axis), j, columns, axis + 1) for i, j in places]
+    lines = [(winograd.cut(x, i, rows, axis, step), j) for i, j in places]
+    return [winograd.cut(line, j, columns, axis + 1, step) for line, j in lines]
 
 
 def patches(x: Array, geometry: Geometry) -> Array:

@@ -98,6 +98,6 @@ def tiles(windows: tuple[int, int]) -> tuple[int, int]:
     return -(-windows[0] // TILE), -(-windows[1] // TILE)
 
 
-def cut(x: Array, first: int, count: int, axis: int) -> Array:
-    """Every fourth slice."""
-    return jax.lax.slice_in_dim(x, first, first + TILE * (count - 1) + 1, TILE, axis)
+def cut(x: Array, first: int, count: int, axis: int, step: int = TILE) -> Array:
+    """`count` slices, every `step`-th."""
+    return jax.lax.slice_in_dim(x, first, first + step * (count - 1) + 1, step, axis)

@@ -11,7 +11,8 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from energax.dynamics import AbstractDynamics, AbstractTotalEnergy
 from energax.errors import SettingError
 from energax.phase import Batch, Phase, prepared
-from energax.solvers.engine import AbstractSolver, Equilibrium, Verdict
+from energax.solvers.engine import AbstractSolver
+from energax.solvers.verdict import Equilibrium, Verdict
 from energax.structure import AnyGraph, States
 
 

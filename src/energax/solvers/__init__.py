@@ -5,9 +5,7 @@ from energax.solvers.conjugate_gradient import ConjugateGradient as ConjugateGra
 from energax.solvers.diffrax import Diffrax as Diffrax
 from energax.solvers.engine import AbstractIteration as AbstractIteration
 from energax.solvers.engine import AbstractSolver as AbstractSolver
-from energax.solvers.engine import Equilibrium as Equilibrium
 from energax.solvers.engine import Stopping as Stopping
-from energax.solvers.engine import Verdict as Verdict
 from energax.solvers.engine import trace as trace
 from energax.solvers.fixed_point import FixedPoint as FixedPoint
 from energax.solvers.gradient_flow import GradientFlow as GradientFlow
@@ -19,3 +17,5 @@ from energax.solvers.optimistix import Optimistix as Optimistix
 from energax.solvers.order import Alternating as Alternating
 from energax.solvers.order import Synchronous as Synchronous
 from energax.solvers.spectrum import largest_curvature as largest_curvature
+from energax.solvers.verdict import Equilibrium as Equilibrium
+from energax.solvers.verdict import Verdict as Verdict

@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from energax.dynamics import Start
 from energax.phase import Phase, prepared
-from energax.solvers.engine import Equilibrium, ended, precision_floor, uphill, within_scale
+from energax.solvers.verdict import Equilibrium, ended, precision_floor, uphill, within_scale
 from energax.structure import States
 
 

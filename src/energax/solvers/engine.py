@@ -1,7 +1,6 @@
-"""The engine that every iterative solver runs on: steps, the one stopping rule, and the verdict per sample."""
+"""The engine that every iterative solver runs on: steps and the one stopping rule."""
 
 import abc
-import enum
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -16,54 +15,8 @@ from energax.dynamics import Start
 from energax.errors import SettingError
 from energax.phase import Phase, choose, dot, norm, subtract
 from energax.solvers.gathering import in_stages
+from energax.solvers.verdict import Equilibrium, Verdict, ended, judged, precision_floor, uphill, within_scale
 from energax.structure import States
-
-
-class Verdict(enum.IntEnum):
-    """How the relaxation of one sample ended."""
-
-    CONVERGED = 0
-    STALLED = 1
-    OUT_OF_STEPS = 2
-    DIVERGED = 3
-
-    @property
-    def message(self) -> str:
-        """What the verdict means and what to do about it."""
-        return MESSAGES[self]
-
-
-MESSAGES = {
-    Verdict.CONVERGED: "the residual fell below the tolerance",
-    Verdict.STALLED: "the energy no longer falls although a residual is left: a kink, or the limit of the precision",
-    Verdict.OUT_OF_STEPS: "max_steps were too few for the tolerance: raise max_steps, or use a faster solver",
-    Verdict.DIVERGED: "the states grew without bound: lower step_size, or leave the step bound on",
-}
-
-
-class Equilibrium(eqx.Module):
-    """Settled states and the verdict on each sample.
-
-    Attributes:
-        states: states of the free nodes.
-        steps: steps taken, shape `(batch,)`.
-        residual: |force| / max(drive, 64 eps (1 + |v|)), shape `(batch,)`.
-        result: a `Verdict` as an integer, shape `(batch,)`.
-        lost: samples that diverged, shape `(batch,)`: they must not move the parameters. Where there is an energy, it
-            tells without the residual, so that a training step whose verdicts nobody reads does not compute them.
-        known: True where the states are an equilibrium by construction, which no relaxation found.
-    """
-
-    states: States
-    steps: Array
-    residual: Array
-    result: Array
-    lost: Array
-    known: bool = eqx.field(static=True, default=False)
-
-    def share(self, verdict: Verdict) -> Array:
-        """Share of the samples with this verdict."""
-        return jnp.mean(self.result == verdict, dtype=self.residual.dtype)
 
 
 class Stopping(eqx.Module):
@@ -198,7 +151,6 @@ class _Progress(eqx.Module):
 
 
 RUNNING = -1
-BEYOND = 1e8  # a residual, or states relative to where they began, that no relaxation comes back from
 WATCH = 10  # tests after which the energy itself is compared
 RETREATS = 3  # rises of the energy in a row, each followed by a shorter step, after which a sample has stalled
 
@@ -295,40 +247,6 @@ def weighed(
     return _Gain(total, energy, watched), rose, stalled
 
 
-def judged(residual: Array, tol: Array, otherwise: Array | int) -> Array:
-    """Converged, diverged, or `otherwise`, per sample."""
-    result = jnp.where(residual <= tol, int(Verdict.CONVERGED), otherwise)
-    return jnp.where(residual < BEYOND, result, int(Verdict.DIVERGED))
-
-
-def ended(phase: Phase, states: States, steps: Array, scale: Array, lost: Array, tol: Array) -> Equilibrium:
-    """The verdict on a relaxation that was not tested on the way; without an energy only the force can tell more."""
-    residual = norm(phase.force(states)) / scale
-    if not phase.has_energy:
-        lost |= ~(residual < BEYOND)
-    settled = jnp.where(residual <= tol, int(Verdict.CONVERGED), int(Verdict.OUT_OF_STEPS))
-    result = jnp.where(lost, int(Verdict.DIVERGED), settled)
-    return Equilibrium(states, steps, jnp.where(lost, jnp.inf, residual), result, lost)
-
-
-def within_scale(begin: Point, end: Point) -> tuple[Point, Array]:
-    """`end`, with samples that left every scale back at `begin`, and which these are.
-
-    They must not reach a gradient, where a weight of 0 does not cancel a NaN.
-    """
-    lost = ~(norm(end) <= BEYOND * (1 + norm(begin)))
-    return choose(lost, begin, end), lost
-
-
-def uphill(before: Array, after: Array) -> Array:
-    """Which samples' energies ended above where they began: an unstable step that was given no time to overflow.
-
-    Their states stay: the verdict keeps them from the parameters, and the forward pass that is taken here serves
-    whatever comes after.
-    """
-    return ~(after - before <= 0.1 * (jnp.abs(before) + jnp.abs(after)))
-
-
 def run(solver: AbstractIteration, chart: AbstractChart, point: Point, carry: Any, count) -> tuple[Point, Any]:
     """`count` steps without a test."""
     return jax.lax.fori_loop(0, count, lambda _, at: solver.step(chart, *at), (point, carry))
@@ -350,12 +268,3 @@ def trace(
 
     (point, _), seen = jax.lax.scan(step, (point, solver.init(chart, point)), length=steps)
     return chart.states(point), jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), observe(start), seen)
-
-
-def precision_floor(states: States) -> Array:
-    """64 eps (1 + |v|) per sample: the smallest drive that a residual is measured against.
-
-    A 32nd part of it, 2 eps (1 + |v|), is what rounding alone leaves of a force: nothing can be gained below.
-    """
-    size = norm(states)
-    return 64 * jnp.finfo(size.dtype).eps * (1 + size)

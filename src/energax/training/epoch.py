@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from energax.rules.base import Info
-from energax.solvers.engine import Verdict
+from energax.solvers.verdict import Verdict
 from energax.training.feed import Feed
 from energax.training.learner import Learner, Progress, strong, update
 

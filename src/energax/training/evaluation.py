@@ -10,7 +10,7 @@ from jaxtyping import Array
 from energax.data import Dataset, Split
 from energax.phase import Batch
 from energax.rules.base import free_phase
-from energax.solvers.engine import Verdict
+from energax.solvers.verdict import Verdict
 from energax.training.feed import Feed, feed_of
 from energax.training.learner import Learner
 
