@@ -54,6 +54,11 @@ def mixed(matrix: np.ndarray, parts: Sequence[Array], axis: int = 0) -> Array:
     return jnp.stack([added(row) for row in rows], axis)
 
 
+def kernels(dtype: jnp.dtype) -> Array:
+    """KERNEL in both directions, columns first, shape `(36, 9)`: of so small an array one product compiles faster."""
+    return jnp.asarray(np.kron(KERNEL, KERNEL), dtype)
+
+
 def pays(images: int, windows: tuple[int, int], channels: int, out: int) -> bool:
     """Whether it is the faster way: enough products are saved for what the sums take, as measured on a processor."""
     count = math.prod(tiles(windows))
@@ -63,7 +68,7 @@ def pays(images: int, windows: tuple[int, int], channels: int, out: int) -> bool
 
 def winograd_convolution(x: Array, w: Array, padding: int, windows: tuple[int, int]) -> Array:
     """`(n, h, w, i), (3, 3, i, o) -> (n, h', w', o)` with stride 1 and zeros around."""
-    kernel = mixed(KERNEL, list(mixed(KERNEL, list(w)).swapaxes(0, 1)))
+    kernel = kernels(w.dtype) @ w.swapaxes(0, 1).reshape(SIDE**2, -1)
     flat = spectrum(x, padding, windows) @ kernel.reshape(SIZE**2, *w.shape[2:])
     found = flat.reshape(SIZE, SIZE, len(x), *tiles(windows), -1)
     out = mixed(RESULT.T, list(mixed(RESULT.T, list(found), 4)), 2)
@@ -80,12 +85,12 @@ def winograd_correlation(x: Array, y: Array, padding: int) -> Array:
     lines = mixed(RESULT, [blocks[:, :, k] for k in range(TILE)])
     errors = mixed(RESULT, [lines[..., k, :] for k in range(TILE)]).reshape(SIZE**2, -1, y.shape[3])
     found = spectrum(x, padding, windows).swapaxes(1, 2) @ errors
-    found = found.reshape(SIZE, SIZE, x.shape[3], y.shape[3])
-    return mixed(KERNEL.T, list(mixed(KERNEL.T, list(found)).swapaxes(0, 1)))
+    kernel = kernels(x.dtype).T @ found.reshape(SIZE**2, -1)
+    return kernel.reshape(SIDE, SIDE, x.shape[3], y.shape[3]).swapaxes(0, 1)
 
 
 def spectrum(x: Array, padding: int, windows: tuple[int, int]) -> Array:
-    """The image tiles at the points: shape `(36, n * tiles, i)`."""
+    """The image tiles at the points, columns first: shape `(36, n * tiles, i)`."""
     rows, columns = tiles(windows)
     far = [TILE * count + SIDE - 1 - padding - size for count, size in zip(tiles(windows), x.shape[1:3], strict=True)]
     x = jnp.pad(x, ((0, 0), (padding, far[0]), (padding, far[1]), (0, 0)))
