@@ -1,5 +1,7 @@
-"""PyTorch: backprop, the usual script (energies by autograd), and the best that hand-written local gradients can do."""
+"""PyTorch: backprop, the usual script (energies by autograd), and hand-written local gradients, compiled too."""
 # pyright: reportMissingImports=false
+
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -76,19 +78,29 @@ def autograd(workload, weights, x, y):
     return torch.autograd.grad(cost, [p for layer in weights for p in layer]), states
 
 
-@torch.no_grad()
-def local(workload, weights, x, y):
-    """The same with the gradients written out and the first layer's map computed once; matrices only."""
-    activation, slope, step = ACTIVATIONS[workload["activation"]], SLOPES[workload["activation"]], workload["step_size"]
-    states = sweep(activation, weights, x)
-    first = states[0].clone()
-    for _ in range(workload["steps"]):
+def descend(activation, slope, step, weights, first, y, states, count):
+    """Some steps of gradient descent on the states, in place."""
+    for _ in range(count):
         predictions = [first, *(activation(apply(v, w)) for v, w in zip(states, weights[1:-1], strict=False))]
         errors = [v - p for v, p in zip(states, predictions, strict=True)]
         pulls = [e * slope(p) for e, p in zip(errors[1:], predictions[1:], strict=True)]
         pulls.append(y - torch.softmax(apply(states[-1], weights[-1]), -1))
         for v, e, pull, (weight, _) in zip(states, errors, pulls, weights[1:], strict=True):
             v.add_(e, alpha=-step).addmm_(pull, weight.T, alpha=step)
+
+
+STRETCH = 25  # steps that are compiled together: of more, the compiler takes minutes
+
+
+@torch.no_grad()
+def local(workload, weights, x, y, descend=descend):
+    """The same with the gradients written out and the first layer's map computed once; matrices only."""
+    activation, slope, step = ACTIVATIONS[workload["activation"]], SLOPES[workload["activation"]], workload["step_size"]
+    states = sweep(activation, weights, x)
+    first = states[0].clone()
+    for taken in range(0, workload["steps"], STRETCH):
+        count = min(STRETCH, workload["steps"] - taken)
+        descend(activation, slope, step, weights, first, y, states, count)
     predictions = sweep_once(activation, weights, x, states)
     pulls = [(v - p) * slope(p) for v, p in zip(states, predictions, strict=True)]
     pulls.append(y - torch.softmax(apply(states[-1], weights[-1]), -1))
@@ -152,6 +164,8 @@ FUNCTIONS = {
     "torch by hand": local,
     "torch autograd EP": hopfield_autograd,
     "torch EP by hand": hopfield_local,
+    "torch by hand, compiled": partial(local, descend=torch.compile(descend)),
+    "torch EP by hand, compiled": torch.compile(hopfield_local),
 }
 
 
@@ -203,9 +217,9 @@ def by_name(flat) -> Arrays:
 def offer(workload: Message) -> list[Message]:
     """What there is for a kind of network."""
     names = {
-        "hopfield": ["torch autograd EP", "torch EP by hand"],
+        "hopfield": ["torch autograd EP", "torch EP by hand", "torch EP by hand, compiled"],
         "conv": ["torch autograd energies"],
-        "mlp": ["torch autograd energies", "torch by hand"],
+        "mlp": ["torch autograd energies", "torch by hand", "torch by hand, compiled"],
     }[workload["kind"]]
     rows = [offered(name, workload["steps"], same=True) for name in names]
     return [offered("torch backprop", role="backprop", same=True), *rows]
