@@ -9,8 +9,8 @@ import pytest
 from energax import Edge, Graph, Node
 from energax.activations import Tanh
 from energax.errors import GraphError
-from energax.layers import Identity, Linear
-from energax.networks import mlp
+from energax.layers import Identity, Linear, maximum
+from energax.networks import convolutional, mlp
 from energax.topology import colouring, distances, reachable, topological_order
 from oracles import batch_for, imaging, largest, recurrent, recurrent_by_hand, relative, sharing, skipping
 
@@ -73,10 +73,10 @@ def test_a_direct_node_may_send_with_a_delay():
         nodes=[Node("x", (3,)), Node("h", (2,), "act"), Node("p", (2,), "act", state=False), Node("y", (2,))],
         edges=[Edge("x", "h", "xh"), Edge("p", "h", "ph", delay=1), Edge("x", "p", "xp"), Edge("h", "y", "hy")],
         fns={
-            "xh": Linear(3, 2, key=keys[0]),
-            "ph": Linear(2, 2, key=keys[1]),
-            "xp": Linear(3, 2, key=keys[2]),
-            "hy": Linear(2, 2, key=keys[3]),
+            "xh": Linear(3, 2, key=KEYs[0]),
+            "ph": Linear(2, 2, key=KEYs[1]),
+            "xp": Linear(3, 2, key=KEYs[2]),
+            "hy": Linear(2, 2, key=KEYs[3]),
             "act": jnp.tanh,
         },
         input="x",
@@ -231,3 +231,26 @@ def test_builders_give_the_stated_names_and_shapes():
         ("output", (2,), None),
     ]
     assert [str(e) for e in graph.edges] == ["input -> hidden1 (layer1)", "hidden1 -> output (layer2)"]
+
+
+def test_a_convolutional_net_has_the_shapes_that_are_asked_for():
+    """Oracle: shapes by hand: 8 -> 4 by pooling, kept by a 1 x 1 kernel, 4 -> 2; then two matrices."""
+    graph = convolutional(
+        (8, 8, 1),
+        (2, 3, 4),
+        10,
+        jnp.tanh,
+        pool=maximum,
+        kernel_size=(3, 1, 5),
+        halved=(True, False, True),
+        dense=(7,),
+        key=KEY,
+    )
+    assert [node.shape for node in graph.nodes] == [(8, 8, 1), (4, 4, 2), (4, 4, 3), (2, 2, 4), (7,), (10,)]
+    assert graph.fns["layer2"].weight.shape == (1, 1, 2, 3)
+    strided = convolutional((8, 8, 1), (2, 3), 10, jnp.tanh, halved=(False, True), key=KEY)
+    assert [node.shape for node in strided.nodes] == [(8, 8, 1), (8, 8, 2), (4, 4, 3), (10,)]
+    for wrong in ({"kernel_size": (3,)}, {"halved": (True,) * 3}):
+        (name,) = wrong
+        with pytest.raises(GraphError, match=f"{name}: [13] entries for 2 convolutions"):
+            convolutional((8, 8, 1), (2, 3), 10, jnp.tanh, key=KEY, **wrong)

@@ -81,12 +81,14 @@ def convolutional(
     activation: Callable,
     *,
     pool: Callable | None = None,
-    kernel_size: int = 3,
+    kernel_size: int | Sequence[int] = 3,
+    halved: Sequence[bool] | None = None,
+    dense: Sequence[int] = (),
     output_state: bool = True,
     gain: float = 1.0,
     key: PRNGKeyArray,
 ) -> Graph:
-    """Convolutions that halve the image, then a linear output.
+    """Convolutions, most of which halve the image, then fully connected layers, the last of them linear.
 
     Args:
         shape: `(height, width, channels)` of one image.
@@ -95,22 +97,33 @@ def convolutional(
         activation: transform of the hidden nodes.
         pool: None halves by stride 2; otherwise by 2 x 2 pooling with this reduction, e.g. `layers.maximum`,
             inside the edge (so that a Hopfield energy unpools on the way back).
-        kernel_size: side of the kernels; the padding keeps the size.
+        kernel_size: side of the kernels, of all or of each; the padding keeps the size.
+        halved: which convolutions halve the image; all if left out.
+        dense: units of fully connected hidden layers before the output.
         output_state: as in `sequential`.
         gain: scale of the initial weights.
         key: PRNG key.
+
+    Raises:
+        GraphError: as many kernel sizes, or entries of `halved`, as convolutions are not given.
     """
-    keys = jax.random.split(key, len(channels) + 1)
-    layers: list = []
+    sides = [kernel_size] * len(channels) if isinstance(kernel_size, int) else list(kernel_size)
+    halving = [True] * len(channels) if halved is None else list(halved)
+    for name, given in (("kernel_size", sides), ("halved", halving)):
+        if len(given) != len(channels):
+            raise GraphError(f"{name}: {len(given)} entries for {len(channels)} convolutions; give one for each")
+    keys = iter(jax.random.split(key, len(channels) + len(dense) + 1))
+    maps: list = []
     size = tuple(shape)
-    for before, after, k in zip([shape[-1], *channels], channels, keys, strict=False):
-        conv = Conv2d(before, after, kernel_size, stride=1 if pool else 2, padding=kernel_size // 2, gain=gain, key=k)
-        fn = Chain((conv, Pool(2, pool))) if pool else conv
-        size = out_shape(fn, size)
-        layers.append((fn, activation))
-    flat = size[0] * size[1] * size[2]
-    layers.append(Chain((Flatten(), Linear(flat, classes, gain=gain, key=keys[-1]))))
-    return sequential(layers, shape, output_state=output_state)
+    for before, after, side, halves in zip([shape[-1], *channels], channels, sides, halving, strict=False):
+        stride = 2 if halves and not pool else 1
+        conv = Conv2d(before, after, side, stride=stride, padding=side // 2, gain=gain, key=next(keys))
+        maps.append(Chain((conv, Pool(2, pool))) if halves and pool else conv)
+        size = out_shape(maps[-1], size)
+    widths = [prod(size), *dense, classes]
+    last = [Linear(a, b, gain=gain, key=k) for a, b, k in zip(widths, widths[1:], keys, strict=False)]
+    maps += [Chain((Flatten(), last[0])), *last[1:]]
+    return sequential([(fn, activation) for fn in maps[:-1]] + maps[-1:], shape, output_state=output_state)
 
 
 def residual(

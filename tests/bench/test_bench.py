@@ -1,6 +1,8 @@
 """The benchmark's own promises: workers answer, failures are told with their reason, figures mean what they say."""
 
+import dataclasses
 import json
+import statistics
 import sys
 
 import jax
@@ -9,14 +11,15 @@ import pytest
 
 from energax.bench import lines, table
 from energax.bench.client import Client
-from energax.bench.controller import Plan, bench
+from energax.bench.controller import Plan, bench, machine
+from energax.bench.devices import CPU, GPU
 from energax.bench.environments import Absent, Environment, run
 from energax.bench.measure import Size, difference
 from energax.bench.picture import draw
 from energax.bench.systems import PEERS, WORKERS, System
 from energax.bench.workers import by_hand, maker, own, reference
 from energax.bench.workers.protocol import read_arrays
-from energax.bench.workload import WORKLOADS, Workload
+from energax.bench.workload import LARGE, WORKLOADS, Workload
 from energax.cli.bench import planned
 from energax.cli.options import BenchOptions
 from energax.errors import SettingError
@@ -24,7 +27,12 @@ from energax.errors import SettingError
 TINY = Workload("tiny", "mlp", (64, 8, 6, 10), "tanh", steps=5, batch=8)
 TINY_RELU = Workload("tiny relu", "mlp", (64, 8, 6, 10), "relu", steps=5, batch=8)
 TINY_EP = Workload("tiny EP", "hopfield", (64, 8, 10), "hard_sigmoid", steps=6, nudged=3, beta=0.5, batch=8)
-TINY_CONV = Workload("tiny conv", "conv", (3, 2, 3, 10), "tanh", steps=3, side=8, batch=4)
+TINY_CONV = Workload(
+    "tiny conv", "conv", (3, 2, 3, 10), "tanh", steps=3, side=8, convolutions=((3, True), (3, True)), batch=4
+)
+TINY_MIXED = Workload(
+    "tiny mixed", "conv", (3, 2, 4, 5, 10), "tanh", steps=3, side=8, convolutions=((3, True), (1, False)), batch=4
+)
 ECHO = "import sys, json\nfor line in sys.stdin: print(json.dumps({'heard': json.loads(line)['do']}), flush=True)"
 
 
@@ -92,7 +100,7 @@ def test_a_failed_installation_is_told_in_its_own_words_without_folders():
 
 def test_own_rows_compute_what_the_hand_written_ones_do(problem):
     """Oracle: independent code without the library; float64 here, so the weights agree to rounding."""
-    for workload in (TINY, TINY_EP, TINY_CONV):
+    for workload in (TINY, TINY_EP, TINY_CONV, TINY_MIXED):
         path, given = problem(workload)
         after = {}
         for worker in (by_hand, own):
@@ -139,7 +147,7 @@ def results_of(**row) -> dict:
     facts = {"data": "digits", "reference": {"residual": 1e-9, "uncertainty": 0.0}}
     workload = {**vars(TINY), "title": TINY.title}
     return {
-        "machine": {"cpu": "a processor", "cores": 2},
+        "machine": {"cpu": "a processor", "cores": 2, "accelerator": None, "conditions": CPU.conditions},
         "warm": 3,
         "versions": {"energax": {"jax": "0.10"}},
         "absent": {"jpc": "too old"},
@@ -166,12 +174,20 @@ def test_options_become_a_plan_and_wrong_names_are_told():
     assert [s.name for s in planned(BenchOptions(peers="torch")).systems] == ["by hand", "energax", "torch"]
     with pytest.raises(SettingError, match="unknown 'W9'; known: all, W1"):
         planned(BenchOptions(workloads="W9"))
+    assert planned(BenchOptions(device="gpu")).workloads == (*WORKLOADS, *LARGE)
+    with pytest.raises(SettingError, match="unknown 'HFN'"):
+        planned(BenchOptions(workloads="HFN"))
+    with pytest.raises(SettingError, match="device='tpu': give one of cpu, gpu"):
+        planned(BenchOptions(device="tpu"))
     with pytest.raises(SettingError, match="rounds=0"):
         planned(BenchOptions(rounds=0))
 
 
 def test_a_whole_run_in_processes_writes_numbers_table_and_picture(tmp_path):
-    """Oracle: the promises of the page: all files, every row timed, the same computation agrees in float32."""
+    """Oracle: the promises of the page: all files, every row timed, the same computation agrees in float32.
+
+    Resumed, it measures nothing again; with results of another machine it refuses.
+    """
     plan = Plan((TINY,), (System("by hand", "by_hand", "jax", ("jax",)),), Size(2, 0.001, 3, 50), tmp_path, tmp_path)
     bench(plan, lambda _: None)
     results = json.loads((tmp_path / "bench.json").read_text())
@@ -179,6 +195,31 @@ def test_a_whole_run_in_processes_writes_numbers_table_and_picture(tmp_path):
     assert all(row["failure"] is None and len(row["cpu"]) == 2 and row["ratio"] > 0 for row in found["rows"])
     assert (tmp_path / "bench.png").stat().st_size > 1000
     assert "tiny" in (tmp_path / "table.md").read_text()
+    again = dataclasses.replace(plan, resume=True)
+    assert bench(again, pytest.fail) == results
+    (tmp_path / "bench.json").write_text(json.dumps({**results, "machine": {**results["machine"], "cpu": "abacus"}}))
+    with pytest.raises(SettingError, match="measured with cpu = 'abacus'"):
+        bench(again, pytest.fail)
+
+
+def test_on_a_gpu_elapsed_time_counts_on_all_cores(tmp_path):
+    """Oracle: a worker told to be one reports other affinities; here it computes on the processor, there is no GPU."""
+    stand_in = dataclasses.replace(GPU, name="cpu", variables={**GPU.variables, "JAX_PLATFORMS": "cpu"})
+    plan = Plan((TINY,), (System("by hand", "by_hand", "jax", ("jax",)),), Size(2, 0.001, 3), tmp_path, tmp_path)
+    (found,) = bench(dataclasses.replace(plan, device=stand_in), lambda _: None)["workloads"]
+    for row in found["rows"]:
+        assert row["failure"] is None
+        assert row["milliseconds"] == pytest.approx(1e3 * statistics.median(row["wall"]))
+    assert "elapsed time" in (tmp_path / "table.md").read_text()
+
+
+def test_a_gpu_that_is_not_there_is_told():
+    """Oracle: the words of JAX, where the tests run without one; where they run with one, its name."""
+    if jax.default_backend() == "gpu":
+        assert machine(GPU)["accelerator"]
+    else:
+        with pytest.raises(SettingError, match=r"device='gpu': .*cuda.* leave --device out"):
+            machine(GPU)
 
 
 def test_rounded_kinks_are_the_kinks_in_the_limit():

@@ -9,29 +9,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from energax.bench.devices import CPU, Device
 from energax.bench.environments import Absent
-
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
-    "JAX_PLATFORMS": "cpu",
-    "PYTHONUNBUFFERED": "1",
-}
 
 
 class Client:
-    """A worker process on one thread.
+    """A worker process.
 
     Args:
         command: how to start it.
+        device: where it computes.
 
     Raises:
         Absent: from `ask`, where the worker died or reports a failure.
     """
 
-    def __init__(self, command: list[str]):
+    def __init__(self, command: list[str], device: Device = CPU):
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 closed with the process
         try:
             self.process = subprocess.Popen(
@@ -40,7 +33,7 @@ class Client:
                 stdout=subprocess.PIPE,
                 stderr=self.errors,
                 text=True,
-                env={**os.environ, **ONE_THREAD},
+                env={**os.environ, **device.variables},
             )
         except OSError as error:
             raise Absent(f"cannot be started: {error}") from error

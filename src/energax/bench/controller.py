@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from energax.bench.client import Client, versions
+from energax.bench.devices import CPU, Device
 from energax.bench.environments import Absent
 from energax.bench.measure import WARM, Measurement, Report, Size
 from energax.bench.picture import draw
 from energax.bench.systems import System
 from energax.bench.table import markdown
 from energax.bench.workload import Workload
+from energax.errors import SettingError
 from energax.training.checkpoint import write_atomically
 from energax.training.run_folder import finite
-
-HELPERS = ("maker", "reference")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Plan:
         size: rounds and lengths.
         out: folder of the results.
         environments: folder of the other systems' environments.
+        device: where it is measured.
+        resume: whether workloads that `out` already has are left as they are.
     """
 
     workloads: tuple[Workload, ...]
@@ -39,6 +41,8 @@ class Plan:
     size: Size
     out: Path
     environments: Path
+    device: Device = CPU
+    resume: bool = False
 
 
 def bench(plan: Plan, report: Report) -> dict[str, Any]:
@@ -50,12 +54,33 @@ def bench(plan: Plan, report: Report) -> dict[str, Any]:
 
     Returns:
         The results, as they are written to `bench.json`.
+
+    Raises:
+        SettingError: it is to be resumed with results of another machine.
     """
-    results: dict[str, Any] = {"machine": machine(), "warm": WARM, "versions": {}, "absent": {}, "workloads": []}
+    results = begun(plan)
+    done = {found["workload"]["name"] for found in results["workloads"]}
     for workload in plan.workloads:
-        results["workloads"].append(measured(workload, plan, results, report))
-        write(plan.out, results)
+        if workload.name not in done:
+            results["workloads"].append(measured(workload, plan, results, report))
+            write(plan.out, results)
     return results
+
+
+def begun(plan: Plan) -> dict[str, Any]:
+    """Results without any workload, or those that are to be resumed."""
+    here, path = machine(plan.device), plan.out / "bench.json"
+    if not (plan.resume and path.is_file()):
+        return {"machine": here, "warm": WARM, "versions": {}, "absent": {}, "workloads": []}
+    results = json.loads(path.read_text())
+    there = results["machine"]
+    for what in ("cpu", "cores", "accelerator"):
+        if there.get(what) != here[what]:
+            raise SettingError(
+                f"--resume: {path} was measured with {what} = {there.get(what)!r}, here it is {here[what]!r}; "
+                "give another folder with --out"
+            )
+    return {**results, "machine": {**here, **there}}
 
 
 def measured(workload: Workload, plan: Plan, results: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -65,20 +90,27 @@ def measured(workload: Workload, plan: Plan, results: dict[str, Any], report: Re
     """
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        helpers = [System(name, name, "", ()) for name in HELPERS]
-        clients = {helper.name: stack.enter_context(Client(helper.command(scratch))) for helper in helpers}
+        clients = {
+            name: stack.enter_context(Client(helper(name).command(scratch), plan.device))
+            for name in ("maker", "reference")
+        }
         there = []
         for system in plan.systems:
             report(f"{workload.name}: start {system.name}")
             try:
                 command = system.command(plan.environments)
-                clients[system.name] = stack.enter_context(Client(command))
+                clients[system.name] = stack.enter_context(Client(command, plan.device))
             except Absent as reason:
                 results["absent"][system.name] = str(reason)
                 continue
             there.append(system)
             results["versions"].setdefault(system.name, versions(command[0], system.packages))
-        return Measurement(workload, plan.size, clients, there, scratch, report).run()
+        return Measurement(workload, plan.size, clients, there, scratch, report, plan.device.clock).run()
+
+
+def helper(name: str) -> System:
+    """A worker of the benchmark's own that trains nothing to be timed."""
+    return System(name, name, "", ())
 
 
 def write(out: Path, results: dict[str, Any]) -> None:
@@ -89,13 +121,31 @@ def write(out: Path, results: dict[str, Any]) -> None:
     draw(out / "bench.png", results)
 
 
-def machine() -> dict[str, Any]:
-    """Model and number of the processor cores, and how busy they are."""
+def machine(device: Device) -> dict[str, Any]:
+    """Model and number of the processor cores, how busy they are, the accelerator, and how it is measured."""
     return {
+        "accelerator": accelerator(device),
+        "conditions": device.conditions,
         "cpu": processor(),
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
+
+
+def accelerator(device: Device) -> str | None:
+    """The model of the GPU, as a worker finds it: this process leaves the GPU's memory alone.
+
+    Raises:
+        SettingError: there is none.
+    """
+    if device.name == "cpu":
+        return None
+    try:
+        with Client(helper("maker").command(Path()), device) as client:
+            return client.ask("device")["kind"]
+    except Absent as reason:
+        remedy = "run it where JAX finds one (`pip install 'jax[cuda12]'`)"
+        raise SettingError(f"device={device.name!r}: {reason}; {remedy}, or leave --device out") from reason
 
 
 def processor() -> str:

@@ -45,6 +45,7 @@ class Row:
     Attributes:
         system, framework: whose it is.
         name, line, steps, role, same, note: as the worker describes it.
+        clock: whose seconds count, `cpu` or `wall`.
         failure: the reason, where it could not be measured.
         cpu, wall: seconds per step, one per round.
         error: relative difference of its first-layer gradient from the reference's.
@@ -61,6 +62,7 @@ class Row:
     role: str
     same: bool
     note: str
+    clock: str = "cpu"
     failure: str | None = None
     cpu: list[float] = dataclasses.field(default_factory=list)
     wall: list[float] = dataclasses.field(default_factory=list)
@@ -70,9 +72,14 @@ class Row:
     count: int = 1
 
     @property
+    def seconds(self) -> list[float]:
+        """Those that count."""
+        return self.wall if self.clock == "wall" else self.cpu
+
+    @property
     def milliseconds(self) -> float | None:
-        """Median processor time of a step."""
-        return 1e3 * statistics.median(self.cpu) if self.cpu else None
+        """Median time of a step."""
+        return 1e3 * statistics.median(self.seconds) if self.seconds else None
 
 
 Report = Callable[[str], None]
@@ -88,6 +95,7 @@ class Measurement:
         systems: the systems that are there.
         scratch: a folder for arrays.
         report: called with what is being done.
+        clock: whose seconds count, `cpu` or `wall`.
     """
 
     def __init__(
@@ -98,7 +106,9 @@ class Measurement:
         systems: list[System],
         scratch: Path,
         report: Report,
+        clock: str = "cpu",
     ):
+        self.clock = clock
         self.workload, self.size, self.clients, self.systems = workload, size, clients, systems
         self.scratch, self.report = scratch, report
         self.problem = scratch / f"{workload.name}.npz"
@@ -143,11 +153,11 @@ class Measurement:
             rows = self.clients[system.name].ask("rows", workload=dataclasses.asdict(self.workload))["rows"]
         except Absent as reason:
             failed = {"name": system.name, "line": system.name, "steps": 0, "role": "relaxation", "same": False}
-            return [Row(system.name, system.framework, **failed, note="", failure=str(reason))]
+            return [Row(system.name, system.framework, **failed, note="", clock=self.clock, failure=str(reason))]
         if not self.size.whole:
             longest = {row["line"]: row["name"] for row in rows}
             rows = [row for row in rows if row["same"] or row["name"] == longest[row["line"]]]
-        return [Row(system.name, system.framework, **row) for row in rows]
+        return [Row(system.name, system.framework, **row, clock=self.clock) for row in rows]
 
     def attempt(self, row: Row, do: Callable[[Row], Any]) -> None:
         """Do something with a row that has not failed; a failure is kept with its reason."""
@@ -171,7 +181,7 @@ class Measurement:
             judged = self.clients["reference"].ask("judge", arrays=found)
             row.error, row.gap = judged["error"], judged["gap"]
         for _ in range(2):  # the first call may compile
-            seconds = self.ask(row, "time", steps=row.count)["cpu"] / row.count
+            seconds = self.ask(row, "time", steps=row.count)[row.clock] / row.count
             row.count = max(1, min(1000, round(self.size.seconds / max(seconds, 1e-6))))
 
     def path(self, row: Row) -> Path:
@@ -210,5 +220,5 @@ def over_backprop(rows: list[Row]) -> dict[str, float | None]:
             ratios[row.name] = None
             continue
         fastest = min(backprops, key=lambda r: r.milliseconds or float("inf"))
-        ratios[row.name] = statistics.median(a / b for a, b in zip(row.cpu, fastest.cpu, strict=True))
+        ratios[row.name] = statistics.median(a / b for a, b in zip(row.seconds, fastest.seconds, strict=True))
     return ratios

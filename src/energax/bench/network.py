@@ -23,9 +23,19 @@ def graph_of(workload: Workload, key) -> Graph:
     """The network with fresh weights."""
     activation = ACTIVATIONS[workload.activation]
     if workload.kind == "conv":
-        shape, channels = (workload.side, workload.side, workload.sizes[0]), workload.sizes[1:-1]
+        count = len(workload.convolutions)
+        kernels, pooled = zip(*workload.convolutions, strict=True)
         return networks.convolutional(
-            shape, channels, workload.sizes[-1], activation, pool=maximum, output_state=False, key=key
+            (workload.side, workload.side, workload.sizes[0]),
+            workload.sizes[1 : count + 1],
+            workload.sizes[-1],
+            activation,
+            pool=maximum,
+            kernel_size=kernels,
+            halved=pooled,
+            dense=workload.sizes[count + 1 : -1],
+            output_state=False,
+            key=key,
         )
     state = workload.kind == "hopfield"
     return networks.mlp(workload.sizes, activation, output_state=state, gain=workload.gain, key=key)

@@ -34,7 +34,7 @@ COLUMNS: tuple[Column, ...] = (
 
 HEAD = """# Time against equilibrium quality
 
-{machine}, one thread, float32, medians of processor time over rounds in which the rows take turns. A step is
+{machine}, {conditions} over rounds in which the rows take turns. A step is
 everything from a batch to new parameters; what is only reported (accuracies, energies, residuals, verdicts) is in no
 row. Versions: {versions}.
 
@@ -48,13 +48,16 @@ how far they moved; a dash where no other row does. What rows are called is in `
 def markdown(results: dict[str, Any]) -> str:
     """The page."""
     machine = f"{results['machine']['cpu']}, {results['machine']['cores']} cores"
+    if results["machine"].get("accelerator"):
+        machine = f"{results['machine']['accelerator']} ({machine})"
     versions = "; ".join(
         f"{system}: " + ", ".join(f"{package} {version}" for package, version in found.items())
         for system, found in results["versions"].items()
     )
     if results["machine"].get("load") is not None:
         machine += f" (load average {results['machine']['load']:.1f} when the run began)"
-    parts = [HEAD.format(machine=machine, versions=versions, warm=results["warm"])]
+    conditions = results["machine"]["conditions"]
+    parts = [HEAD.format(machine=machine, conditions=conditions, versions=versions, warm=results["warm"])]
     if results["absent"]:
         parts.append("Absent: " + "; ".join(f"{name} ({why})" for name, why in results["absent"].items()) + ".\n")
     return "\n".join(parts + [section(found) for found in results["workloads"]])

@@ -10,12 +10,13 @@ class Workload:
 
     Attributes:
         name: for tables.
-        kind: `mlp`, `conv` (3 x 3 convolutions, each with 2 x 2 max-pooling, then one matrix) or `hopfield`.
-        sizes: units per layer; of a `conv`, channels, then the classes.
+        kind: `mlp`, `conv` (convolutions, then matrices) or `hopfield`.
+        sizes: units per layer; of a `conv`, channels, then units.
         activation: `relu` or `tanh`; a `hopfield` net has hard sigmoids.
         steps: relaxation steps T of the customary gradient descent (of a `hopfield` net, of the free phase).
         nudged: steps of the nudged phase of a `hopfield` net.
         side: of a `conv`, of its images.
+        convolutions: of a `conv`, of each convolution the side of its kernel and whether 2 x 2 max-pooling follows.
         gain: initial weights are U(+-gain / sqrt(fan_in)).
         step_size: of the customary gradient descent on the states.
         beta: nudge strength.
@@ -31,6 +32,7 @@ class Workload:
     steps: int = 20
     nudged: int = 0
     side: int = 0
+    convolutions: tuple[tuple[int, bool], ...] = ()
     gain: float = 1.0
     step_size: float = 0.1
     beta: float = 1.0
@@ -54,9 +56,37 @@ def deep(depth: int) -> Workload:
 WORKLOADS = (
     Workload("W1", "mlp", (784, 128, 64, 10), "relu", steps=50),
     Workload("W2", "mlp", (784, 256, 256, 256, 10)),
-    Workload("W3", "conv", (3, 32, 64, 128, 128, 10), steps=8, side=32, evaluations=100),
+    Workload("W3", "conv", (3, 32, 64, 128, 128, 10), steps=8, side=32, convolutions=((3, True),) * 4, evaluations=100),
     Workload("W4", "hopfield", (784, 512, 10), "hard_sigmoid", steps=20, nudged=4, gain=0.7, beta=0.5),
     *(deep(depth) for depth in (2, 4, 8, 16)),
+)
+
+# For accelerators: W3 four times as wide, and the hierarchical feed-forward net of Chen et al. 2025 (its Table 2).
+LARGE = (
+    Workload(
+        "W3 wide",
+        "conv",
+        (3, 128, 256, 512, 512, 10),
+        steps=8,
+        side=32,
+        convolutions=((3, True),) * 4,
+        batch=128,
+        evaluations=100,
+    ),
+    Workload(
+        "HFN",
+        "conv",
+        (3, 128, 256, 512, 1024, 120, 256, 80, 64, 100, 50, 512, 10),
+        steps=200,
+        side=32,
+        convolutions=(
+            *((3, False), (3, True), (3, True), (3, False), (3, True)),
+            *((1, False), (1, False), (3, False), (3, False), (3, True)),
+        ),
+        step_size=0.01,
+        batch=128,
+        evaluations=100,
+    ),
 )
 
 QUICK = (

@@ -5,10 +5,11 @@ import dataclasses
 import rich.console
 
 from energax.bench.controller import Plan, bench
+from energax.bench.devices import device_of
 from energax.bench.measure import FULL, SHORT
 from energax.bench.systems import OWN, PEERS
 from energax.bench.table import markdown
-from energax.bench.workload import QUICK, WORKLOADS
+from energax.bench.workload import LARGE, QUICK, WORKLOADS
 from energax.cli.options import BenchOptions
 from energax.data import cache_folder
 from energax.errors import SettingError
@@ -28,10 +29,11 @@ def planned(options: BenchOptions) -> Plan:
     """The options as a plan.
 
     Raises:
-        SettingError: a name of a workload or peer that is not known, or no rounds.
+        SettingError: a name of a workload, peer or device that is not known or not here, or no rounds.
     """
-    workloads = QUICK if options.quick else WORKLOADS
-    names = [workload.name for workload in workloads]
+    device = device_of(options.device)
+    workloads = QUICK if options.quick else (*WORKLOADS, *LARGE)
+    names = [workload.name for workload in workloads if device.name != "cpu" or workload not in LARGE]
     wanted = chosen(options.workloads, names, "workloads")
     size = SHORT if options.quick else FULL
     if options.rounds is not None and options.rounds < 1:
@@ -43,6 +45,8 @@ def planned(options: BenchOptions) -> Plan:
         size=size if options.rounds is None else dataclasses.replace(size, rounds=options.rounds),
         out=options.out,
         environments=options.environments or cache_folder() / "environments",
+        device=device,
+        resume=options.resume,
     )
 
 

@@ -73,7 +73,7 @@ class ReproduceOptions:
 
 @dataclasses.dataclass(frozen=True)
 class BenchOptions:
-    """Time training steps and the quality of their equilibria, energax beside other systems; one thread each."""
+    """Time training steps and the quality of their equilibria, energax beside other systems."""
 
     quick: Annotated[bool, tyro.conf.arg(help="small nets and few rounds: under a minute")] = False
     workloads: Annotated[
@@ -83,6 +83,10 @@ class BenchOptions:
         str, tyro.conf.arg(help="other systems, each in an environment of its own: torch,pcx,FabricPC,ngclearn or all")
     ] = ""
     rounds: Annotated[int | None, tyro.conf.arg(help="measurements per row (7; quick: 3)")] = None
+    device: Annotated[
+        str, tyro.conf.arg(help="cpu (one thread), or gpu (with the large convolutional workloads W3 wide and HFN)")
+    ] = "cpu"
+    resume: Annotated[bool, tyro.conf.arg(help="leave workloads as they are that --out already has")] = False
     environments: Annotated[
         Path | None, tyro.conf.arg(help="folder of the peers' environments (made there; the cache if left out)")
     ] = None

@@ -19,10 +19,12 @@ from energax.bench.workers.protocol import (
 ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "hard_sigmoid": lambda v: jnp.clip(v, 0, 1)}
 
 
-def convolve(x, layer):
-    """3 x 3 convolution and 2 x 2 max-pooling by slices (`reduce_window` has a slow gradient on the CPU)."""
+def convolve(x, layer, pooled):
+    """Convolution, and 2 x 2 max-pooling by slices (`reduce_window` has a slow gradient on the CPU)."""
     numbers = ("NHWC", "HWIO", "NHWC")
     x = jax.lax.conv_general_dilated(x, layer[0], (1, 1), "SAME", dimension_numbers=numbers) + layer[1]
+    if not pooled:
+        return x
     rows = jnp.maximum(x[:, ::2], x[:, 1::2])
     return jnp.maximum(rows[:, :, ::2], rows[:, :, 1::2])
 
@@ -32,9 +34,10 @@ def dense(x, layer):
     return x.reshape(len(x), -1) @ layer[0] + layer[1]
 
 
-def apply(x, layer):
-    """The layer of a kernel's or a matrix's shape."""
-    return (convolve if layer[0].ndim == 4 else dense)(x, layer)
+def maps_of(workload):
+    """What each layer does with its input and its weights: convolutions first, then matrices."""
+    convolutions = [partial(convolve, pooled=pooled) for _, pooled in workload["convolutions"]]
+    return convolutions + [dense] * (len(workload["sizes"]) - 1 - len(convolutions))
 
 
 def cross_entropy(output, y):
@@ -49,43 +52,51 @@ def squared_error(output, y):
 
 def backprop(workload, weights, x, y):
     """The gradient through the feed-forward pass, of the cost that the other rows have."""
-    activation = ACTIVATIONS[workload["activation"]]
+    activation, maps = ACTIVATIONS[workload["activation"]], maps_of(workload)
     price = squared_error if workload["kind"] == "hopfield" else cross_entropy
 
     def cost(weights):
         h = x
-        for layer in weights[:-1]:
+        for apply, layer in zip(maps[:-1], weights, strict=False):
             h = activation(apply(h, layer))
-        return price(apply(h, weights[-1]), y) / len(y)
+        return price(maps[-1](h, weights[-1]), y) / len(y)
 
     return jax.grad(cost)(weights), ()
 
 
 def predictive(workload, weights, x, y):
     """T steps of gradient descent on the states from the feed-forward pass, then the gradient at fixed states."""
-    activation = ACTIVATIONS[workload["activation"]]
+    activation, maps = ACTIVATIONS[workload["activation"]], maps_of(workload)
+
+    def predict(index, v, weights):
+        return activation(maps[index](v, weights[index]))
 
     def energy(states, first, weights):
-        below = [first, *(activation(apply(v, w)) for v, w in zip(states, weights[1:-1], strict=False))]
+        below = [first, *(predict(index, v, weights) for index, v in enumerate(states[:-1], start=1))]
         errors = sum(jnp.sum((v - p) ** 2) / 2 for v, p in zip(states, below, strict=True))
-        return errors + cross_entropy(apply(states[-1], weights[-1]), y)
+        return errors + cross_entropy(maps[-1](states[-1], weights[-1]), y)
 
-    first = activation(apply(x, weights[0]))
+    first = predict(0, x, weights)
     states = [first]
-    for layer in weights[1:-1]:
-        states.append(activation(apply(states[-1], layer)))
+    for index in range(1, len(weights) - 1):
+        states.append(predict(index, states[-1], weights))
 
     def relax(_, states):
         slope = jax.grad(energy)(states, first, weights)
         return jax.tree.map(lambda v, g: v - workload["step_size"] * g, states, slope)
 
-    if workload["kind"] == "conv":  # XLA's CPU backend runs convolutions slowly inside compiled loops
+    if not looped(workload):
         for step in range(workload["steps"]):
             states = relax(step, states)
     else:
         states = jax.lax.fori_loop(0, workload["steps"], relax, states)
-    gradient = jax.grad(lambda w: energy(states, activation(apply(x, w[0])), w) / len(y))(weights)
+    gradient = jax.grad(lambda w: energy(states, predict(0, x, w), w) / len(y))(weights)
     return gradient, states
+
+
+def looped(workload):
+    """Whether loops are compiled: XLA's CPU backend runs convolutions slowly inside them."""
+    return workload["kind"] != "conv" or jax.default_backend() != "cpu"
 
 
 def hopfield(workload, weights, x, y):
@@ -115,7 +126,7 @@ class ByHand(AbstractRow):
         self.given = [tuple(jnp.asarray(part, float) for part in layer) for layer in layers_of(problem)]
         self.x, self.y = (jnp.asarray(problem[name], float) for name in ("x", "y"))
         self.gradient = partial(gradient, workload)
-        self.looped = workload["kind"] != "conv"
+        self.looped = looped(workload)
         rate = workload["learning_rate"]
 
         def one(index, weights):
@@ -132,7 +143,7 @@ class ByHand(AbstractRow):
         self.now, self.at = self.given, 0
 
     def run(self, steps):
-        """A compiled loop over batches; one call per batch for convolutions, which do not like loops."""
+        """A compiled loop over batches, or one call per batch."""
         if self.looped:
             self.now = self.many(self.at, self.at + steps, self.now)
         else:

@@ -68,4 +68,4 @@ def make(message: Message) -> Message:
 
 
 if __name__ == "__main__":
-    serve({"make": make})
+    serve({"make": make, "device": lambda _: {"kind": jax.devices()[0].device_kind}})

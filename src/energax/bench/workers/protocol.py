@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+DEVICE = "ENERGAX_BENCH_DEVICE"  # of the environment: cpu or gpu
 Arrays = dict[str, np.ndarray]
 Message = dict
 
@@ -144,7 +145,12 @@ def serve(verbs: dict[str, Callable[[Message], Message]]) -> None:
         answers.write(json.dumps(answer) + "\n")
 
 
+def on_gpu() -> bool:
+    """Whether this worker was started to compute on a GPU."""
+    return os.environ.get(DEVICE) == "gpu"
+
+
 def pin() -> None:
     """Keep to one core where the system can: the last of those that this process may use."""
-    if hasattr(os, "sched_setaffinity"):
+    if hasattr(os, "sched_setaffinity") and not on_gpu():
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
