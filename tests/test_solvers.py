@@ -343,3 +343,16 @@ def test_an_untested_relaxation_that_ends_uphill_has_diverged():
     assert np.all(phase.energy(lost.states) > phase.energy(start))  # they stay where they are, and say so
     kept = solve(GradientFlow(0.15, bound=Unbounded(), stop=few), phase, start)
     assert np.all(kept.result != Verdict.DIVERGED)
+
+
+def test_a_sample_without_cost_has_not_diverged():
+    """Oracle: the output is right by 45 nats, of which the cost keeps nothing; so F rises by the states' errors."""
+    graph = mlp([4, 5, 3], jnp.tanh, output_state=False, key=jax.random.key(0))
+    biases = [jnp.zeros(5), jnp.array([45.0, 0.0, 0.0])]
+    graph = eqx.tree_at(lambda g: [g.fns[name].bias for name in ("layer1", "layer2")], graph, biases)
+    phase, start = begun(PredictiveCoding(CrossEntropy()), graph, jnp.zeros((1, 4)), jnp.eye(3)[:1], jnp.asarray(1.0))
+    untested = GradientFlow(0.1, stop=Stopping(max_steps=5, check_every=0))
+    settled = solve(untested, phase, start)
+    assert phase.energy(settled.states) > phase.energy(start)
+    assert settled.result[0] != Verdict.DIVERGED
+    assert not settled.lost[0]

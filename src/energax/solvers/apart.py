@@ -25,7 +25,8 @@ def settle_apart(
             states and the steps taken; `scale` is what residuals are relative to.
     """
     start = Start.at(start).states
-    scale = jnp.maximum(phase.drive(start), precision_floor(start))
+    floor = precision_floor(start)
+    scale = jnp.maximum(phase.drive(start), floor)
     beta = None if phase.beta is None else jnp.broadcast_to(phase.beta, scale.shape)
 
     def alone(state, clamped, target, beta, scale):
@@ -35,7 +36,7 @@ def settle_apart(
     states, steps = jax.vmap(alone)(start, phase.context.clamped, phase.target, beta, scale)
     states, lost = within_scale(start, states)
     if phase.has_energy:
-        lost |= uphill(jnp.real(phase.energy(start)), jnp.real(phase.energy(states)))
+        lost |= uphill(jnp.real(phase.energy(start)), jnp.real(phase.energy(states)), floor)
     return ended(phase, states, steps, scale, lost, tol)
 
 

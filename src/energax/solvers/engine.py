@@ -159,14 +159,15 @@ def settle(solver: AbstractIteration, phase: Phase, begin: Start) -> Equilibrium
     """Relax until every sample has a verdict; finished samples stop moving."""
     stop, start = solver.stop, begin.states
     chart, point = solver.coordinates.chart(phase, begin)
-    scale = jnp.maximum(phase.drive(start), precision_floor(start))
+    floor = precision_floor(start)
+    scale = jnp.maximum(phase.drive(start), floor)
     if stop.check_every == 0:
         # what the first steps share with the start is computed once, since they stand before the loop
         opened, carry, taken = solver.opening(chart, point, begin.settled)
         end, _ = run(solver, chart, opened, carry, stop.max_steps - taken)
         end, lost = within_scale(point, end)
         if phase.has_energy:
-            lost |= uphill(phase.energy_of(begin), chart.energy(end))
+            lost |= uphill(phase.energy_of(begin), chart.energy(end), floor)
         return ended(phase, chart.states(end), jnp.full(scale.shape, stop.max_steps), scale, lost, stop.tol)
 
     force = phase.force(start)

@@ -85,13 +85,14 @@ def within_scale(begin: Point, end: Point) -> tuple[Point, Array]:
     return choose(lost, begin, end), lost
 
 
-def uphill(before: Array, after: Array) -> Array:
+def uphill(before: Array, after: Array, floor: Array) -> Array:
     """Which samples' energies ended above where they began: an unstable step that was given no time to overflow.
 
     Their states stay: the verdict keeps them from the parameters, and the forward pass that is taken here serves
-    whatever comes after.
+    whatever comes after. A rise that rounding makes is none: of a cost that is nearly 0, what it falls by is lost in
+    its own rounding, while what the errors rise by is not (`floor`: that of the states where they began).
     """
-    return ~(after - before <= 0.1 * (jnp.abs(before) + jnp.abs(after)))
+    return ~(after - before <= 0.1 * (jnp.abs(before) + jnp.abs(after)) + (floor / 32) ** 2)
 
 
 def precision_floor(states: States) -> Array:
