@@ -175,6 +175,7 @@ def test_options_become_a_plan_and_wrong_names_are_told():
     with pytest.raises(SettingError, match="unknown 'W9'; known: all, W1"):
         planned(BenchOptions(workloads="W9"))
     assert planned(BenchOptions(device="gpu")).workloads == (*WORKLOADS, *LARGE)
+    assert [planned(BenchOptions(device=name)).out.name for name in ("cpu", "gpu")] == ["bench", "bench-gpu"]
     with pytest.raises(SettingError, match="unknown 'HFN'"):
         planned(BenchOptions(workloads="HFN"))
     with pytest.raises(SettingError, match="device='tpu': give one of cpu, gpu"):
@@ -199,6 +200,9 @@ def test_a_whole_run_in_processes_writes_numbers_table_and_picture(tmp_path):
     assert bench(again, pytest.fail) == results
     (tmp_path / "bench.json").write_text(json.dumps({**results, "machine": {**results["machine"], "cpu": "abacus"}}))
     with pytest.raises(SettingError, match="measured with cpu = 'abacus'"):
+        bench(again, pytest.fail)
+    (tmp_path / "bench.json").write_text("{}")
+    with pytest.raises(SettingError, match=r"bench.json holds no results .*KeyError.* move it away"):
         bench(again, pytest.fail)
 
 

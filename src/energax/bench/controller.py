@@ -56,7 +56,7 @@ def bench(plan: Plan, report: Report) -> dict[str, Any]:
         The results, as they are written to `bench.json`.
 
     Raises:
-        SettingError: it is to be resumed with results of another machine.
+        SettingError: the device is not there, or what is to be resumed cannot be.
     """
     results = begun(plan)
     done = {found["workload"]["name"] for found in results["workloads"]}
@@ -68,12 +68,22 @@ def bench(plan: Plan, report: Report) -> dict[str, Any]:
 
 
 def begun(plan: Plan) -> dict[str, Any]:
-    """Results without any workload, or those that are to be resumed."""
+    """Results without any workload, or those that are to be resumed.
+
+    Raises:
+        SettingError: these are of another machine, or no results.
+    """
     here, path = machine(plan.device), plan.out / "bench.json"
     if not (plan.resume and path.is_file()):
         return {"machine": here, "warm": WARM, "versions": {}, "absent": {}, "workloads": []}
-    results = json.loads(path.read_text())
-    there = results["machine"]
+    try:
+        results = json.loads(path.read_text())
+        there = results["machine"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise SettingError(
+            f"--resume: {path} holds no results of `energax bench` ({type(error).__name__}: {error}); "
+            "move it away, or give another folder with --out"
+        ) from error
     for what in ("cpu", "cores", "accelerator"):
         if there.get(what) != here[what]:
             raise SettingError(

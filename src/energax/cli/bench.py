@@ -1,11 +1,12 @@
 """`energax bench`."""
 
 import dataclasses
+from pathlib import Path
 
 import rich.console
 
 from energax.bench.controller import Plan, bench
-from energax.bench.devices import device_of
+from energax.bench.devices import CPU, device_of
 from energax.bench.measure import FULL, SHORT
 from energax.bench.systems import OWN, PEERS
 from energax.bench.table import markdown
@@ -33,7 +34,7 @@ def planned(options: BenchOptions) -> Plan:
     """
     device = device_of(options.device)
     workloads = QUICK if options.quick else (*WORKLOADS, *LARGE)
-    names = [workload.name for workload in workloads if device.name != "cpu" or workload not in LARGE]
+    names = [workload.name for workload in workloads if device != CPU or workload not in LARGE]
     wanted = chosen(options.workloads, names, "workloads")
     size = SHORT if options.quick else FULL
     if options.rounds is not None and options.rounds < 1:
@@ -43,7 +44,7 @@ def planned(options: BenchOptions) -> Plan:
         workloads=tuple(workload for name in wanted for workload in workloads if workload.name == name),
         systems=(*OWN, *(peer for peer in PEERS if peer.name in peers)),
         size=size if options.rounds is None else dataclasses.replace(size, rounds=options.rounds),
-        out=options.out,
+        out=options.out or Path("results") / ("bench" if device == CPU else f"bench-{device.name}"),
         environments=options.environments or cache_folder() / "environments",
         device=device,
         resume=options.resume,

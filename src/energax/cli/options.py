@@ -90,4 +90,7 @@ class BenchOptions:
     environments: Annotated[
         Path | None, tyro.conf.arg(help="folder of the peers' environments (made there; the cache if left out)")
     ] = None
-    out: Annotated[Path, tyro.conf.arg(help="folder of bench.json, table.md and bench.png")] = Path("results/bench")
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(help="folder of bench.json, table.md and bench.png (results/bench, or results/bench-gpu)"),
+    ] = None
