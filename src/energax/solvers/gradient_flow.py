@@ -35,11 +35,11 @@ class PerSample(AbstractStepBound):
 
     Attributes:
         margin: share of 2 / curvature that is used; the estimate is a lower bound of the curvature.
-        iterations: power iterations.
+        iterations: products with the Jacobian for the estimate.
     """
 
     margin: Array = eqx.field(converter=jnp.asarray, default=0.8)
-    iterations: int = eqx.field(static=True, default=6)
+    iterations: int = eqx.field(static=True, default=8)
 
     def limit(self, chart, point):
         """Return margin * 2 / curvature, per sample."""
@@ -61,12 +61,12 @@ class Held(AbstractStepBound):
     Attributes:
         curvature: the value held; refreshed by `tuned`, which `fit` calls every `Recipe.refresh` batches.
         margin: share of 2 / curvature that is used.
-        iterations: power iterations.
+        iterations: products with the Jacobian for the estimate.
     """
 
     curvature: Array = eqx.field(converter=jnp.asarray, default=0.0)
     margin: Array = eqx.field(converter=jnp.asarray, default=0.8)
-    iterations: int = eqx.field(static=True, default=6)
+    iterations: int = eqx.field(static=True, default=8)
 
     def limit(self, chart, point):
         """Return margin * 2 / the held curvature."""
