@@ -30,7 +30,7 @@ def planned(options: BenchOptions) -> Plan:
     """The options as a plan.
 
     Raises:
-        SettingError: a name of a workload, peer or device that is not known or not here, or no rounds.
+        SettingError: a name of a workload, peer or device that is not known, or no rounds.
     """
     device = device_of(options.device)
     workloads = QUICK if options.quick else (*WORKLOADS, *LARGE)
