@@ -14,11 +14,11 @@ from energax.bench.client import Client
 from energax.bench.controller import Plan, bench, machine
 from energax.bench.devices import CPU, GPU
 from energax.bench.environments import Absent, Environment, run
-from energax.bench.measure import Size, difference
+from energax.bench.measure import Measurement, Row, Size, difference
 from energax.bench.picture import draw
 from energax.bench.systems import PEERS, WORKERS, System
 from energax.bench.workers import by_hand, maker, own, reference
-from energax.bench.workers.protocol import read_arrays
+from energax.bench.workers.protocol import offered, read_arrays
 from energax.bench.workload import LARGE, WORKLOADS, Workload
 from energax.cli.bench import planned
 from energax.cli.options import BenchOptions
@@ -74,21 +74,18 @@ def test_worker_reports_a_failure_and_goes_on():
         assert client.ask("rows", workload=vars(TINY))["rows"][0]["role"] == "backprop"
 
 
-@pytest.mark.parametrize(
-    ("environment", "reason"),
-    [
-        (Environment("a", absent="not on the index"), "not on the index"),
-        (Environment("b", python="2.0"), "needs Python 2.0"),
-    ],
-)
-def test_an_absent_peer_is_reported_with_its_reason(tmp_path, environment, reason):
-    """Oracle: the reason given, and the version asked for; the results and the table repeat it."""
-    system = System("peer", "peer", "jax", (), environment)
-    with pytest.raises(Absent, match=reason):
-        system.command(tmp_path)
-    results = bench(Plan((TINY,), (system,), Size(1, 0.0, 1, True), tmp_path, tmp_path), lambda _: None)
-    assert reason in results["absent"]["peer"]
-    assert reason in table.markdown(results)
+def test_absent_peers_are_reported_with_their_reasons(tmp_path):
+    """Oracle: the reason given, and the version asked for; the results and the table repeat them."""
+    reasons = {"a": "not on the index", "b": "needs Python 2.0"}
+    environments = (Environment("a", absent=reasons["a"]), Environment("b", python="2.0"))
+    systems = tuple(System(e.name, "peer", "jax", (), e) for e in environments)
+    for system in systems:
+        with pytest.raises(Absent, match=reasons[system.name]):
+            system.command(tmp_path)
+    results = bench(Plan((TINY,), systems, Size(1, 0.0, 1), tmp_path, tmp_path), lambda _: None)
+    for name, reason in reasons.items():
+        assert reason in results["absent"][name]
+        assert reason in table.markdown(results)
 
 
 def test_a_failed_installation_is_told_in_its_own_words_without_folders():
@@ -131,6 +128,29 @@ def test_quality_of_a_fully_converged_row_is_zero(problem, tmp_path, workload, m
     exact = 1e-5 if workload is not TINY_RELU else 1e-2  # a fixed step chatters at kinks
     assert judged["error"] < exact
     assert abs(judged["gap"]) < exact
+
+
+@pytest.mark.parametrize(("whole", "expected"), [(True, [0, 1, 2, 2, 1]), (False, [0, 0, 0, 0, 0])])
+def test_lines_do_not_share_a_worker_where_they_are_swept(tmp_path, whole, expected):
+    """Oracle: which of the workers, in the order of their start, was asked; the first lists the rows."""
+
+    class Worker:
+        def __init__(self, system):
+            started.append(self)
+
+        def ask(self, do, **message):
+            names = [("a", 1), ("a", 9), ("b", 1)]
+            asked.append(started.index(self))
+            return {"rows": [offered(line, steps, same=True) for line, steps in names]}
+
+    started: list[Worker] = []
+    asked: list[int] = []
+    system = System("own", "own", "jax", ())
+    measurement = Measurement(TINY, Size(1, 0.0, 1, whole), {}, [system], Worker, tmp_path, lambda _: None)
+    rows = measurement.offered(system)
+    for row in (rows[0], rows[2], rows[2], rows[1]):
+        measurement.ask(row, "time")
+    assert asked == expected
 
 
 def test_every_worker_file_of_a_peer_is_there():
@@ -187,15 +207,23 @@ def test_options_become_a_plan_and_wrong_names_are_told():
 def test_a_whole_run_in_processes_writes_numbers_table_and_picture(tmp_path):
     """Oracle: the promises of the page: all files, every row timed, the same computation agrees in float32.
 
-    Resumed, it measures nothing again; with results of another machine it refuses.
+    The workers compute on the processor under a GPU's conditions, where elapsed time counts. Resumed, the run measures
+    nothing again; with results of another machine it refuses.
     """
-    plan = Plan((TINY,), (System("by hand", "by_hand", "jax", ("jax",)),), Size(2, 0.001, 3, 50), tmp_path, tmp_path)
+    stand_in = dataclasses.replace(GPU, name="cpu", variables={**GPU.variables, "JAX_PLATFORMS": "cpu"})
+    plan = Plan((TINY,), (System("by hand", "by_hand", "jax", ("jax",)),), Size(2, 0.001, 3), tmp_path, tmp_path)
+    plan = dataclasses.replace(plan, device=stand_in)
     bench(plan, lambda _: None)
     results = json.loads((tmp_path / "bench.json").read_text())
     (found,) = results["workloads"]
-    assert all(row["failure"] is None and len(row["cpu"]) == 2 and row["ratio"] > 0 for row in found["rows"])
+    for row in found["rows"]:
+        assert row["failure"] is None
+        assert len(row["cpu"]) == 2
+        assert row["ratio"] > 0
+        assert row["milliseconds"] == pytest.approx(1e3 * statistics.median(row["wall"]))
     assert (tmp_path / "bench.png").stat().st_size > 1000
     assert "tiny" in (tmp_path / "table.md").read_text()
+    assert "elapsed time" in (tmp_path / "table.md").read_text()
     again = dataclasses.replace(plan, resume=True)
     assert bench(again, pytest.fail) == results
     (tmp_path / "bench.json").write_text(json.dumps({**results, "machine": {**results["machine"], "cpu": "abacus"}}))
@@ -206,15 +234,11 @@ def test_a_whole_run_in_processes_writes_numbers_table_and_picture(tmp_path):
         bench(again, pytest.fail)
 
 
-def test_on_a_gpu_elapsed_time_counts(tmp_path):
-    """Oracle: the seconds that the workers report; they compute on the processor here, under a GPU's conditions."""
-    stand_in = dataclasses.replace(GPU, name="cpu", variables={**GPU.variables, "JAX_PLATFORMS": "cpu"})
-    plan = Plan((TINY,), (System("by hand", "by_hand", "jax", ("jax",)),), Size(2, 0.001, 3), tmp_path, tmp_path)
-    (found,) = bench(dataclasses.replace(plan, device=stand_in), lambda _: None)["workloads"]
-    for row in found["rows"]:
-        assert row["failure"] is None
-        assert row["milliseconds"] == pytest.approx(1e3 * statistics.median(row["wall"]))
-    assert "elapsed time" in (tmp_path / "table.md").read_text()
+@pytest.mark.parametrize(("device", "expected"), [(CPU, 2.0), (GPU, 5.0)])
+def test_seconds_are_those_of_the_device(device, expected):
+    """Oracle: processor time on a processor, elapsed time on a GPU."""
+    row = Row("s", "jax", "r", "l", 1, "relaxation", False, "", clock=device.clock, cpu=[0.002], wall=[0.005])
+    assert row.milliseconds == pytest.approx(expected)
 
 
 def test_a_gpu_that_is_not_there_is_told():

@@ -94,28 +94,28 @@ def begun(plan: Plan) -> dict[str, Any]:
 
 
 def measured(workload: Workload, plan: Plan, results: dict[str, Any], report: Report) -> dict[str, Any]:
-    """One workload, by workers of its own: what a process has compiled stays with it, and its memory has an end.
-
-    Versions, and systems that cannot be started, are noted in `results`.
-    """
+    """One workload, by workers of its own: what a process has compiled stays with it, and its memory has an end."""
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        clients = {
-            name: stack.enter_context(Client(helper(name).command(scratch), plan.device))
-            for name in ("maker", "reference")
-        }
-        there = []
-        for system in plan.systems:
-            report(f"{workload.name}: start {system.name}")
-            try:
-                command = system.command(plan.environments)
-                clients[system.name] = stack.enter_context(Client(command, plan.device))
-            except Absent as reason:
-                results["absent"][system.name] = str(reason)
-                continue
-            there.append(system)
-            results["versions"].setdefault(system.name, versions(command[0], system.packages))
-        return Measurement(workload, plan.size, clients, there, scratch, report, plan.device.clock).run()
+
+        def start(system: System) -> Client:
+            return stack.enter_context(Client(system.command(plan.environments), plan.device))
+
+        helpers = {name: start(helper(name)) for name in ("maker", "reference")}
+        there = [system for system in plan.systems if present(system, plan, results, report)]
+        return Measurement(workload, plan.size, helpers, there, start, scratch, report, plan.device.clock).run()
+
+
+def present(system: System, plan: Plan, results: dict[str, Any], report: Report) -> bool:
+    """Whether a system can be started, after making its environment; its versions, or the reason, are noted."""
+    report(f"environment of {system.name}")
+    try:
+        command = system.command(plan.environments)
+    except Absent as reason:
+        results["absent"][system.name] = str(reason)
+        return False
+    results["versions"].setdefault(system.name, versions(command[0], system.packages))
+    return True
 
 
 def helper(name: str) -> System:

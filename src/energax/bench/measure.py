@@ -25,7 +25,8 @@ class Size:
         rounds: measurements per row, in turn.
         seconds: length of one measurement.
         training: batches that the net has been trained on.
-        whole: whether lines are swept; otherwise only their customary and their longest relaxation is measured.
+        whole: whether lines are swept, each by a worker of its own; otherwise only their customary and their longest
+            relaxation is measured, by one worker per system.
     """
 
     rounds: int
@@ -91,8 +92,9 @@ class Measurement:
     Args:
         workload: what is measured.
         size: how much.
-        clients: workers by the name of their system.
+        helpers: the workers that make problems and judge equilibria, `maker` and `reference`.
         systems: the systems that are there.
+        start: starts another worker of a system.
         scratch: a folder for arrays.
         report: called with what is being done.
         clock: whose seconds count, `cpu` or `wall`.
@@ -102,14 +104,17 @@ class Measurement:
         self,
         workload: Workload,
         size: Size,
-        clients: dict[str, Client],
+        helpers: dict[str, Client],
         systems: list[System],
+        start: Callable[[System], Client],
         scratch: Path,
         report: Report,
         clock: str = "cpu",
     ):
         self.clock = clock
-        self.workload, self.size, self.clients, self.systems = workload, size, clients, systems
+        self.workload, self.size, self.helpers, self.start = workload, size, helpers, start
+        self.systems = {system.name: system for system in systems}
+        self.workers: dict[tuple[str, str], Client] = {}
         self.scratch, self.report = scratch, report
         self.problem = scratch / f"{workload.name}.npz"
         self.rows: list[Row] = []
@@ -118,7 +123,7 @@ class Measurement:
     def run(self) -> dict[str, Any]:
         """Measure, and hand over what was found as plain data."""
         self.pose()
-        for system in self.systems:
+        for system in self.systems.values():
             self.rows += self.offered(system)
         for row in self.rows:
             self.report(f"{self.workload.name}: {row.name}")
@@ -128,8 +133,6 @@ class Measurement:
             for row in self.rows:
                 self.report(f"{self.workload.name}: round {round_ + 1} of {self.size.rounds}, {row.name}")
                 self.attempt(row, self.time)
-        for row in self.rows:
-            self.attempt(row, lambda row: self.ask(row, "forget"))
         ratios = over_backprop(self.rows)
         rows = [{**dataclasses.asdict(r), "milliseconds": r.milliseconds, "ratio": ratios[r.name]} for r in self.rows]
         return {
@@ -142,15 +145,16 @@ class Measurement:
         """Make the problem and find its equilibrium."""
         self.report(f"{self.workload.name}: a trained net")
         asked = {"workload": dataclasses.asdict(self.workload), "out": self.problem}
-        self.facts |= self.clients["maker"].ask("make", steps=self.size.training, **asked)
+        self.facts |= self.helpers["maker"].ask("make", steps=self.size.training, **asked)
         self.report(f"{self.workload.name}: its equilibrium in float64")
         asked |= {"problem": self.problem, "out": self.scratch / "reference.npz"}
-        self.facts["reference"] = self.clients["reference"].ask("solve", evaluations=self.workload.evaluations, **asked)
+        self.facts["reference"] = self.helpers["reference"].ask("solve", evaluations=self.workload.evaluations, **asked)
 
     def offered(self, system: System) -> list[Row]:
         """What a system has for this workload."""
+        self.report(f"{self.workload.name}: start {system.name}")
         try:
-            rows = self.clients[system.name].ask("rows", workload=dataclasses.asdict(self.workload))["rows"]
+            rows = self.worker(system.name, "").ask("rows", workload=dataclasses.asdict(self.workload))["rows"]
         except Absent as reason:
             failed = {"name": system.name, "line": system.name, "steps": 0, "role": "relaxation", "same": False}
             return [Row(system.name, system.framework, **failed, note="", clock=self.clock, failure=str(reason))]
@@ -169,7 +173,21 @@ class Measurement:
 
     def ask(self, row: Row, do: str, **message) -> dict:
         """Ask the row's worker."""
-        return self.clients[row.system].ask(do, row=row.name, **message)
+        return self.worker(row.system, row.line if self.size.whole else "").ask(do, row=row.name, **message)
+
+    def worker(self, system: str, line: str) -> Client:
+        """The worker of one line of a system, started when it is needed first.
+
+        Lines do not share one: what a process has compiled and allocated before decides where its arrays lie, and with
+        it a tenth of the time of a step. Someone who trains a network has compiled little else.
+
+        Raises:
+            Absent: it cannot be started.
+        """
+        key = (system, line)
+        if key not in self.workers:
+            self.workers[key] = self.start(self.systems[system])
+        return self.workers[key]
 
     def prepare(self, row: Row) -> None:
         """Build it, take a few steps, judge its equilibrium, and find out how long a step takes."""
@@ -178,7 +196,7 @@ class Measurement:
         if row.role != "backprop":
             found = self.scratch / "found.npz"
             self.ask(row, "quality", out=found)
-            judged = self.clients["reference"].ask("judge", arrays=found)
+            judged = self.helpers["reference"].ask("judge", arrays=found)
             row.error, row.gap = judged["error"], judged["gap"]
         for _ in range(2):  # the first call may compile
             seconds = self.ask(row, "time", steps=row.count)[row.clock] / row.count

@@ -122,11 +122,7 @@ def serve_rows(offer: Offer, prepare: Prepare) -> None:
         write_arrays(message["out"], {**gradient, **states})
         return {}
 
-    def forgotten(message):
-        rows.pop(message["row"], None)
-        return {}
-
-    verbs = {"prepare": prepared, "train": trained, "time": timed, "quality": judged, "forget": forgotten}
+    verbs = {"prepare": prepared, "train": trained, "time": timed, "quality": judged}
     serve({"rows": lambda message: {"rows": offer(message["workload"])}, **verbs})
 
 
