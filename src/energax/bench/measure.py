@@ -178,8 +178,8 @@ class Measurement:
     def worker(self, system: str, line: str) -> Client:
         """The worker of one line of a system, started when it is needed first.
 
-        Lines do not share one: what a process has compiled and allocated before decides where its arrays lie, and with
-        it a tenth of the time of a step. Someone who trains a network has compiled little else.
+        Lines do not share one: what a process has compiled and allocated before decides where its arrays lie, and that
+        is seen in its times. Someone who trains a network has compiled little else.
 
         Raises:
             Absent: it cannot be started.
