@@ -75,7 +75,7 @@ class ReproduceOptions:
 class BenchOptions:
     """Time training steps and the quality of their equilibria, energax beside other systems."""
 
-    quick: Annotated[bool, tyro.conf.arg(help="small nets and few rounds: under a minute")] = False
+    quick: Annotated[bool, tyro.conf.arg(help="small nets and few rounds: minutes, not an hour")] = False
     workloads: Annotated[
         str, tyro.conf.arg(help="which, separated by commas (W1, W2, W3, W4, depth 2, ...), or all")
     ] = "all"
