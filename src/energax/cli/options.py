@@ -77,7 +77,10 @@ class BenchOptions:
 
     quick: Annotated[bool, tyro.conf.arg(help="small nets and few rounds: minutes, not an hour")] = False
     workloads: Annotated[
-        str, tyro.conf.arg(help="which, separated by commas (W1, W2, W3, W4, depth 2, ...), or all")
+        str,
+        tyro.conf.arg(
+            help="which, separated by commas (W1, W2, W3, W4, depth 2, ...; with --quick: small, small hopfield), or all"
+        ),
     ] = "all"
     peers: Annotated[
         str, tyro.conf.arg(help="other systems, each in an environment of its own: torch,pcx,FabricPC,ngclearn or all")
