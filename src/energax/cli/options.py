@@ -79,7 +79,7 @@ class BenchOptions:
     workloads: Annotated[
         str,
         tyro.conf.arg(
-            help="which, separated by commas (W1, W2, W3, W4, depth 2, ...; with --quick: small, small hopfield), or all"
+            help="which, separated by commas (W1, W2, W3, W4, depth 2, ...; quick: small, small hopfield), or all"
         ),
     ] = "all"
     peers: Annotated[
