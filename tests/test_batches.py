@@ -15,13 +15,11 @@ from energax import (
     GradientFlow,
     Hopfield,
     PredictiveCoding,
-    SpanCoordinates,
     Stopping,
 )
 from energax.activations import Tanh
 from energax.networks import mlp
 from energax.phase import prepared
-from energax.solvers import LBFGS, BlockFlow
 from energax.solvers.gathering import LEAST
 from oracles import batch_for
 
@@ -39,15 +37,11 @@ class Together(PredictiveCoding):
         return super().energy(graph, states, context) + context.extra
 
 
-SPAN = SpanCoordinates()
 CASES = {
     "pc": (PredictiveCoding(CrossEntropy()), GradientFlow(0.5, stop=Stopping(1e-4, 300))),
     "pc_momentum": (PredictiveCoding(CrossEntropy()), GradientFlow(0.9, 0.6, Stopping(1e-4, 300))),
-    "pc_span": (PredictiveCoding(CrossEntropy()), GradientFlow(0.5, stop=Stopping(1e-4, 300), coordinates=SPAN)),
-    "pc_blocks": (PredictiveCoding(CrossEntropy()), BlockFlow(0.5, stop=Stopping(1e-4, 300))),
     "pc_conjugate": (PredictiveCoding(CrossEntropy()), ConjugateGradient(Stopping(1e-6, 300, 1))),
     "pc_errors": (PredictiveCoding(CrossEntropy()), ConjugateGradient(Stopping(1e-6, 300, 1), ErrorCoordinates())),
-    "pc_quasi_newton": (PredictiveCoding(CrossEntropy()), LBFGS(3, Stopping(1e-6, 300, 1), ErrorCoordinates())),
     "pc_together": (Together(CrossEntropy()), GradientFlow(0.5, stop=Stopping(1e-4, 300))),
     "hopfield": (Hopfield(), FixedPoint(stop=Stopping(1e-6, 300, 1))),
     "hopfield_weak": (Hopfield(feedback_scale=0.5), FixedPoint(stop=Stopping(1e-6, 300, 1))),

@@ -13,7 +13,7 @@ from energax.activations import Sigmoid, Tanh, hard_sigmoid
 from energax.checks.means import require_one_trace
 from energax.networks import mlp
 from energax.rules import centred, clamped, holomorphic, nudge, one_sided, richardson
-from energax.solvers import Alternating, BlockFlow, Diffrax, Held, Synchronous
+from energax.solvers import Alternating, Diffrax, Held, Synchronous
 from oracles import batch_for, recurrent, skipping
 
 KEY = jax.random.key(0)
@@ -57,7 +57,6 @@ SOLVERS = {
     "held": (lambda tol, n: ex.GradientFlow(0.1, bound=Held(), stop=ex.Stopping(tol, n)), None),
     "alternating": (lambda tol, n: ex.FixedPoint(Alternating(), ex.Stopping(tol, n)), ex.Hopfield()),
     "synchronous": (lambda tol, n: ex.FixedPoint(Synchronous(), ex.Stopping(tol, n)), ex.Hopfield()),
-    "span": (lambda tol, n: ex.GradientFlow(0.5, stop=ex.Stopping(tol, n), coordinates=ex.SpanCoordinates()), None),
     "conjugate_gradient": (lambda tol, n: ex.ConjugateGradient(ex.Stopping(tol, n, 1)), None),
     "conjugate_gradient_on_errors": (
         lambda tol, n: ex.ConjugateGradient(ex.Stopping(tol, n, 1), ex.ErrorCoordinates()),
@@ -67,9 +66,6 @@ SOLVERS = {
         lambda tol, n: ex.GradientFlow(0.5, momentum=0.5, stop=ex.Stopping(tol, n), coordinates=ex.ErrorCoordinates()),
         None,
     ),
-    "lbfgs": (lambda tol, n: ex.LBFGS(stop=ex.Stopping(tol, n, 1)), None),
-    "lbfgs_on_errors": (lambda tol, n: ex.LBFGS(4, ex.Stopping(tol, n, 1), ex.ErrorCoordinates()), None),
-    "block_flow": (lambda tol, n: BlockFlow(0.5, stop=ex.Stopping(tol, n)), None),
     "diffrax": (lambda tol, n: Diffrax(diffrax.Tsit5(), tol, max_steps=n), None),
     "newton": (lambda tol, n: ex.Optimistix(optx.Newton(1e-13, 1e-13), tol, n), None),
 }

@@ -1,6 +1,4 @@
-"""Coordinates: the same equilibria and gradients as in the states, and the same steps within a span."""
-
-from itertools import pairwise
+"""Coordinates: the same equilibria and gradients as in the states, and what they refuse."""
 
 import equinox as eqx
 import jax
@@ -15,21 +13,17 @@ from energax import (
     ErrorCoordinates,
     GradientFlow,
     PredictiveCoding,
-    SpanCoordinates,
     StateCoordinates,
     Stopping,
 )
 from energax.activations import Tanh
 from energax.coordinates.least import minimum
-from energax.coordinates.spread import spread
-from energax.coordinates.state import StateChart
 from energax.errors import SettingError
-from energax.networks import convolutional, mlp
-from energax.phase import Phase, prepared, scaled
+from energax.networks import mlp
+from energax.phase import prepared, scaled
 from energax.rules.base import energy_gradient
-from energax.solvers import LBFGS, Held, Unbounded, Verdict
+from energax.solvers import Unbounded, Verdict
 from energax.solvers import trace as _trace
-from energax.solvers.gradient_flow import OPENING
 from oracles import batch_for, imaging, largest, recurrent, relative, sharing, skipping, solve
 
 trace = eqx.filter_jit(_trace)
@@ -68,12 +62,11 @@ def test_error_coordinates_reach_the_equilibrium_of_the_states_and_its_gradient(
     phase, start = begun(graph, dynamics, batch)
     slow = solve(GradientFlow(1.0, momentum=0.8, stop=Stopping(1e-10, 20_000)), phase, start)
     assert np.all(slow.result == Verdict.CONVERGED)
-    for make in (ConjugateGradient, LBFGS):
-        fast = solve(make(stop=Stopping(1e-10, 300), coordinates=ErrorCoordinates()), phase, start)
-        assert np.all(fast.result == Verdict.CONVERGED), make
-        assert int(jnp.max(fast.steps)) * 5 < int(jnp.max(slow.steps)), make
-        assert largest(fast.states, slow.states) < 1e-8, make
-        assert relative(learnt(phase, fast.states), learnt(phase, slow.states)) < 1e-8, make
+    fast = solve(ConjugateGradient(Stopping(1e-10, 300), ErrorCoordinates()), phase, start)
+    assert np.all(fast.result == Verdict.CONVERGED)
+    assert int(jnp.max(fast.steps)) * 5 < int(jnp.max(slow.steps))
+    assert largest(fast.states, slow.states) < 1e-8
+    assert relative(learnt(phase, fast.states), learnt(phase, slow.states)) < 1e-8
 
 
 def test_error_coordinates_with_a_clamped_output():
@@ -117,7 +110,6 @@ def test_a_feed_forward_start_has_no_errors_and_the_first_pass_is_not_taken_twic
     [
         (StateCoordinates(), None, 2),
         (StateCoordinates(), 0.6, 5),
-        (SpanCoordinates(), 0.6, 5),
         (ErrorCoordinates(), 0.6, 5),
     ],
     ids=repr,
@@ -133,86 +125,6 @@ def test_from_rest_the_same_steps_are_taken_whether_that_is_known_or_not(net, co
     assert largest(known.states, bare.states) < 1e-12
     assert largest(bare.states, states) > 1e-3
     np.testing.assert_allclose(known.residual, bare.residual, rtol=1e-9)
-
-
-@pytest.mark.parametrize("net", NETS)
-def test_a_nudge_spreads_as_the_relaxation_shows(net):
-    """Oracle: which states differ from their start after so many steps of the loop that computes every force."""
-    graph, precisions = NETS[net]
-    dynamics, batch = PredictiveCoding(ex.CrossEntropy(), precisions), batch_for(graph, 3)
-    phase, states = begun(graph, dynamics, batch)
-    reached = spread(phase)
-    for steps, names in enumerate((*reached, reached[-1]), start=1):
-        flow = GradientFlow(0.1, stop=Stopping(max_steps=steps, check_every=0), bound=Unbounded())
-        end = solve(flow, phase, states).states
-        assert {name for name in states if jnp.abs(end[name] - states[name]).max() > 1e-13} == set(names)
-    free = prepared(dynamics, graph, graph.clamp(batch.x))
-    assert spread(free) == ()
-    assert spread(Phase(Coupled(ex.CrossEntropy()), graph, phase.context, batch.y, jnp.asarray(1.0))) == ()
-
-
-class Coupled(PredictiveCoding):
-    """Errors of which each weighs the others: nothing is known of where a nudge has not come."""
-
-    def error_energy(self, errors):
-        return jnp.expm1(super().error_energy(errors))
-
-    @property
-    def separate(self):
-        return False
-
-
-@pytest.mark.parametrize(("coordinates", "expected"), [(StateCoordinates(), [1, 3, 5]), (SpanCoordinates(), [1, 3, 4])])
-def test_what_a_nudge_has_not_reached_costs_nothing(coordinates, expected):
-    """Oracle: products of the compiled program, by the compiler's count of operations.
-
-    The second step sends one error back; the third another, and predicts one layer anew; and so on. Within a span no
-    error is sent back.
-    """
-    graph = mlp([128, 128, 128, 128, 128, 4], jnp.tanh, output_state=False, key=jax.random.key(0))
-    dynamics, batch = PredictiveCoding(ex.CrossEntropy()), batch_for(graph, 16)
-
-    def operations(steps):
-        flow = GradientFlow(
-            0.1, stop=Stopping(max_steps=steps, check_every=0), coordinates=coordinates, bound=Unbounded()
-        )
-
-        def settled(x, y):
-            phase = prepared(dynamics, graph, graph.clamp(x), None, y, jnp.asarray(1.0))
-            return flow.solve(phase, dynamics.start(graph, phase.context)).states
-
-        return jax.jit(settled).lower(batch.x, batch.y).compile().cost_analysis()["flops"]
-
-    product = 2 * 16 * 128 * 128
-    spent = [operations(steps) for steps in (1, 2, 3, 4)]
-    np.testing.assert_array_equal(np.round(np.diff(spent) / product), expected)
-
-
-def test_a_long_and_a_short_way_to_the_output_are_opened_together():
-    """Oracle: the loop that computes every force. `a` moves at once and sends, while the nudge is on its way to `h0`.
-
-    That takes it more steps than are taken one by one.
-    """
-    depth = 2 + OPENING
-    names = ["a", *(f"h{i}" for i in range(depth))]
-    links = [("x", "a"), ("a", "y"), ("x", "h0"), *pairwise(names[1:]), (names[-1], "y")]
-    keys = jax.random.split(jax.random.key(0), len(links))
-    graph = ex.Graph(
-        nodes=[ex.Node("x", (3,)), *(ex.Node(n, (3,), "tanh") for n in names), ex.Node("y", (3,), state=False)],
-        edges=[ex.Edge(a, b, a + b) for a, b in links],
-        fns={a + b: eqx.nn.Linear(3, 3, key=key) for (a, b), key in zip(links, keys, strict=True)} | {"tanh": jnp.tanh},
-        input="x",
-        output="y",
-    )
-    dynamics, batch = PredictiveCoding(ex.CrossEntropy()), batch_for(graph, 2)
-    phase, states = begun(graph, dynamics, batch)
-    reached = spread(phase)
-    assert len(reached) == depth
-    assert "a" in reached[0]
-    assert set(SpanCoordinates().chart(phase, states)[0].spans) == {"a", "h0"}
-    flow = GradientFlow(0.3, None, Stopping(max_steps=depth + 3, check_every=0), Unbounded(), SpanCoordinates())
-    known, bare = (solve(flow, phase, start) for start in (dynamics.start(graph, phase.context), states))
-    assert largest(known.states, bare.states) < 1e-12
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -295,73 +207,12 @@ def _linear(graph):
     return ex.Graph(graph.nodes, graph.edges, plain, graph.input, graph.output, graph.length)
 
 
-SPANS = {
-    "chain": (mlp([4, 6, 5, 3], jnp.tanh, output_state=False, key=jax.random.key(0)), {"hidden1": 0.5}, {"hidden1"}),
-    "two_edges": (skipping(jnp.tanh, False), {}, {"a"}),
-}
-
-
-@pytest.mark.parametrize("momentum", [None, 0.6])
-@pytest.mark.parametrize("net", SPANS)
-def test_a_span_takes_the_steps_of_the_states(net, momentum):
-    """Oracle: the relaxation in the states, step for step, bound included, from a start off the prediction."""
-    graph, precisions, names = SPANS[net]
-    batch = batch_for(graph, 3)
-    phase, start = begun(graph, PredictiveCoding(ex.CrossEntropy(), precisions), batch)
-    start = jax.tree.map(lambda v: v + jax.random.normal(jax.random.key(3), v.shape), start)
-    chart, _ = SpanCoordinates().chart(phase, start)
-    assert set(chart.spans) == names
-    flow = GradientFlow(0.3, momentum=momentum, stop=Stopping(1e-6, 3000))
-    inside = eqx.tree_at(lambda s: s.coordinates, flow, SpanCoordinates())
-    held = [eqx.tree_at(lambda s: s.bound, s, Held(jnp.asarray(4.0))) for s in (flow, inside)]
-    (_, expected), (_, found) = (trace(s, phase, start, 12, lambda v: v) for s in held)
-    assert largest(found, expected) < 1e-12
-    there, here = (solve(s, phase, start) for s in (flow, inside))
-    np.testing.assert_array_equal(there.steps, here.steps)
-    np.testing.assert_array_equal(there.result, here.result)
-    assert largest(here.states, there.states) < 1e-10
-
-
-@pytest.mark.parametrize("net", SPANS)
-def test_lengths_in_a_span_are_those_of_the_states(net):
-    """Oracle: the Euclidean product of the states' differences, by the chart's own map."""
-    graph, precisions, _ = SPANS[net]
-    batch = batch_for(graph, 3)
-    phase, start = begun(graph, PredictiveCoding(ex.CrossEntropy(), precisions), batch)
-    chart, point = SpanCoordinates().chart(phase, jax.tree.map(lambda v: v + 0.5, start))
-    directions = []
-    for seed in (5, 6):
-        keys = iter(jax.random.split(jax.random.key(seed), 9))
-        directions.append(jax.tree.map(lambda v, keys=keys: jax.random.normal(next(keys), v.shape), point))
-    shown = [
-        jax.tree.map(jnp.subtract, chart.states(jax.tree.map(jnp.add, point, d)), chart.states(point))
-        for d in directions
-    ]
-    expected = StateChart(phase).dot(*shown)
-    np.testing.assert_allclose(chart.dot(*directions), expected, rtol=1e-12)
-    force = chart.force(point)
-    moved = jax.tree.map(jnp.add, point, scaled(jnp.full((3,), 1e-3), force))
-    change = jax.tree.map(lambda a, b: (a - b) / 1e-3, chart.states(moved), chart.states(point))
-    assert largest(change, phase.force(chart.states(point))) < 1e-10
-
-
-def test_a_span_changes_nothing_where_no_node_has_one():
-    graph = convolutional((8, 8, 1), (2, 3), 3, jnp.tanh, key=jax.random.key(0))
-    phase, start = begun(graph, PredictiveCoding(), batch_for(graph, 2))
-    chart, point = SpanCoordinates().chart(phase, start)
-    assert isinstance(chart, StateChart)
-    assert point is start
-    wide = mlp([4, 3, 8, 2], jnp.tanh, key=jax.random.key(0))  # 8 >= 2 * 3: two products are cheaper than one of 8 x 8
-    assert isinstance(SpanCoordinates().chart(*begun(wide, PredictiveCoding(), batch_for(wide, 2)))[0], StateChart)
-
-
-@pytest.mark.parametrize("solver", [ConjugateGradient, LBFGS])
-def test_line_searches_in_the_states_agree_with_gradient_descent(solver):
+def test_line_searches_in_the_states_agree_with_gradient_descent():
     """Oracle: gradient descent; the free output's cross-entropy has a softmax curvature, tanh a negative one."""
     graph = skipping(jnp.tanh, True, gain=2.0)
     phase, start = begun(graph, PredictiveCoding(ex.CrossEntropy()), batch_for(graph, 4))
     slow = solve(GradientFlow(1.0, momentum=0.8, stop=Stopping(1e-9, 20_000)), phase, start)
-    fast = solve(solver(stop=Stopping(1e-9, 500)), phase, start)
+    fast = solve(ConjugateGradient(Stopping(1e-9, 500)), phase, start)
     assert np.all(fast.result == Verdict.CONVERGED)
     assert largest(fast.states, slow.states) < 1e-6
     assert int(jnp.max(fast.steps)) * 2 < int(jnp.max(slow.steps))
@@ -395,22 +246,21 @@ def test_what_coordinates_and_line_searches_refuse():
         ErrorCoordinates().chart(*begun(loop, PredictiveCoding(), batch_for(loop, 2)))
 
 
-@pytest.mark.parametrize("solver", [ConjugateGradient, LBFGS])
-def test_a_rise_of_the_energy_is_taken_back(solver):
+def test_a_rise_of_the_energy_is_taken_back():
     """Oracle: log cosh (u - 2), on which Newton's step diverges from |u - 2| > 1.09 on; the minimum is at 2."""
     graph = ex.Nodes(nodes=[ex.Node("x", (2,)), ex.Node("u", (2,))], fns={}, input="x", output="u")
     x = jnp.array([[1.5, 0.2], [-1.3, 1.5], [0.1, 0.1]])
     energy = ex.FunctionEnergy(lambda _, s: jnp.sum(jnp.log(jnp.cosh(s["u"] - 2)), axis=1))
     phase = prepared(energy, graph, graph.clamp(x))
-    settled = solve(solver(stop=Stopping(1e-6, 400, 1)), phase, {"u": 2 + x})
+    settled = solve(ConjugateGradient(Stopping(1e-6, 400, 1)), phase, {"u": 2 + x})
     assert np.all(settled.result == Verdict.CONVERGED)
     np.testing.assert_allclose(settled.states["u"], 2, rtol=1e-5)
     before = phase.energy({"u": 2 + x})
-    energies = np.asarray(trace(solver(), phase, {"u": 2 + x}, 15, phase.energy)[1])[1:]
+    energies = np.asarray(trace(ConjugateGradient(), phase, {"u": 2 + x}, 15, phase.energy)[1])[1:]
     risen = energies > 1.25 * before
     assert np.any(risen[0])  # not tested on the way: the first step leads uphill
     for count in 1 + np.flatnonzero(np.any(risen, axis=1)):
-        end = solve(solver(stop=Stopping(0.0, int(count), 0)), phase, {"u": 2 + x})
+        end = solve(ConjugateGradient(Stopping(0.0, int(count), 0)), phase, {"u": 2 + x})
         np.testing.assert_array_equal(end.result[risen[count - 1]], Verdict.DIVERGED)  # and says so
     assert np.all(np.minimum(energies[1:], energies[:-1]) <= before + 1e-12)  # the next step takes it back
     assert np.all(energies[-1] < 1e-6)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from golden import CASES, HERE, measure
 
 KEPT = np.load(HERE)

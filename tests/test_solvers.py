@@ -26,7 +26,7 @@ from energax.coordinates import StateCoordinates
 from energax.errors import SettingError
 from energax.networks import mlp
 from energax.phase import norm, prepared
-from energax.solvers import Alternating, BlockFlow, Held, PerSample, Synchronous, Unbounded, largest_curvature
+from energax.solvers import Alternating, Held, PerSample, Synchronous, Unbounded, largest_curvature
 from energax.solvers import trace as _trace
 from energax.solvers.spectrum import fixed_vector
 from oracles import batch_for, central_differences, largest, skipping, solve
@@ -325,18 +325,6 @@ def test_every_verdict_has_a_message():
     assert [v.message for v in Verdict] == [v.message for v in sorted(Verdict)]
     assert len({v.message for v in Verdict}) == len(Verdict) == 4
     assert eqx.tree_equal(Stopping().tightened(1e-3, 2).max_steps, 400)
-
-
-def test_block_flow_on_a_cyclic_nonlinear_net_reaches_the_equilibrium_of_gradient_flow_in_fewer_sweeps():
-    """Oracle: gradient flow of all states at once, at the same nominal step and bound; three colours."""
-    graph = skipping(jnp.tanh, True, gain=2.0)
-    batch = batch_for(graph, 4)
-    phase, start = begun(PredictiveCoding(CrossEntropy()), graph, batch.x, batch.y, jnp.asarray(1.0))
-    stop = Stopping(1e-9, 20_000)
-    at_once, in_turn = (solve(s, phase, start) for s in (GradientFlow(0.4, stop=stop), BlockFlow(0.4, stop=stop)))
-    assert np.all(in_turn.result == Verdict.CONVERGED)
-    assert largest(in_turn.states, at_once.states) < 1e-7
-    assert np.mean(in_turn.steps) < np.mean(at_once.steps)
 
 
 def test_an_untested_relaxation_that_ends_uphill_has_diverged():

@@ -10,7 +10,6 @@ from energax import networks as networks
 from energax import rules as rules
 from energax import solvers as solvers
 from energax.coordinates import ErrorCoordinates as ErrorCoordinates
-from energax.coordinates import SpanCoordinates as SpanCoordinates
 from energax.coordinates import StateCoordinates as StateCoordinates
 from energax.costs import AbstractCost as AbstractCost
 from energax.costs import CrossEntropy as CrossEntropy
@@ -40,8 +39,6 @@ from energax.rules import ContrastiveHebbian as ContrastiveHebbian
 from energax.rules import Directed as Directed
 from energax.rules import FirstStep as FirstStep
 from energax.rules import Incremental as Incremental
-from energax.solvers import LBFGS as LBFGS
-from energax.solvers import BlockFlow as BlockFlow
 from energax.solvers import ConjugateGradient as ConjugateGradient
 from energax.solvers import Diffrax as Diffrax
 from energax.solvers import Equilibrium as Equilibrium

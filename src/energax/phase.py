@@ -63,13 +63,6 @@ class Phase(eqx.Module):
         beta = self.beta if self.beta is None or jnp.ndim(self.beta) == 0 else self.beta[index]
         return Phase(self.dynamics, self.graph, self.context.rows(index), target, beta)
 
-    def holding(self, states: States) -> "Phase":
-        """The phase of the other free nodes, with these held where they are; for a structure with edges."""
-        context = self.context
-        clamped = {**context.clamped, **states}
-        held = Context(clamped, self.graph.constant(clamped), context.shared, context.extra)
-        return Phase(self.dynamics, self.graph, held, self.target, self.beta)
-
     @property
     def has_energy(self) -> bool:
         """Whether the dynamics descends an energy."""

@@ -11,7 +11,7 @@ import optax
 
 from energax import networks, rules
 from energax.activations import AbstractActivation, Tanh, hard_sigmoid, rectifier
-from energax.coordinates import AbstractCoordinates, ErrorCoordinates, SpanCoordinates, StateCoordinates
+from energax.coordinates import ErrorCoordinates
 from energax.costs import CrossEntropy, SquaredError
 from energax.dynamics import AbstractDynamics
 from energax.energies import Hopfield, PredictiveCoding
@@ -86,13 +86,12 @@ def blocks(settings: Chosen) -> AbstractSolver:
     return FixedPoint(stop=Stopping(settings.tol, settings.steps, settings.check_every))
 
 
-def flow(settings: Chosen, coordinates: AbstractCoordinates | None = None) -> AbstractSolver:
-    """Gradient flow with momentum, its step bounded by the measured curvature; by default in spans."""
+def flow(settings: Chosen) -> AbstractSolver:
+    """Gradient flow of the states with momentum, its step bounded by the measured curvature."""
     return GradientFlow(
         step_size=settings.step_size,
         momentum=settings.state_momentum or None,
         stop=Stopping(settings.tol, settings.steps),
-        coordinates=coordinates or SpanCoordinates(),
     )
 
 
@@ -110,10 +109,10 @@ def nothing_settles(settings: Chosen) -> AbstractSolver:
 
 
 def single_steps(settings: Chosen) -> AbstractSolver:
-    """Gradient flow for rules that take its steps one by one: a span would cost more than a step gains from it."""
+    """Gradient flow, for rules that take its steps one by one."""
     if settings.solver != "flow":
         raise SettingError(f"solver={settings.solver}: this recipe takes single steps of the states; give flow")
-    return flow(settings, StateCoordinates())
+    return flow(settings)
 
 
 def predictive(rule: Callable[[Chosen], AbstractRule], solver: Callable[[Chosen], AbstractSolver] = solver_of):

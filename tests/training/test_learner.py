@@ -23,7 +23,7 @@ from energax import (
     load,
     networks,
 )
-from energax.coordinates import SpanCoordinates, StateCoordinates
+from energax.coordinates import StateCoordinates
 from energax.phase import prepared
 from energax.recipes import make_learner
 from energax.rules import Contrastive
@@ -203,7 +203,7 @@ def test_training_at_a_step_that_diverges_without_a_bound(name, step, learnt, lo
     """Oracle: the stability limit 2 / curvature, which training pulls below the nominal step."""
     data = load(name)
     learner, _ = make_learner("pc-nudge", data.image_shape, data.classes)
-    solver = GradientFlow(step, bound=bound, stop=Stopping(max_steps=50, check_every=0), coordinates=SpanCoordinates())
+    solver = GradientFlow(step, bound=bound, stop=Stopping(max_steps=50, check_every=0))
     run = fit(dataclasses.replace(learner, solver=solver), data, epochs=5)
     bounds = [row["step_bound"] for row in run.history]
     diverged = [row["diverged_fraction"] for row in run.history]

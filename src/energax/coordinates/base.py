@@ -1,7 +1,7 @@
 """What every system of coordinates offers a solver: a chart of one phase."""
 
 import abc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import equinox as eqx
@@ -54,14 +54,6 @@ class AbstractChart(eqx.Module):
     def force(self, point: Point) -> Point:
         """How the point moves: the phase's own force, or -dF/dpoint where the coordinates say so."""
 
-    def opening(self, point: Point) -> Iterable[tuple[tuple[str, ...], "AbstractChart"]]:
-        """The first steps along the force from a point at rest: what has moved after each, and a chart of these nodes.
-
-        The other nodes are held where they are. Only where a point maps nodes to their coordinates, and only as far as
-        it is known what moves.
-        """
-        return ()
-
     @abc.abstractmethod
     def model(self, point: Point) -> Model:
         """F and its derivatives at a point."""
@@ -69,10 +61,6 @@ class AbstractChart(eqx.Module):
     @abc.abstractmethod
     def dot(self, a: Point, b: Point) -> Array:
         """Inner product of two directions, per sample, shape `(batch,)`."""
-
-    @abc.abstractmethod
-    def probe(self, point: Point) -> tuple["AbstractChart", Point]:
-        """Where the largest curvature is measured for a step bound: here, or in a chart that shows it sooner."""
 
     def energy(self, point: Point) -> Array:
         """F per sample, shape `(batch,)`; NaN for a dynamics without an energy."""

@@ -117,10 +117,6 @@ class ErrorChart(AbstractChart):
         """Euclidean."""
         return dot(a, b)
 
-    def probe(self, point):
-        """Here."""
-        return self, point
-
     def _seen(self, point: States) -> tuple[Array, States]:
         """The output, and the predictions of clamped nodes."""
         phase = self.phase

@@ -1,7 +1,6 @@
 """The states themselves."""
 
 from energax.coordinates.base import AbstractChart, AbstractCoordinates, linearised
-from energax.coordinates.spread import spread
 from energax.dynamics import Start
 from energax.phase import Phase, dot
 
@@ -27,12 +26,6 @@ class StateChart(AbstractChart):
         """The phase's force."""
         return self.phase.force(point)
 
-    def opening(self, point):
-        """As far as the nudge has spread."""
-        for names in spread(self.phase):
-            held = {name: state for name, state in point.items() if name not in names}
-            yield names, StateChart(self.phase.holding(held))
-
     def model(self, point):
         """By linearising the force."""
         return linearised(self, point)
@@ -40,7 +33,3 @@ class StateChart(AbstractChart):
     def dot(self, a, b):
         """Euclidean."""
         return dot(a, b)
-
-    def probe(self, point):
-        """Here."""
-        return self, point

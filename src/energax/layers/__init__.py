@@ -10,7 +10,6 @@ from energax.layers.basic import Flatten as Flatten
 from energax.layers.basic import Identity as Identity
 from energax.layers.basic import Linear as Linear
 from energax.layers.convolution import Conv2d as Conv2d
-from energax.layers.matrix import matrix_of as matrix_of
 from energax.layers.pooling import Pool as Pool
 from energax.layers.pooling import SoftmaxPooling as SoftmaxPooling
 from energax.layers.pooling import average as average

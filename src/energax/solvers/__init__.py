@@ -1,6 +1,5 @@
 """Solvers: they settle force = 0 and return states with a verdict per sample."""
 
-from energax.solvers.block_flow import BlockFlow as BlockFlow
 from energax.solvers.conjugate_gradient import ConjugateGradient as ConjugateGradient
 from energax.solvers.diffrax import Diffrax as Diffrax
 from energax.solvers.engine import AbstractIteration as AbstractIteration
@@ -12,7 +11,6 @@ from energax.solvers.gradient_flow import GradientFlow as GradientFlow
 from energax.solvers.gradient_flow import Held as Held
 from energax.solvers.gradient_flow import PerSample as PerSample
 from energax.solvers.gradient_flow import Unbounded as Unbounded
-from energax.solvers.lbfgs import LBFGS as LBFGS
 from energax.solvers.optimistix import Optimistix as Optimistix
 from energax.solvers.order import Alternating as Alternating
 from energax.solvers.order import Synchronous as Synchronous

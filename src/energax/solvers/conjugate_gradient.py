@@ -1,20 +1,49 @@
 """Nonlinear conjugate gradients, per sample: the least point of the local model in the plane of force and last step."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, PyTree
 
 from energax.coordinates import AbstractCoordinates, StateCoordinates
-from energax.phase import choose
-from energax.solvers.engine import Stopping
-from energax.solvers.search import AbstractSearch
+from energax.coordinates.base import Point
+from energax.costs import added
+from energax.dynamics import AbstractEnergy
+from energax.errors import SettingError
+from energax.phase import Phase, choose, scaled
+from energax.solvers.engine import AbstractIteration, Stopping
 
 
-class ConjugateGradient(AbstractSearch):
+class Trial(eqx.Module):
+    """The step that is being tried, and what is known of where it set out from: the best point so far.
+
+    Attributes:
+        move: the step.
+        energy: F where it set out from, shape `(batch,)`; infinite before the first step.
+        gain: slope of F down the step, shape `(batch,)`.
+        image: of the model there.
+        damping: share of the model's step that is taken, shape `(batch,)`.
+    """
+
+    move: Point
+    energy: Array
+    gain: Array
+    image: PyTree
+    damping: Array
+
+
+class ConjugateGradient(AbstractIteration):
     """v <- v + a f + b s with f = -dF/dv, s the last step, and (a, b) the least point of the model in their plane.
 
     On a quadratic energy these are the conjugate gradients of Hestenes & Stiefel. Elsewhere nothing of the past need
     stay true but the last step's own secant, which is known without another pass. There is no step size to choose.
+
+    F is known wherever the model is, so a step that led uphill is seen when the next one begins: that sample goes back
+    and tries the step at which the parabola through both energies has its minimum. Only the last step of a relaxation
+    without tests is not judged this way: a sample that it left above where the relaxation began has diverged.
 
     Attributes:
         stop: the stopping rule; by default tested after every step, since a step costs three sweeps.
@@ -29,13 +58,79 @@ class ConjugateGradient(AbstractSearch):
     stop: Stopping = eqx.field(default_factory=lambda: Stopping(check_every=1))
     coordinates: AbstractCoordinates = eqx.field(default_factory=StateCoordinates)
 
-    def begin(self, zero, one):
-        """The last step and its image, which every search remembers, are enough."""
-        return ()
+    def init(self, chart, point):
+        """Nothing is tried yet."""
+        require_gradient(chart.phase, type(self).__name__)
+        zero, one = jax.tree.map(jnp.zeros_like, point), jnp.ones_like(chart.norm(point))
+        image = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(lambda: chart.model(point).image))
+        return Trial(zero, jnp.inf * one, 0 * one, image, one)
 
-    def directions(self, chart, model, trial):
-        """The force, and the last step with its secant."""
-        secant = jax.tree.map(jnp.subtract, model.image, trial.image)
-        known = jnp.isfinite(trial.energy)
+    def step(self, chart, point, carry):
+        """Judge the last step, and try the next."""
+        model = chart.model(point)
+        # before the first step there is no last one: its energy is infinite, and nothing can be higher
+        known = jnp.isfinite(carry.energy)
+        rose = known & higher(model.energy, carry.energy)
+        secant = jax.tree.map(jnp.subtract, model.image, carry.image)
         secant = choose(known, secant, jax.tree.map(jnp.zeros_like, secant))
-        return [model.force, trial.move], [model.push(model.force), secant], ()
+        directions = [model.force, carry.move]
+        z, gain = model.least(directions, [model.push(model.force), secant])
+        move = sum_of(directions, [carry.damping * length for length in z])
+        # where the energy rose, the same step is tried again from where it set out, only shorter
+        share = shortened(carry, model.energy)
+        trial = Trial(
+            choose(rose, scaled(share, carry.move), move),
+            jnp.where(rose, carry.energy, model.energy),
+            jnp.where(rose, share * carry.gain, carry.damping * gain),
+            choose(rose, carry.image, model.image),
+            carry.damping,
+        )
+        return jax.tree.map(jnp.add, point, choose(rose, scaled(share - 1, carry.move), move)), trial
+
+    def retreat(self, carry, rose):
+        """Go back, forget the past, and halve the steps."""
+
+        def forget(tree) -> Any:
+            return choose(rose, jax.tree.map(jnp.zeros_like, tree), tree)
+
+        return Trial(
+            forget(carry.move),
+            jnp.where(rose, jnp.inf, carry.energy),
+            forget(carry.gain),
+            forget(carry.image),
+            jnp.where(rose, carry.damping / 2, carry.damping),
+        ), rose
+
+    def tuned(self, phase, start):
+        """Nothing is measured."""
+        return self
+
+
+def higher(energy: Array, before: Array) -> Array:
+    """Where the energy rose by more than rounding (for a cost such as log(1 + tiny) that of 1), or is no number."""
+    return ~(energy <= before + 64 * jnp.finfo(energy.dtype).eps * (1 + jnp.abs(energy)))
+
+
+def sum_of(directions: Sequence[Point], lengths: Sequence[Array]) -> Point:
+    """Return sum_i lengths_i directions_i."""
+    parts = [scaled(length, direction) for length, direction in zip(lengths, directions, strict=True)]
+    return jax.tree.map(lambda *values: added(values), *parts)
+
+
+def shortened(trial: Trial, energy: Array) -> Array:
+    """The share of a failed step, a tenth to a half, at which a parabola has its minimum.
+
+    It goes through F and its slope where the step set out from, and through F where it led.
+    """
+    excess = energy - trial.energy + trial.gain
+    share = jnp.where(excess > 0, trial.gain / jnp.where(excess > 0, 2 * excess, 1), 0.5)
+    return jnp.clip(jnp.where(jnp.isfinite(share), share, 0.1), 0.1, 0.5)
+
+
+def require_gradient(phase: Phase, solver: str) -> None:
+    """Refuse a dynamics whose force is not the gradient of its energy."""
+    if not isinstance(phase.dynamics, AbstractEnergy):
+        raise SettingError(
+            f"{solver} follows the gradient of an energy, and the force of {type(phase.dynamics).__name__} is none; "
+            "use FixedPoint where it has block minimisers, GradientFlow or Optimistix elsewhere"
+        )

@@ -92,13 +92,6 @@ class AbstractIteration(AbstractSolver):
     def step(self, chart: AbstractChart, point: Point, carry: Any) -> tuple[Point, Any]:
         """One step of all samples."""
 
-    def opening(self, chart: AbstractChart, point: Point, at_rest: bool) -> tuple[Point, Any, int]:
-        """The first steps of a relaxation without tests, before its loop, and how many these are.
-
-        `at_rest` says that the point is the free equilibrium by construction.
-        """
-        return *self.step(chart, point, self.init(chart, point)), 1
-
     @abc.abstractmethod
     def retreat(self, carry: Any, rose: Array) -> tuple[Any, Array]:
         """React where the energy rose since the last test.
@@ -162,9 +155,9 @@ def settle(solver: AbstractIteration, phase: Phase, begin: Start) -> Equilibrium
     floor = precision_floor(start)
     scale = jnp.maximum(phase.drive(start), floor)
     if stop.check_every == 0:
-        # what the first steps share with the start is computed once, since they stand before the loop
-        opened, carry, taken = solver.opening(chart, point, begin.settled)
-        end, _ = run(solver, chart, opened, carry, stop.max_steps - taken)
+        # what the first step shares with the start is computed once, since it stands before the loop
+        opened, carry = solver.step(chart, point, solver.init(chart, point))
+        end, _ = run(solver, chart, opened, carry, stop.max_steps - 1)
         end, lost = within_scale(point, end)
         if phase.has_energy:
             lost |= uphill(phase.energy_of(begin), chart.energy(end), floor)

@@ -1,7 +1,6 @@
 """Explicit steps along the force, with momentum, bounded by the measured curvature."""
 
 import abc
-from itertools import islice
 from typing import Self
 
 import equinox as eqx
@@ -43,7 +42,7 @@ class PerSample(AbstractStepBound):
 
     def limit(self, chart, point):
         """Return margin * 2 / curvature, per sample."""
-        return self.margin * 2 / largest_curvature(*chart.probe(point), self.iterations)
+        return self.margin * 2 / largest_curvature(chart, point, self.iterations)
 
     def tuned(self, chart, point):
         """Nothing is held."""
@@ -74,7 +73,7 @@ class Held(AbstractStepBound):
 
     def tuned(self, chart, point):
         """Measure on this phase."""
-        largest = jnp.max(largest_curvature(*chart.probe(point), self.iterations))
+        largest = jnp.max(largest_curvature(chart, point, self.iterations))
         return Held(largest, self.margin, self.iterations)
 
 
@@ -88,9 +87,6 @@ class Unbounded(AbstractStepBound):
     def tuned(self, chart, point):
         """Nothing is held."""
         return self
-
-
-OPENING = 8  # steps from rest that are traced one by one
 
 
 class _Moving(eqx.Module):
@@ -110,8 +106,7 @@ class GradientFlow(AbstractIteration):
         momentum: in [0, 1); 0 is plain gradient descent.
         stop: the stopping rule.
         bound: `PerSample()` (default), `Held()` or `Unbounded()`.
-        coordinates: where the steps are taken; `SpanCoordinates()` takes the same steps as the default
-            `StateCoordinates()`, cheaper where there are many of them.
+        coordinates: where the steps are taken.
 
     Reference: Millidge et al. 2023, Eq. 1; the bound is this library's own.
     """
@@ -146,19 +141,6 @@ class GradientFlow(AbstractIteration):
         ahead = jax.tree.map(lambda v, u: v + self.momentum * u, point, carry.velocity)
         after = moved(ahead, carry.step, chart.force(ahead))
         return after, _Moving(jax.tree.map(jnp.subtract, after, point), carry.step)
-
-    def opening(self, chart, point, at_rest):
-        """From rest, every step moves only the nodes that the nudge has reached: the others need no force."""
-        parts = tuple(islice(chart.opening(point), min(self.stop.max_steps, OPENING))) if at_rest else ()
-        if not parts:
-            return super().opening(chart, point, at_rest)
-        carry = self.init(chart, point)
-        velocity = carry.velocity
-        for names, part in parts:
-            inside = _Moving({name: velocity[name] for name in names if name in velocity}, carry.step)
-            after, inside = self.step(part, {name: point[name] for name in names}, inside)
-            point, velocity = {**point, **after}, {**velocity, **inside.velocity}
-        return point, _Moving(velocity, carry.step), len(parts)
 
     def retreat(self, carry, rose):
         """Halve the step, stop, and go back."""
