@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import optax
 
 import energax as ex
-from energax.graph import Graph
-from energax.networks import residual_mlp
+from energax.graph.graph import Graph
+from energax.graph.networks import residual_mlp
 from energax.training.learner import Learner, begin, update
-from energax.unrolling import unrolled
+from energax.graph.unrolling import unrolled
 from reports import write
 
 ROUNDS = 3

@@ -13,7 +13,7 @@ import jax
 import optax
 
 import energax as ex
-from energax.networks import residual_mlp
+from energax.graph.networks import residual_mlp
 from reports import write
 
 DEPTH, WIDTH, EPOCHS = 64, 64, 6

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 import energax as ex
 from energax.recipes import make_learner
-from energax.regime import flat
+from energax.diagnostics.regime import flat
 from energax.training.feed import feed_of
 from reports import options_of, write
 

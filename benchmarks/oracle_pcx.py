@@ -1,7 +1,7 @@
 """Record what the released package pcx computes for a small net, as an oracle for the tests.
 
 pcx pins an older JAX, so it is no dependency: in an environment of its own, `pip install jax equinox optax tqdm`, then
-`pip install --no-deps pcx==0.6.3`, then `python benchmarks/oracle_pcx.py`. Writes `tests/oracle_pcx.json`: parameters,
+`pip install --no-deps pcx==0.6.3`, then `python benchmarks/oracle_pcx.py`. Writes `tests/fixtures/oracle_pcx.json`: parameters,
 data, the states after a number of gradient steps from the feed-forward start with the output clamped, and the weight
 gradients there. `tests/test_peers.py` compares energax with it.
 """
@@ -90,7 +90,7 @@ def main() -> None:
         "weight_gradients": [layer.nn.weight.get().tolist() for layer in slope["model"].layers],
         "bias_gradients": [layer.nn.bias.get().tolist() for layer in slope["model"].layers],
     }
-    (Path(__file__).parent.parent / "tests" / "oracle_pcx.json").write_text(json.dumps(record) + "\n")
+    (Path(__file__).parent.parent / "tests" / "fixtures" / "oracle_pcx.json").write_text(json.dumps(record) + "\n")
 
 
 if __name__ == "__main__":

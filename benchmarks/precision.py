@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 import energax as ex
 from energax.recipes import make_learner
-from energax.rounding import PRECISIONS, rounded
-from energax.settings import Settings
+from energax.graph.rounding import PRECISIONS, rounded
+from energax.recipes.settings import Settings
 from energax.training.feed import feed_of
 from gradient_quality import gradient, relative
 from reports import options_of, write

@@ -1,9 +1,18 @@
-"""float64 everywhere; strict promotion for the modules that ask for it; cheap compilation, since nets are small."""
+"""float64 everywhere, strict promotion and tiny learners for the modules that ask for them; cheap compilation."""
 
+import functools
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
+
+from energax.data import Dataset, Split, load
+from energax.recipes import make_learner
+from energax.recipes.settings import Settings
+from energax.training import fit
+from energax.training.display import Silent
+from energax.training.learner import begin
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_disable_most_optimizations", True)
@@ -26,3 +35,86 @@ def room():
     yield
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MANY:
         jax.clear_caches()
+
+
+ROWS = 203  # no multiple of the batch: three rows rest in every epoch
+BATCH = 20
+
+
+@functools.cache
+def cut_digits() -> Dataset:
+    """203 training rows and 60 of either other split."""
+    digits = load("digits")
+
+    def cut(split: Split, rows: int):
+        return split.images[:rows], split.labels[:rows]
+
+    return Dataset.from_arrays(
+        "cut-digits",
+        train=cut(digits.train, ROWS),
+        validation=cut(digits.validation, 60),
+        test=cut(digits.test, 60),
+        classes=10,
+        scale=16,
+    )
+
+
+@functools.cache
+def tiny(recipe: str, **settings):
+    """A recipe's learner with 16 hidden units."""
+    learner, _ = make_learner(recipe, (8, 8, 1), 10, settings=Settings(**{"hidden": (16,), "batch": BATCH, **settings}))
+    return learner
+
+
+class Stopper(Silent):
+    """A display that fails: after the first stretch of an epoch, or when it has ended."""
+
+    def __init__(self, epoch: int, midway: bool = False):
+        self.at, self.midway = epoch, midway
+
+    def advance(self, epoch, batches, averages):
+        if self.midway and epoch == self.at:
+            raise InterruptedError(f"pulled the plug in epoch {epoch}")
+
+    def epoch(self, row):
+        if not self.midway and row["epoch"] == self.at:
+            raise InterruptedError(f"pulled the plug after epoch {row['epoch']}")
+
+
+@pytest.fixture
+def data() -> Dataset:
+    return cut_digits()
+
+
+@pytest.fixture
+def learner():
+    """The factory `tiny`."""
+    return tiny
+
+
+@pytest.fixture
+def train(data):
+    """`fit` on the cut digits, 20 rows per update."""
+    return functools.partial(fit, data=data, batch=BATCH)
+
+
+@pytest.fixture
+def stopper():
+    return Stopper
+
+
+@pytest.fixture
+def same():
+    """Whether two pytrees hold the same bits."""
+
+    def compare(a, b) -> bool:
+        pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+        assert pairs
+        return all(np.asarray(p).tobytes() == np.asarray(q).tobytes() for p, q in pairs if hasattr(p, "dtype"))
+
+    return compare
+
+
+@pytest.fixture
+def progress():
+    return begin

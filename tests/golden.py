@@ -11,7 +11,7 @@ import numpy as np
 
 from energax import Batch
 from energax.recipes import make_learner
-from energax.settings import Settings
+from energax.recipes.settings import Settings
 from energax.training.learner import begin, update
 
 HERE = Path(__file__).parent / "fixtures" / "golden.npz"

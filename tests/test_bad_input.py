@@ -7,10 +7,10 @@ import pytest
 
 import energax as ex
 from energax.activations import Tanh
-from energax.errors import DataError, EnergaxError, GraphError, SettingError
+from energax.dynamics.phase import prepared
+from energax.exceptions import DataError, EnergaxError, GraphError, SettingError
+from energax.graph.networks import convolutional, mlp, sequential
 from energax.layers import Linear
-from energax.networks import convolutional, mlp, sequential
-from energax.phase import prepared
 from energax.rules import RandomSign, centred, clamped, holomorphic, nudge, one_sided, richardson
 from energax.rules.quadrature import Quadrature
 from energax.solvers import Unbounded

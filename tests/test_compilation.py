@@ -11,7 +11,7 @@ import pytest
 
 import energax as ex
 from energax.activations import Tanh
-from energax.networks import mlp
+from energax.graph.networks import mlp
 from energax.rules import centred, holomorphic, nudge
 from energax.solvers import Held, PerSample
 from oracles import batch_for

@@ -10,9 +10,9 @@ import optax
 import pytest
 
 import energax as ex
+from energax.dynamics.phase import prepared
+from energax.graph.networks import mlp
 from energax.layers import Linear
-from energax.networks import mlp
-from energax.phase import prepared
 from energax.rules import clamped, nudge
 from oracles import batch_for, flat, gradient, informed, largest, relative, solve
 

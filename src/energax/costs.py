@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.errors import DataError
+from energax.exceptions import DataError
 
 
 class AbstractCost(eqx.Module):

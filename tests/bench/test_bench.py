@@ -22,7 +22,7 @@ from energax.bench.workers.protocol import offered, read_arrays
 from energax.bench.workload import LARGE, WORKLOADS, Workload
 from energax.cli.bench import planned
 from energax.cli.options import BenchOptions
-from energax.errors import SettingError
+from energax.exceptions import SettingError
 
 TINY = Workload("tiny", "mlp", (64, 8, 6, 10), "tanh", steps=5, batch=8)
 TINY_RELU = Workload("tiny relu", "mlp", (64, 8, 6, 10), "relu", steps=5, batch=8)

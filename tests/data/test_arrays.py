@@ -5,7 +5,7 @@ import pytest
 
 from energax.data import Augmentation, Dataset, check_arrays
 from energax.data.arrays import channel_statistics
-from energax.errors import DataError
+from energax.exceptions import DataError
 
 
 def rows(n=6, dtype=np.uint8, channels=3):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from energax.data import Augmentation, normalise
-from energax.errors import SettingError
+from energax.exceptions import SettingError
 
 
 def batch(n, dtype=np.uint8):

@@ -11,7 +11,7 @@ import pytest
 
 from energax.data import DATASETS, Augmentation, available, describe, load
 from energax.data.fetch import Remote, download, unpack
-from energax.errors import DataError
+from energax.exceptions import DataError
 
 # Taken at import, before the fixture that hides the machine's own data sets from the other tests.
 REAL_DATA = os.environ.get("ENERGAX_DATA")

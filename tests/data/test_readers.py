@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from energax.data import DATASETS, describe, load
-from energax.errors import DataError
+from energax.exceptions import DataError
 
 
 def read(name, root):

@@ -12,7 +12,7 @@ from PIL import Image
 import energax
 from energax import papers
 from energax.cli import main
-from energax.errors import RunError, SettingError
+from energax.exceptions import RunError, SettingError
 from energax.papers import Experiment, Outcome, judged
 from energax.papers.fits import order, straightness
 

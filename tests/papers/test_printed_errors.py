@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import energax as ex
-from energax.networks import mlp
-from energax.phase import prepared
+from energax.dynamics.phase import prepared
+from energax.graph.networks import mlp
 from energax.rules import nudge
 from energax.rules.quadrature import Quadrature
 from energax.solvers import Unbounded

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from energax.errors import RunError
+from energax.exceptions import RunError
 from energax.training import RunFolder
 from energax.training.checkpoint import restore, save, write_atomically
 

@@ -11,7 +11,7 @@ import pytest
 
 from energax import Backprop, GradientFlow, Stopping
 from energax.data import Split
-from energax.errors import RunError, SettingError
+from energax.exceptions import RunError, SettingError
 from energax.solvers import Unbounded
 from energax.training import RunFolder, evaluate
 from energax.training.display import Silent, Terminal

@@ -23,12 +23,12 @@ from energax import (
     load,
     networks,
 )
-from energax.coordinates import StateCoordinates
-from energax.phase import prepared
+from energax.dynamics.phase import prepared
 from energax.recipes import make_learner
 from energax.rules import Contrastive
 from energax.rules.quadrature import clamped, nudge
 from energax.solvers import Held, PerSample, Unbounded, largest_curvature
+from energax.solvers.coordinates import StateCoordinates
 from energax.training import Learner
 from energax.training.learner import begin, root_key, update
 

@@ -27,10 +27,10 @@ from energax.checks.means import (
     samples,
 )
 from energax.costs import SquaredError
-from energax.dynamics import AbstractBlockEnergy, AbstractDynamics, AbstractEnergy
-from energax.graph import Graph
-from energax.phase import Batch
-from energax.structure import AnyGraph
+from energax.dynamics.base import AbstractBlockEnergy, AbstractDynamics, AbstractEnergy
+from energax.dynamics.phase import Batch
+from energax.graph.graph import Graph
+from energax.graph.structure import AnyGraph
 
 
 def check_dynamics(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch, *, complete: bool = True) -> None:

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from energax.dynamics import AbstractBlockEnergy, AbstractDynamics
-from energax.errors import EnergaxError
-from energax.phase import Batch, Phase, prepared
-from energax.structure import AnyGraph, States
+from energax.dynamics.base import AbstractBlockEnergy, AbstractDynamics
+from energax.dynamics.phase import Batch, Phase, prepared
+from energax.exceptions import EnergaxError
+from energax.graph.structure import AnyGraph, States
 
 prepare_phase = eqx.filter_jit(prepared)
 

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from energax.checks.means import changed, leaves, part, require, require_close, require_one_trace, rounding, samples
-from energax.dynamics import AbstractDynamics
-from energax.phase import Batch
+from energax.dynamics.base import AbstractDynamics
+from energax.dynamics.phase import Batch
+from energax.graph.structure import AnyGraph
 from energax.rules.base import AbstractRule
 from energax.solvers.engine import AbstractSolver
-from energax.structure import AnyGraph
 
 
 def check_rule(

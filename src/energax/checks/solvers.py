@@ -20,13 +20,13 @@ from energax.checks.means import (
     require_close,
     rounding,
 )
-from energax.dynamics import AbstractDynamics
-from energax.energies import PredictiveCoding
-from energax.networks import mlp
-from energax.phase import Batch, Phase
+from energax.dynamics import PredictiveCoding
+from energax.dynamics.base import AbstractDynamics
+from energax.dynamics.phase import Batch, Phase
+from energax.graph.networks import mlp
+from energax.graph.structure import States
 from energax.solvers.engine import AbstractSolver
 from energax.solvers.verdict import Verdict, precision_floor
-from energax.structure import States
 
 
 def check_solver(

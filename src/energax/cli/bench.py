@@ -13,7 +13,7 @@ from energax.bench.table import markdown
 from energax.bench.workload import LARGE, QUICK, WORKLOADS
 from energax.cli.options import BenchOptions
 from energax.data import cache_folder
-from energax.errors import SettingError
+from energax.exceptions import SettingError
 
 
 def run(options: BenchOptions) -> None:

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from energax.cli.options import CompareOptions
 from energax.cli.train import epochs_of, run_recipe
 from energax.data import load
-from energax.errors import SettingError
+from energax.exceptions import SettingError
 from energax.recipes import settings_read
-from energax.settings import Settings
+from energax.recipes.settings import Settings
 from energax.training import RunFolder
 from energax.training.checkpoint import write_atomically
 from energax.training.display import Terminal

@@ -15,7 +15,7 @@ from energax.cli.options import (
     ReproduceOptions,
     TrainOptions,
 )
-from energax.errors import EnergaxError
+from energax.exceptions import EnergaxError
 
 COMMANDS: dict[type, Callable] = {
     TrainOptions: train.train,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from energax.settings import Settings
+from energax.recipes.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import rich.markup
 import rich.table
 
 from energax.cli.options import ReproduceOptions
-from energax.errors import SettingError
+from energax.exceptions import SettingError
 from energax.papers import EXPERIMENTS, Experiment, experiment, redraw
 from energax.papers import reproduce as reproduced
 from energax.papers.reproduction import Report, outcomes

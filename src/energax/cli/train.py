@@ -12,9 +12,9 @@ import rich.table
 
 from energax.cli.options import TrainOptions
 from energax.data import load
-from energax.errors import RunError, SettingError
+from energax.exceptions import RunError, SettingError
 from energax.recipes import make_learner, settled
-from energax.settings import Settings
+from energax.recipes.settings import Settings
 from energax.training import Run, RunFolder, fit
 from energax.training.display import Display, Terminal
 from energax.training.pages import number, percent

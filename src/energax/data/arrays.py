@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from energax.data.augment import Augmentation
-from energax.errors import DataError
+from energax.exceptions import DataError
 
 _CHUNK = 2_000  # images counted at a time: np.bincount widens its input to 8 bytes per pixel
 

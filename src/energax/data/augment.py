@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from energax.errors import SettingError
+from energax.exceptions import SettingError
 
 
 class Augmentation(eqx.Module):

@@ -14,7 +14,7 @@ import numpy as np
 
 from energax.data.arrays import Split, check_arrays
 from energax.data.reader import AbstractReader, Parts, Sizes, cut, held_out, join
-from energax.errors import DataError
+from energax.exceptions import DataError
 
 _PIXELS = 3 * 32 * 32
 _ONE_IN = 10  # the last 5,000 of the official 50,000 training rows are for validation

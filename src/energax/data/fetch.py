@@ -21,7 +21,7 @@ import pooch
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn, track
 
-from energax.errors import DataError
+from energax.exceptions import DataError
 
 ATTEMPTS = 3
 _TIMEOUT = 30  # seconds without a byte before an attempt counts as failed

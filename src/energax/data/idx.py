@@ -17,7 +17,7 @@ import numpy as np
 
 from energax.data.arrays import Split, check_arrays
 from energax.data.reader import AbstractReader, Parts, Sizes, cut, held_out
-from energax.errors import DataError
+from energax.exceptions import DataError
 
 TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")

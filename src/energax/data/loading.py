@@ -13,7 +13,7 @@ import pooch
 from energax.data.arrays import Dataset
 from energax.data.catalogue import DATASETS, Source
 from energax.data.fetch import Remote, download, md5_of, unpack
-from energax.errors import DataError
+from energax.exceptions import DataError
 
 _OFFICIAL = "official"
 

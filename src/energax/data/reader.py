@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from energax.data.arrays import Split
-from energax.errors import DataError
+from energax.exceptions import DataError
 
 
 class Sizes(NamedTuple):

@@ -22,7 +22,7 @@ from rich.progress import track
 
 from energax.data.arrays import Split, check_arrays
 from energax.data.reader import AbstractReader, Parts, Sizes, held_out
-from energax.errors import DataError
+from energax.exceptions import DataError
 
 _ONE_IN = 10
 _SUFFIXES = {".jpeg", ".jpg"}

@@ -3,7 +3,7 @@
 Nothing else in the library imports this package.
 """
 
-from energax.errors import SettingError
+from energax.exceptions import SettingError
 from energax.papers.experiment import Experiment as Experiment
 from energax.papers.experiment import Judgement as Judgement
 from energax.papers.experiment import Outcome as Outcome

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from energax.errors import RunError
+from energax.exceptions import RunError
 from energax.training.checkpoint import write_atomically
 from energax.training.run_folder import finite
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from energax.errors import RunError
+from energax.exceptions import RunError
 from energax.papers.cells import Cells, Tell, read
 from energax.papers.experiment import Experiment, Judgement, Numbers, Outcome
 from energax.training.checkpoint import write_atomically

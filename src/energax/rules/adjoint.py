@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from energax.phase import Phase, choose, dot, norm, prepared, scaled
+from energax.dynamics.phase import Phase, choose, dot, norm, prepared, scaled
+from energax.graph.structure import States
 from energax.rules.base import AbstractRule, Info, add, batch_size, free_phase
-from energax.structure import States
 
 
 class Adjoint(AbstractRule):

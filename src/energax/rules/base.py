@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from energax.dynamics import AbstractDynamics, AbstractTotalEnergy
-from energax.errors import SettingError
-from energax.phase import Batch, Phase, prepared
+from energax.dynamics.base import AbstractDynamics, AbstractTotalEnergy
+from energax.dynamics.phase import Batch, Phase, prepared
+from energax.exceptions import SettingError
+from energax.graph.structure import AnyGraph, States
 from energax.solvers.engine import AbstractSolver
 from energax.solvers.verdict import Equilibrium, Verdict
-from energax.structure import AnyGraph, States
 
 
 class PhaseInfo(eqx.Module):

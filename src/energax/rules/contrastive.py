@@ -5,14 +5,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.dynamics import Start
-from energax.errors import SettingError
-from energax.graph import Graph
+from energax.dynamics.base import Start
+from energax.dynamics.phase import Batch, Phase, prepared
+from energax.exceptions import SettingError
+from energax.graph.graph import Graph
+from energax.graph.structure import Constant, States
 from energax.layers import is_analytic
-from energax.phase import Batch, Phase, prepared
 from energax.rules.base import AbstractRule, Info, batch_size, free_phase, phase_info, sound, with_energy
 from energax.rules.quadrature import AbstractQuadrature
-from energax.structure import Constant, States
 
 
 class Contrastive(AbstractRule):

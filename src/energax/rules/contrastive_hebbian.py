@@ -4,8 +4,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.errors import SettingError
-from energax.phase import prepared
+from energax.dynamics.phase import prepared
+from energax.exceptions import SettingError
 from energax.rules.base import (
     AbstractRule,
     Info,

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.phase import prepared, scaled, subtract
+from energax.dynamics.phase import prepared, scaled, subtract
 from energax.rules.adjoint import through_force
 from energax.rules.base import AbstractRule, Info, batch_size, free_phase, phase_info, sound
 

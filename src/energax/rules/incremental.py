@@ -4,11 +4,11 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.errors import SettingError
-from energax.phase import Phase, prepared
+from energax.dynamics.phase import Phase, prepared
+from energax.exceptions import SettingError
+from energax.graph.structure import States
 from energax.rules.base import AbstractRule, Info, batch_size, energy_gradient, phase_info, sound, with_energy
 from energax.solvers.engine import AbstractIteration, Stopping
-from energax.structure import States
 
 
 class _Going(eqx.Module):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, PRNGKeyArray
 
-from energax.errors import SettingError
+from energax.exceptions import SettingError
 
 
 class AbstractQuadrature(eqx.Module):

@@ -1,6 +1,10 @@
 """Solvers: they settle force = 0 and return states with a verdict per sample."""
 
 from energax.solvers.conjugate_gradient import ConjugateGradient as ConjugateGradient
+from energax.solvers.coordinates import AbstractChart as AbstractChart
+from energax.solvers.coordinates import AbstractCoordinates as AbstractCoordinates
+from energax.solvers.coordinates import ErrorCoordinates as ErrorCoordinates
+from energax.solvers.coordinates import StateCoordinates as StateCoordinates
 from energax.solvers.diffrax import Diffrax as Diffrax
 from energax.solvers.engine import AbstractIteration as AbstractIteration
 from energax.solvers.engine import AbstractSolver as AbstractSolver
@@ -14,6 +18,7 @@ from energax.solvers.gradient_flow import Unbounded as Unbounded
 from energax.solvers.optimistix import Optimistix as Optimistix
 from energax.solvers.order import Alternating as Alternating
 from energax.solvers.order import Synchronous as Synchronous
+from energax.solvers.relax import relax as relax
 from energax.solvers.spectrum import largest_curvature as largest_curvature
 from energax.solvers.verdict import Equilibrium as Equilibrium
 from energax.solvers.verdict import Verdict as Verdict

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.dynamics import Start
-from energax.phase import Phase, prepared
+from energax.dynamics.base import Start
+from energax.dynamics.phase import Phase, prepared
+from energax.graph.structure import States
 from energax.solvers.verdict import Equilibrium, ended, precision_floor, uphill, within_scale
-from energax.structure import States
 
 
 def settle_apart(

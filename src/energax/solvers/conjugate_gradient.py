@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from energax.coordinates import AbstractCoordinates, StateCoordinates
-from energax.coordinates.base import Point
 from energax.costs import added
-from energax.dynamics import AbstractEnergy
-from energax.errors import SettingError
-from energax.phase import Phase, choose, scaled
+from energax.dynamics.base import AbstractEnergy
+from energax.dynamics.phase import Phase, choose, scaled
+from energax.exceptions import SettingError
+from energax.solvers.coordinates import AbstractCoordinates, StateCoordinates
+from energax.solvers.coordinates.base import Point
 from energax.solvers.engine import AbstractIteration, Stopping
 
 

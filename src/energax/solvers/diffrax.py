@@ -7,8 +7,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.errors import SettingError
-from energax.phase import norm
+from energax.dynamics.phase import norm
+from energax.exceptions import SettingError
 from energax.solvers.apart import batched, settle_apart, single
 from energax.solvers.engine import AbstractSolver
 

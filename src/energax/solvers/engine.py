@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.coordinates import AbstractChart, AbstractCoordinates
-from energax.coordinates.base import Point
-from energax.dynamics import Start
-from energax.errors import SettingError
-from energax.phase import Phase, choose, dot, norm, subtract
-from energax.solvers.gathering import in_stages
+from energax.dynamics.base import Start
+from energax.dynamics.phase import Phase, choose, dot, norm, subtract
+from energax.exceptions import SettingError
+from energax.graph.structure import States
+from energax.solvers.compaction import in_stages
+from energax.solvers.coordinates import AbstractChart, AbstractCoordinates
+from energax.solvers.coordinates.base import Point
 from energax.solvers.verdict import Equilibrium, Verdict, ended, judged, precision_floor, uphill, within_scale
-from energax.structure import States
 
 
 class Stopping(eqx.Module):

@@ -3,9 +3,9 @@
 import equinox as eqx
 import jax.numpy as jnp
 
-from energax.coordinates import AbstractCoordinates, StateCoordinates
-from energax.dynamics import AbstractBlockEnergy, AbstractDynamics
-from energax.errors import SettingError
+from energax.dynamics.base import AbstractBlockEnergy, AbstractDynamics
+from energax.exceptions import SettingError
+from energax.solvers.coordinates import AbstractCoordinates, StateCoordinates
 from energax.solvers.engine import AbstractIteration, Stopping
 from energax.solvers.order import AbstractOrder, Alternating
 

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array
 
-from energax.coordinates import AbstractChart, AbstractCoordinates, StateCoordinates
-from energax.coordinates.base import Point
-from energax.errors import SettingError
-from energax.phase import choose, per_sample
+from energax.dynamics.phase import choose, per_sample
+from energax.exceptions import SettingError
+from energax.solvers.coordinates import AbstractChart, AbstractCoordinates, StateCoordinates
+from energax.solvers.coordinates.base import Point
 from energax.solvers.engine import AbstractIteration, Stopping
 from energax.solvers.spectrum import largest_curvature
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array
 
-from energax.errors import SettingError
-from energax.phase import Phase
+from energax.dynamics.phase import Phase
+from energax.exceptions import SettingError
 from energax.solvers.apart import batched, settle_apart, single
 from energax.solvers.engine import AbstractSolver
 

@@ -4,9 +4,9 @@ import abc
 
 import equinox as eqx
 
-from energax.errors import SettingError
-from energax.graph import Graph
-from energax.phase import Phase
+from energax.dynamics.phase import Phase
+from energax.exceptions import SettingError
+from energax.graph.graph import Graph
 
 
 class AbstractOrder(eqx.Module):

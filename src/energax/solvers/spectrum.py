@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.coordinates import AbstractChart
-from energax.coordinates.base import Point
-from energax.coordinates.least import per_sample_of
-from energax.phase import per_sample, scaled
+from energax.dynamics.phase import per_sample, scaled
+from energax.solvers.coordinates import AbstractChart
+from energax.solvers.coordinates.base import Point
+from energax.solvers.plane import per_sample_of
 
 
 def largest_curvature(chart: AbstractChart, point: Point, iterations: int = 8) -> Array:

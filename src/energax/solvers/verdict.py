@@ -6,9 +6,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.coordinates.base import Point
-from energax.phase import Phase, choose, norm
-from energax.structure import States
+from energax.dynamics.phase import Phase, choose, norm
+from energax.graph.structure import States
+from energax.solvers.coordinates.base import Point
 
 BEYOND = 1e8  # a residual, or states relative to where they began, that no relaxation comes back from
 

@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
-from energax.errors import RunError
+from energax.exceptions import RunError
 
 REMEDY = "restore it from a copy or start anew"
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.data import Dataset, Split
-from energax.phase import Batch
+from energax.dynamics.phase import Batch
 from energax.rules.base import free_phase
 from energax.solvers.verdict import Verdict
 from energax.training.feed import Feed, feed_of

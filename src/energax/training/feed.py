@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from energax.data import Augmentation, Dataset, Split, normalise
-from energax.phase import Batch
+from energax.dynamics.phase import Batch
 
 
 class Feed(eqx.Module):

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
-from energax.dynamics import AbstractDynamics
-from energax.errors import SettingError
-from energax.phase import Batch
+from energax.dynamics.base import AbstractDynamics
+from energax.dynamics.phase import Batch
+from energax.exceptions import SettingError
+from energax.graph.structure import AnyGraph
 from energax.rules.base import AbstractRule, Info
 from energax.solvers.engine import AbstractSolver
-from energax.structure import AnyGraph
 
 
 class Learner(eqx.Module):

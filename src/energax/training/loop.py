@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from energax.data import Dataset
-from energax.errors import RunError, SettingError
-from energax.regime import Regime, measure_regime
+from energax.diagnostics.regime import Regime, measure_regime
+from energax.exceptions import RunError, SettingError
 from energax.training.display import Display, Silent
 from energax.training.epoch import Sums, stretch_in_place
 from energax.training.evaluation import evaluate_feed

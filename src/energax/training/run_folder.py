@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from energax.errors import RunError, SettingError
+from energax.exceptions import RunError, SettingError
 from energax.training import checkpoint
 from energax.training.checkpoint import write_atomically
 

@@ -13,10 +13,10 @@ from jaxtyping import Array, PyTree
 
 import energax as ex
 from energax.data import Dataset
-from energax.phase import Phase, prepared
-from energax.regime import flat
+from energax.diagnostics.regime import flat
+from energax.dynamics.phase import Phase, prepared
+from energax.graph.structure import States
 from energax.solvers import Unbounded
-from energax.structure import States
 from energax.training.feed import feed_of
 from energax.training.learner import root_key
 

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import energax as ex
+from energax.dynamics.phase import norm, subtract
 from energax.papers.cells import Cells
 from energax.papers.experiment import Experiment, Judgement, Numbers, judged
 from energax.papers.millidge2023.common import (
@@ -24,7 +25,6 @@ from energax.papers.millidge2023.common import (
     said,
 )
 from energax.papers.pictures import QUIET, band, panels
-from energax.phase import norm, subtract
 from energax.rules.base import energy_gradient
 from energax.solvers import trace
 

@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 
 import energax as ex
 from energax import rules
-from energax.coordinates import StateCoordinates
 from energax.papers.cells import Cells
 from energax.papers.experiment import Experiment, Judgement, Numbers, judged
 from energax.papers.millidge2023.common import PAPER, backprop, converged, cosine, energy, nudged, printed, said
 from energax.papers.millidge2023.training import learner_of, nudge, trained
 from energax.papers.pictures import QUIET, panels
 from energax.solvers import largest_curvature
+from energax.solvers.coordinates import StateCoordinates
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,8 +11,9 @@ import optimistix as optx
 
 import energax as ex
 from energax import rules
+from energax.dynamics.phase import Phase, prepared
 from energax.papers.millidge2023.common import gradient, relative
-from energax.phase import Phase, prepared
+from energax.papers.millidge2023.two_hop import TwoHopCoding
 from energax.rules.base import energy_gradient
 
 
@@ -134,9 +135,9 @@ def partial_gradient(graph, batch, beta):
     return energy_gradient(plain, clamped, at, jnp.ones(len(batch.y)) / beta, len(batch.y))
 
 
-def two_hop() -> ex.TwoHopCoding:
+def two_hop() -> TwoHopCoding:
     """This library's new energy."""
-    return ex.TwoHopCoding(ex.CrossEntropy(), **TWO_HOP)
+    return TwoHopCoding(ex.CrossEntropy(), **TWO_HOP)
 
 
 def hopfield() -> ex.Hopfield:

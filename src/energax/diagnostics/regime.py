@@ -1,0 +1,142 @@
+"""The regime report: how far from equilibrium a rule runs, and how far its gradient is from the exact one."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from energax.dynamics.base import AbstractDynamics
+from energax.dynamics.phase import Batch, prepared
+from energax.graph.structure import AnyGraph
+from energax.rules.adjoint import Adjoint
+from energax.rules.backprop import Backprop
+from energax.rules.base import AbstractRule, Info
+from energax.solvers.coordinates import StateCoordinates
+from energax.solvers.engine import AbstractSolver
+from energax.solvers.spectrum import largest_curvature
+from energax.solvers.verdict import Verdict
+
+CAREFUL = 1e-5  # tolerance of what a rule is compared with; float32 has little to give below it
+
+
+class Regime(eqx.Module):
+    """Where a rule stands on one batch. Ratios and cosines are per function of the graph and over all of them.
+
+    Attributes:
+        cosine: function name -> cosine between the rule's gradient and the reference's; `all` for all parameters.
+        norm_ratio: function name -> norm of the rule's gradient over the reference's; `all` likewise.
+        residual: mean relative residual over samples and phases; NaN for rules that relax nothing.
+        converged, stalled, out_of_steps, diverged: shares of the relaxations with that verdict.
+        relaxed: energy gained by the nudged relaxations over what those with the tolerance `CAREFUL` gain; NaN
+            without an energy.
+        curvature: largest curvature (estimate, from below) over the batch where the free phase ends.
+        step_bound: 2 / curvature, the largest stable explicit step.
+        step_margin: step_bound over the solver's nominal step, below 1 where that step would be unstable; NaN where the
+            solver has none.
+        reference: name of the reference: `backprop` where the feed-forward pass is the free equilibrium,
+            `adjoint` elsewhere.
+    """
+
+    cosine: dict[str, Array]
+    norm_ratio: dict[str, Array]
+    residual: Array
+    converged: Array
+    stalled: Array
+    out_of_steps: Array
+    diverged: Array
+    relaxed: Array
+    curvature: Array
+    step_bound: Array
+    step_margin: Array
+    reference: str = eqx.field(static=True)
+
+
+def measure_regime(
+    dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch, solver: AbstractSolver, rule: AbstractRule
+) -> Regime:
+    """Measure the regime of a rule on one batch. Compile it with `eqx.filter_jit`.
+
+    Args:
+        dynamics: how states move.
+        graph: the network.
+        batch: inputs and targets.
+        solver: the solver of the training.
+        rule: the rule of the training.
+    """
+    gradient, info = settled_gradient(dynamics, graph, batch, solver, rule)
+    careful = solver.tightened(CAREFUL, 10)
+    phase = prepared(dynamics, graph, graph.clamp(batch.x), batch.key)
+    start = dynamics.start(graph, phase.context)
+    reference = Backprop() if start.settled else Adjoint()
+    exact, _, exact_info = reference(dynamics, graph, batch, careful, ())
+    free = start.states if start.settled else careful.solve(phase, start.states).states
+    nudged = prepared(dynamics, graph, graph.clamp(batch.x), batch.key, batch.y, jnp.ones(()))
+    curvature = jnp.max(largest_curvature(*StateCoordinates().chart(nudged, free)))
+    _, better = settled_gradient(dynamics, graph, batch, careful, rule) if info.phases else (None, exact_info)
+    cosine, ratio = compared(gradient, exact)
+    counts = verdict_shares(info)
+    return Regime(
+        cosine=cosine,
+        norm_ratio=ratio,
+        residual=mean_residual(info),
+        **{verdict.name.lower(): counts[verdict] for verdict in Verdict},
+        relaxed=relaxed_fraction(info, better),
+        curvature=curvature,
+        step_bound=2 / curvature,
+        step_margin=2 / curvature / solver.nominal_step,
+        reference=type(reference).__name__.lower(),
+    )
+
+
+def settled_gradient(dynamics, graph, batch: Batch, solver, rule: AbstractRule) -> tuple[PyTree, Info]:
+    """The rule's last gradient on a batch whose parameters stand still."""
+    carry = rule.init(dynamics, graph, batch)
+    gradient, carry, info = rule(dynamics, graph, batch, solver, carry)
+    for _ in range(rule.updates_per_batch - 1):
+        gradient, carry, info = rule(dynamics, graph, batch, solver, carry)
+    return gradient, info
+
+
+def compared(gradient, exact) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Cosines and norm ratios per function of the graph that has parameters, and over all of them."""
+    pairs = {name: (flat(gradient.fns[name]), flat(exact.fns[name])) for name in gradient.fns}
+    pairs = {name: pair for name, pair in pairs.items() if pair[0].size}
+    pairs["all"] = (flat(gradient.fns), flat(exact.fns))
+    tiny = jnp.finfo(pairs["all"][0].dtype).tiny
+    lengths = {name: (jnp.linalg.norm(a), jnp.linalg.norm(b)) for name, (a, b) in pairs.items()}
+    cosine = {
+        name: jnp.vdot(a / (lengths[name][0] + tiny), b / (lengths[name][1] + tiny)) for name, (a, b) in pairs.items()
+    }
+    return cosine, {name: a / (b + tiny) for name, (a, b) in lengths.items()}
+
+
+def flat(tree: PyTree) -> Array:
+    """All arrays of a pytree as one vector."""
+    leaves = [leaf.reshape(-1) for leaf in jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))]
+    return jnp.concatenate(leaves) if leaves else jnp.zeros(0)
+
+
+def verdict_shares(info: Info) -> dict[Verdict, Array]:
+    """Share of each verdict over all relaxations of all phases; NaN where there is none."""
+    results = [phase.result for phase in info.phases.values()]
+    if not results:
+        return {verdict: jnp.asarray(jnp.nan) for verdict in Verdict}
+    every = jnp.concatenate(results)
+    return {verdict: jnp.mean(every == verdict, dtype=info.cost.dtype) for verdict in Verdict}
+
+
+def mean_residual(info: Info) -> Array:
+    """Mean relative residual over all relaxations of all phases; NaN where there is none."""
+    residuals = [phase.residual for phase in info.phases.values()]
+    return jnp.mean(jnp.concatenate(residuals)) if residuals else jnp.asarray(jnp.nan)
+
+
+def relaxed_fraction(info: Info, better: Info) -> Array:
+    """Energy that the last phase gained, over what it gains when relaxed further."""
+    if not info.phases:
+        return jnp.asarray(jnp.nan)
+    name = list(info.phases)[-1]
+    gained, possible = (
+        jnp.sum(one.phases[name].energy_before - one.phases[name].energy_after).real for one in (info, better)
+    )
+    return gained / possible

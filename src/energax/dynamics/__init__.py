@@ -1,0 +1,15 @@
+"""How states move: the energies and forces, one file each, and the phase that solvers settle."""
+
+from energax.dynamics.base import AbstractBlockEnergy as AbstractBlockEnergy
+from energax.dynamics.base import AbstractDynamics as AbstractDynamics
+from energax.dynamics.base import AbstractEnergy as AbstractEnergy
+from energax.dynamics.base import AbstractErrorEnergy as AbstractErrorEnergy
+from energax.dynamics.base import AbstractTotalEnergy as AbstractTotalEnergy
+from energax.dynamics.base import Context as Context
+from energax.dynamics.base import Start as Start
+from energax.dynamics.function_energy import FunctionEnergy as FunctionEnergy
+from energax.dynamics.hopfield import Hopfield as Hopfield
+from energax.dynamics.phase import Batch as Batch
+from energax.dynamics.phase import Phase as Phase
+from energax.dynamics.predictive_coding import PredictiveCoding as PredictiveCoding
+from energax.dynamics.scellier_bengio import ScellierBengio as ScellierBengio

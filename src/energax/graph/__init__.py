@@ -1,0 +1,18 @@
+"""Networks as graphs: nodes, edges, axes, the feed-forward pass, and builders of networks."""
+
+from energax.graph import networks as networks
+from energax.graph.graph import Graph as Graph
+from energax.graph.mupc import Scaled as Scaled
+from energax.graph.mupc import fan_in as fan_in
+from energax.graph.mupc import mupc as mupc
+from energax.graph.rounding import PRECISIONS as PRECISIONS
+from energax.graph.rounding import Rounded as Rounded
+from energax.graph.rounding import rounded as rounded
+from energax.graph.stacking import Stacked as Stacked
+from energax.graph.structure import AbstractStructure as AbstractStructure
+from energax.graph.structure import Axis as Axis
+from energax.graph.structure import Edge as Edge
+from energax.graph.structure import Node as Node
+from energax.graph.structure import Nodes as Nodes
+from energax.graph.structure import States as States
+from energax.graph.unrolling import unrolled as unrolled

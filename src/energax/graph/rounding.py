@@ -1,0 +1,83 @@
+"""Products of rounded numbers, summed in float32: what an accelerator does at several times the speed of float32."""
+
+from collections.abc import Callable
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from energax.exceptions import SettingError
+from energax.graph.graph import Graph
+from energax.graph.stacking import Stacked
+from energax.layers import Chain
+
+PRECISIONS = {"float32": (23, "float32"), "tensorfloat32": (10, "tensorfloat32"), "bfloat16": (7, "BF16_BF16_F32")}
+"""Name -> the bits of a rounded mantissa, and the products that an accelerator is asked for. Elsewhere the rounding
+alone is done, at the speed of float32, with the same result."""
+
+
+class Rounded(eqx.Module):
+    """A map whose parameters and input are rounded before they are multiplied; sums and derivatives are not.
+
+    Attributes:
+        fn: the map; one that is linear in its parameters and in its input loses nothing else.
+        precision: a name of `PRECISIONS`.
+    """
+
+    fn: Callable
+    precision: str = eqx.field(static=True)
+
+    def __call__(self, x: Array) -> Array:
+        """In the type of `x`, multiplied in float32."""
+        bits, products = PRECISIONS[self.precision]
+
+        def short(a):
+            return shortened(bits, a.astype(jnp.float32)) if eqx.is_inexact_array(a) else a
+
+        with jax.default_matmul_precision(products):
+            return jax.tree.map(short, self.fn)(short(x)).astype(x.dtype)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def shortened(bits: int, a: Array) -> Array:
+    """Round to `bits` bits of mantissa, with the range of float32; to a derivative this is the identity."""
+    return jax.lax.reduce_precision(a, exponent_bits=8, mantissa_bits=bits)
+
+
+@shortened.defjvp
+def _(bits, primals, tangents):
+    return shortened(bits, *primals), *tangents
+
+
+def rounded(graph: Graph, precision: str) -> Graph:
+    """The graph with everything that its edges multiply rounded: one network, in every phase and in the gradient.
+
+    Both phases of a contrast, and the predictions that errors are measured against, must be rounded alike: an error
+    of rounding that only one of them makes is larger than what a nudge changes. Parameters and states stay in float32
+    where they are stored, added and subtracted, so that small steps are not lost.
+
+    Args:
+        graph: the network.
+        precision: `float32` (the graph as it is), `tensorfloat32` or `bfloat16`.
+
+    Raises:
+        SettingError: another precision.
+    """
+    if precision not in PRECISIONS:
+        raise SettingError(f"precision={precision}: give {', '.join(PRECISIONS)}")
+    if precision == "float32":
+        return graph
+    sending = {edge.fn for edge in graph.edges}
+    fns = {name: rounded_map(fn, precision) if name in sending else fn for name, fn in graph.fns.items()}
+    return eqx.tree_at(lambda g: g.fns, graph, fns)
+
+
+def rounded_map(fn: Callable, precision: str) -> Callable:
+    """The map with its parametrised parts `Rounded`; parts without parameters multiply nothing and stay."""
+    if isinstance(fn, Chain):
+        return Chain(tuple(rounded_map(part, precision) for part in fn.layers))
+    if isinstance(fn, Stacked):
+        return Stacked(rounded_map(fn.fn, precision), fn.axis)
+    return Rounded(fn, precision) if any(map(eqx.is_inexact_array, jax.tree.leaves(fn))) else fn

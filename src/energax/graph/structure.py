@@ -1,0 +1,246 @@
+"""Nodes and edges, and what solvers and rules need to know of any network."""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from energax.exceptions import DataError, GraphError
+
+States = dict[str, Array]
+"""Node name -> its state, shape `(batch, *lengths of its axes, *node.shape)`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """An axis along which a node repeats: the steps of time, or the layers of a stack.
+
+    Functions are shared along it, as through time, unless they are `Stacked`, as the layers of a stack.
+
+    Attributes:
+        name: unique in the graph.
+        length: number of positions.
+    """
+
+    name: str
+    length: int
+
+
+TIME = "time"
+"""Name of the axis that a graph's `length` gives to all of its nodes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """A named place in a graph.
+
+    Attributes:
+        name: unique in the graph.
+        shape: shape of one sample's state at one position, without batch and axes; channels last for images.
+        transform: name in `Graph.fns` of the map applied to the sum of what arrives (an activation), or None.
+        state: False for a node that holds no state of its own: its value *is* its prediction (a direct
+            output, a readout, a pooling stage).
+        axes: what the node repeats along, outermost first, beside the graph's time.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    transform: str | None = None
+    state: bool = True
+    axes: tuple[Axis, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Edge:
+    """A map from one node's state to a part of what arrives at another.
+
+    Along an axis of both ends, delay d maps `source[:, :length-d]` to what arrives at `target[:, d:]`. An edge into
+    nodes with an axis of their own arrives at the first position of it; an edge out of them leaves from the last.
+
+    Attributes:
+        source: name of the node that is read.
+        target: name of the node that receives.
+        fn: name in `Graph.fns`; two edges that name one function share its parameters.
+        delay: positions from source to target along the axis that both ends have; where they have several, one
+            number for each, outermost first.
+    """
+
+    source: str
+    target: str
+    fn: str
+    delay: int | tuple[int, ...] = 0
+
+    def __str__(self):
+        return f"{self.source} -> {self.target} ({self.fn})"
+
+
+class Constant(eqx.Module):
+    """What a set of clamped nodes sends, summed per target: computed once per phase, not once per step."""
+
+    sources: frozenset[str] = eqx.field(static=True)
+    sums: States
+
+
+class AbstractStructure(eqx.Module):
+    """What solvers and rules need to know of a network: its nodes, its input and its output."""
+
+    nodes: eqx.AbstractVar[tuple[Node, ...]]
+    fns: eqx.AbstractVar[Any]
+    input: eqx.AbstractVar[str]
+    output: eqx.AbstractVar[str]
+
+    @abc.abstractmethod
+    def axes(self, name: str) -> tuple[Axis, ...]:
+        """Axes between the batch and a node's own shape, outermost first."""
+
+    @abc.abstractmethod
+    def output_value(self, states: States, constant: Constant | None = None) -> Array:
+        """What the cost reads, shape `(batch, *shape)`."""
+
+    def node(self, name: str) -> Node:
+        """The node of this name; `GraphError` lists the known ones otherwise."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise GraphError(f"unknown node {name!r}; the graph has: {known(node.name for node in self.nodes)}")
+
+    def free(self, clamped: Collection[str]) -> tuple[str, ...]:
+        """Names of the nodes that hold a state and are not clamped."""
+        return tuple(node.name for node in self.nodes if node.state and node.name not in clamped)
+
+    def zeros(self, names: Collection[str], like: Array) -> States:
+        """Zero states for `names`, with the batch size and the dtype of `like`."""
+        return {name: jnp.zeros((like.shape[0], *self.full_shape(name)), like.dtype) for name in names}
+
+    def full_shape(self, name: str) -> tuple[int, ...]:
+        """Shape of one sample's state of a node, at all positions."""
+        return (*(axis.length for axis in self.axes(name)), *self.node(name).shape)
+
+    def clamp(self, values: Array | Mapping[str, Array]) -> States:
+        """Check the values of clamped nodes and give them their axes.
+
+        Args:
+            values: the input's values, shape `(batch, *shape)`, or a mapping from node names to values.
+
+        Raises:
+            DataError: a shape that does not fit the node, batches of different sizes, or values that are not
+                real or complex numbers.
+            GraphError: an unknown node, or one that holds no state.
+        """
+        given = values if isinstance(values, Mapping) else {self.input: values}
+        placed = {name: self._placed(self.node(name), jnp.asarray(value)) for name, value in given.items()}
+        sizes = {name: value.shape[0] for name, value in placed.items()}
+        if len(set(sizes.values())) > 1:
+            raise DataError(f"clamped nodes have batches of different sizes: {sizes}")
+        return placed
+
+    def _placed(self, node: Node, value: Array) -> Array:
+        if not node.state:
+            raise GraphError(f"node {node.name!r} holds no state (state=False), so it cannot be clamped")
+        if not jnp.issubdtype(value.dtype, jnp.inexact):
+            raise DataError(
+                f"values for node {node.name!r} have dtype {value.dtype}; give floating-point numbers "
+                "(for images: scale them to [0, 1] first)"
+            )
+        full = self.full_shape(node.name)
+        if value.shape[1:] == full:
+            return value
+        if value.shape[1:] == node.shape:  # a value without axes is shown at every position
+            added = tuple(range(1, 1 + len(full) - len(node.shape)))
+            return jnp.broadcast_to(jnp.expand_dims(value, added), (value.shape[0], *full))
+        raise DataError(
+            f"values for node {node.name!r} have shape {value.shape}; expected (batch, {', '.join(map(str, full))})"
+        )
+
+
+AnyGraph = Any
+"""A `Graph`; or `Nodes`, for the dynamics that read no edges. (The type checker cannot tell which.)"""
+
+
+class Nodes(AbstractStructure):
+    """Nodes without edges, for an energy that is a function and no graph.
+
+    Attributes:
+        nodes: the nodes.
+        fns: the parameters, any pytree.
+        input: name of the node that the data clamp.
+        output: name of the node that the cost reads.
+    """
+
+    nodes: tuple[Node, ...] = eqx.field(static=True, converter=tuple)
+    fns: Any
+    input: str = eqx.field(static=True)
+    output: str = eqx.field(static=True)
+
+    def __check_init__(self):
+        check_names(self.nodes, self.input, self.output)
+
+    def axes(self, name: str) -> tuple[Axis, ...]:
+        """The node's own."""
+        return self.node(name).axes
+
+    def output_value(self, states, constant=None):
+        """The output node's state."""
+        return states[self.output]
+
+    def sweep(self, values, errors=None):
+        """There is none: `GraphError` says so."""
+        raise GraphError("no edges, so no feed-forward pass: use Adjoint as the reference, or a Graph")
+
+
+def axes_of(node: Node, length: int | None) -> tuple[Axis, ...]:
+    """The axes of a node in a graph of `length` time steps, outermost first."""
+    return node.axes if length is None else (Axis(TIME, length), *node.axes)
+
+
+def shifts_of(edge: Edge, source: Sequence[Axis], target: Sequence[Axis]) -> dict[Axis, int]:
+    """The delay of an edge along every axis that both its ends have.
+
+    Raises:
+        GraphError: a delay along no axis, or another number of delays than of axes.
+    """
+    both = [axis for axis in source if axis in target]
+    if edge.delay == 0:
+        return dict.fromkeys(both, 0)
+    delays = edge.delay if isinstance(edge.delay, tuple) else (edge.delay,)
+    if not both:
+        raise GraphError(
+            f"edge {edge} has delay {edge.delay}: give a delay >= 0, and the graph a length if it is > 0 "
+            "(or both ends an axis)"
+        )
+    if len(delays) != len(both):
+        raise GraphError(
+            f"edge {edge} has delay {edge.delay}, and its ends share the axes "
+            f"{', '.join(axis.name for axis in both)}: give a tuple with one delay for each"
+        )
+    return dict(zip(both, delays, strict=True))
+
+
+def add_to(sums: States, name: str, value: Array) -> None:
+    """Add a contribution to a node's sum in place."""
+    sums[name] = sums[name] + value if name in sums else value
+
+
+def known(names) -> str:
+    """A readable list of names for error messages."""
+    return ", ".join(sorted(names)) or "none"
+
+
+def check_names(nodes: Sequence[Node], source: str, output: str) -> None:
+    """Refuse doubled node names and ends that do not exist."""
+    names = [node.name for node in nodes]
+    doubled = {name for name in names if names.count(name) > 1}
+    if doubled:
+        raise GraphError(f"duplicate node name: {known(doubled)}; the graph has: {known(names)}")
+    for role, name in (("input", source), ("output", output)):
+        if name not in names:
+            raise GraphError(f"the {role} {name!r} is not a node; the graph has: {known(names)}")
+
+
+def out_shape(fn: Callable, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that a function of one sample returns for an input of `shape`."""
+    return eqx.filter_eval_shape(fn, jnp.zeros(shape)).shape

@@ -1,0 +1,165 @@
+"""The feed-forward pass: node after node, and position after position along every axis.
+
+All nodes that share an axis take it as one unit: a scan whose step is a feed-forward pass of these nodes at one
+position, in which deeper axes are units again. So a graph of any length or depth is traced once.
+"""
+
+from collections.abc import Callable, Collection
+from functools import lru_cache
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from energax.graph import topology
+from energax.graph.stacking import Stacked
+from energax.graph.structure import AnyGraph, Axis, Constant, Edge, Node, States, add_to, axes_of, shifts_of
+
+
+class Unit(NamedTuple):
+    """The nodes that share an axis, in feed-forward order."""
+
+    axis: Axis
+    parts: "Plan"
+
+
+Plan = tuple[str | Unit, ...]
+"""Names and units in feed-forward order."""
+
+Fns = dict[str, Callable]
+
+
+@lru_cache
+def planned(nodes: tuple[Node, ...], edges: tuple[Edge, ...], length: int | None) -> Plan | None:
+    """The feed-forward order of a graph; None where nodes form a cycle without a delay."""
+    axes = {node.name: axes_of(node, length) for node in nodes}
+    links = tuple((e.source, e.target, shifts_of(e, axes[e.source], axes[e.target])) for e in edges)
+    return _planned(tuple(axes), links, axes, 0)
+
+
+def _planned(names: tuple[str, ...], links, axes: dict[str, tuple[Axis, ...]], level: int) -> Plan | None:
+    unit = {name: axes[name][level] if len(axes[name]) > level else name for name in names}
+    between = [(unit[a], unit[b]) for a, b, _ in links if unit[a] != unit[b] or isinstance(unit[a], str)]
+    order = topology.topological_order(tuple(dict.fromkeys(unit.values())), between)
+    if order is None:
+        return None
+    plan: list[str | Unit] = []
+    for one in order:
+        if isinstance(one, str):
+            plan.append(one)
+            continue
+        inside = tuple(name for name in names if unit[name] == one)
+        now = [(a, b, shift) for a, b, shift in links if a in inside and b in inside and not shift.get(one)]
+        parts = _planned(inside, now, axes, level + 1)
+        if parts is None:
+            return None
+        plan.append(Unit(one, parts))
+    return tuple(plan)
+
+
+def names_of(plan: Plan) -> tuple[str, ...]:
+    """All nodes of a plan, in feed-forward order."""
+    parts = [(part,) if isinstance(part, str) else names_of(part.parts) for part in plan]
+    return tuple(name for part in parts for name in part)
+
+
+def swept(graph: AnyGraph, plan: Plan, clamped: States, errors: States, arriving: Constant) -> States:
+    """The values of all nodes, direct ones included: predictions plus errors, and the clamped values.
+
+    `arriving` is what the clamped nodes send, to all positions at once.
+    """
+    return _walk(graph, graph.fns, plan, 0, clamped, errors, arriving)
+
+
+def _walk(
+    graph: AnyGraph, fns: Fns, plan: Plan, level: int, clamped: States, errors: States, arriving: Constant
+) -> States:
+    """The values of the nodes in `plan` at one position of the first `level` axes.
+
+    Args:
+        graph: the network.
+        fns: its functions, those stacked along these axes at the position.
+        plan: the nodes and their order.
+        level: how many axes are entered.
+        clamped: clamped values at the position.
+        errors: what is added to predictions there.
+        arriving: what has come from elsewhere, and the sources that have sent all they send.
+    """
+    values, sums = dict(clamped), dict(arriving.sums)
+    inside = set(names_of(plan)) - arriving.sources
+    now = [edge for edge in _undelayed(graph, level) if edge.source in inside]
+    for part in plan:
+        members = names_of((part,))
+        for edge in now:
+            if edge.target in members and edge.source not in members:
+                add_to(sums, edge.target, graph.send(edge, fns, values[edge.source], level))
+        if isinstance(part, Unit):
+            here = Constant(arriving.sources, _only(sums, members))
+            values |= _scan(graph, fns, part, level, _only(clamped, members), _only(errors, members), here)
+        elif part not in clamped:
+            values[part] = graph.transform(part, sums[part], fns, level) + errors.get(part, 0)
+    return values
+
+
+def _scan(
+    graph: AnyGraph, fns: Fns, unit: Unit, level: int, clamped: States, errors: States, arriving: Constant
+) -> States:
+    """The values of a unit's nodes, position after position; the carry holds the values at the last few."""
+    members = set(names_of(unit.parts))
+    sending = members - arriving.sources
+    within = [
+        (e, graph.shifts(e)[unit.axis]) for e in _undelayed(graph, level) if e.source in sending and e.target in members
+    ]
+    delayed = [(edge, delay) for edge, delay in within if delay]
+    history = _history(graph, delayed, level, next(iter((clamped or arriving.sums).values())))
+    slices, rest = _slices(fns, unit.axis)
+
+    def step(carry, now):
+        position, history = carry
+        clamped, errors, sums, own = now
+        here = {**fns, **eqx.combine(own, rest)}
+        sums = dict(sums)
+        for edge, delay in delayed:
+            sent = graph.send(edge, here, history[edge.source][delay - 1], level + 1)
+            add_to(sums, edge.target, jnp.where(position >= delay, sent, 0))
+        values = _walk(graph, here, unit.parts, level + 1, clamped, errors, Constant(arriving.sources, sums))
+        history = {name: jnp.concatenate([values[name][None], past[:-1]]) for name, past in history.items()}
+        return (position + 1, history), values
+
+    given = (clamped, errors, arriving.sums)
+    positions = (*(jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), tree) for tree in given), slices)
+    _, values = jax.lax.scan(step, (0, history), positions, length=unit.axis.length)
+    return jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), values)
+
+
+def _history(graph: AnyGraph, delayed: list[tuple[Edge, int]], level: int, like: Array) -> States:
+    """Silence before the first position, for every node that is read with a delay."""
+    depth = max((delay for _, delay in delayed), default=0)
+    shapes = {edge.source: graph.full_shape(edge.source)[level + 1 :] for edge, _ in delayed}
+    return {name: jnp.zeros((depth, like.shape[0], *shape), like.dtype) for name, shape in shapes.items()}
+
+
+def _slices(fns: Fns, axis: Axis):
+    """The arrays of the functions stacked along an axis, one function per position, and what they all share.
+
+    A delayed edge has no function for the first positions, which it does not reach; the first one stands in.
+    """
+
+    def filled(leaf: Array) -> Array:
+        missing = axis.length - leaf.shape[0]
+        return jnp.concatenate([jnp.repeat(leaf[:1], missing, axis=0), leaf]) if missing else leaf
+
+    own = {name: fn.fn for name, fn in fns.items() if isinstance(fn, Stacked) and fn.axis == axis}
+    arrays, rest = eqx.partition(own, eqx.is_array)
+    return jax.tree.map(filled, arrays), rest
+
+
+def _undelayed(graph: AnyGraph, level: int) -> list[Edge]:
+    """The edges that stay at one position of the first `level` axes."""
+    return [edge for edge in graph.edges if not any(graph.shifts(edge).get(a) for a in graph.axes(edge.target)[:level])]
+
+
+def _only(states: States, names: Collection[str]) -> States:
+    return {name: value for name, value in states.items() if name in names}

@@ -1,0 +1,104 @@
+"""What a graph must be: every check names the node or edge at fault and lists the known names."""
+
+from collections.abc import Callable, Sequence
+
+from energax.exceptions import GraphError
+from energax.graph import topology
+from energax.graph.stacking import along, check_stacked
+from energax.graph.structure import AnyGraph, Axis, Edge, known, out_shape
+
+
+def check_wiring(graph: AnyGraph) -> None:
+    """Refuse edges to nowhere, functions that are not there, delays without time and dead ends."""
+    check_axes(graph)
+    names = {node.name for node in graph.nodes}
+    links = [(edge.source, edge.target) for edge in graph.edges]
+    for edge in graph.edges:
+        for end in (edge.source, edge.target):
+            if end not in names:
+                raise GraphError(f"edge {edge}: unknown node {end!r}; the graph has: {known(names)}")
+        if edge.fn not in graph.fns:
+            raise GraphError(f"edge {edge}: unknown function {edge.fn!r}; fns has: {known(graph.fns)}")
+        check_delays(edge, graph)
+    for node in graph.nodes:
+        if node.transform is not None and node.transform not in graph.fns:
+            raise GraphError(f"node {node.name!r}: unknown transform {node.transform!r}; fns has: {known(graph.fns)}")
+        if node.name not in topology.reachable([graph.input], links):
+            raise GraphError(
+                f"node {node.name!r} has no path from the input {graph.input!r}: add an edge to it; "
+                f"the graph has: {known(names)}"
+            )
+        if graph.output not in topology.reachable([node.name], links):
+            raise GraphError(
+                f"node {node.name!r} has no path to the output {graph.output!r}: add an edge from it; "
+                f"the graph has: {known(names)}"
+            )
+    if not graph.node(graph.input).state:
+        raise GraphError(f"the input {graph.input!r} must hold a state: it is what the data clamp")
+
+
+def check_delays(edge: Edge, graph: AnyGraph) -> None:
+    """Refuse delays below 0, and those that nothing crosses."""
+    for axis, delay in graph.shifts(edge).items():
+        if delay < 0:
+            raise GraphError(f"edge {edge} has delay {delay}: give a delay >= 0")
+        if delay >= axis.length:
+            raise GraphError(
+                f"edge {edge} has delay {delay}, which nothing crosses within length {axis.length} of {axis.name!r}"
+            )
+
+
+def check_axes(graph: AnyGraph) -> None:
+    """Refuse axes without positions, of two lengths, or within different others."""
+    seen: dict[str, tuple[Axis, ...]] = {}
+    for node in graph.nodes:
+        axes = graph.axes(node.name)
+        for index, axis in enumerate(axes):
+            if axis.length < 1:
+                raise GraphError(f"node {node.name!r}: axis {axis.name!r} has length {axis.length}; give at least 1")
+            nest = axes[: index + 1]
+            if seen.setdefault(axis.name, nest) != nest:
+                raise GraphError(
+                    f"node {node.name!r}: axis {axis.name!r} is {nest}, and elsewhere {seen[axis.name]}; an axis has "
+                    "one length and stands behind the same others at every node"
+                )
+
+
+def check_shapes(graph: AnyGraph) -> None:
+    """Refuse functions that cannot take their source's shape or that return another than their target's."""
+    for node in graph.nodes:
+        arriving = None
+        for edge in graph.edges:
+            if edge.target != node.name:
+                continue
+            source = graph.node(edge.source)
+            shifts = graph.shifts(edge)
+            reached = [axis.length - delay for axis, delay in shifts.items()]
+            check_stacked(f"edge {edge}", graph.fns[edge.fn], tuple(shifts), reached)
+            try:
+                shape = sent_shape(graph.fns[edge.fn], tuple(shifts), reached, source.shape)
+            except (TypeError, ValueError, AssertionError) as error:
+                raise GraphError(
+                    f"edge {edge}: {edge.fn!r} cannot be applied to node {source.name!r} of shape "
+                    f"{source.shape}: {error}"
+                ) from error
+            if arriving is not None and shape != arriving:
+                raise GraphError(
+                    f"edge {edge} sends shape {shape} to node {node.name!r}, where other edges send {arriving}"
+                )
+            arriving = shape
+        if arriving is None:
+            continue
+        shape = arriving
+        if node.transform is not None:
+            axes = graph.axes(node.name)
+            reached = [axis.length for axis in axes]
+            check_stacked(f"transform of node {node.name!r}", graph.fns[node.transform], axes, reached)
+            shape = sent_shape(graph.fns[node.transform], axes, reached, arriving)
+        if shape != node.shape:
+            raise GraphError(f"node {node.name!r} has shape {node.shape}, but what arrives there has shape {shape}")
+
+
+def sent_shape(fn: Callable, axes: Sequence[Axis], reached: Sequence[int], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that a function returns at one position for an input of `shape`."""
+    return out_shape(along(fn, axes), (*reached, *shape))[len(axes) :]

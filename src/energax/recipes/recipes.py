@@ -1,0 +1,273 @@
+"""Recipes: named combinations of the five nouns with settings that work, each setting open to change."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import optax
+
+from energax import networks, rules
+from energax.activations import AbstractActivation, Tanh, hard_sigmoid, rectifier
+from energax.costs import CrossEntropy, SquaredError
+from energax.dynamics import Hopfield, PredictiveCoding
+from energax.dynamics.base import AbstractDynamics
+from energax.exceptions import SettingError
+from energax.graph.graph import Graph
+from energax.graph.rounding import rounded
+from energax.layers import average, maximum
+from energax.recipes.settings import COMMON, Chosen, Reader, Settings, require_ranges
+from energax.rules import AbstractRule
+from energax.solvers import AbstractSolver, ConjugateGradient, FixedPoint, GradientFlow, Stopping
+from energax.solvers.coordinates import ErrorCoordinates
+from energax.training import Learner
+from energax.training.learner import root_key
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A named algorithm.
+
+    Attributes:
+        summary: one line for help texts.
+        defaults: its settings, where they differ from `COMMON`.
+        build: `(settings, shape, classes, key) -> Learner`.
+        epochs: how long it is customarily trained.
+    """
+
+    summary: str
+    defaults: Settings
+    build: Callable[[Chosen, Sequence[int], int, jax.Array], Learner]
+    epochs: int = 5
+
+
+adam = functools.cache(optax.adam)
+sgd = functools.cache(optax.sgd)
+cosine = functools.cache(optax.cosine_decay_schedule)
+
+
+def optimiser_of(settings: Chosen) -> optax.GradientTransformation:
+    """The optax optimiser; the same object for the same settings, so that another seed does not compile again."""
+    rate = settings.learning_rate
+    if settings.decay is not None:
+        rate = cosine(rate, settings.decay)
+    if settings.optimiser == "adam":
+        return adam(rate)
+    return sgd(rate, momentum=settings.momentum)
+
+
+def graph_of(settings: Chosen, shape: Sequence[int], classes: int, key, activation, output_state: bool) -> Graph:
+    """The network, its products as precise as is asked for."""
+    return rounded(network_of(settings, shape, classes, key, activation, output_state), settings.precision)
+
+
+def network_of(settings: Chosen, shape: Sequence[int], classes: int, key, activation, output_state: bool) -> Graph:
+    """The network in full precision."""
+    options: dict[str, Any] = {"output_state": output_state, "gain": settings.gain, "key": key}
+    if settings.network == "conv":
+        options["pool"] = {"stride": None, "average": average, "maximum": maximum}[settings.pool]
+        options["kernel_size"] = settings.kernel
+        return networks.convolutional(shape, settings.channels, classes, activation, **options)
+    if settings.network == "residual":
+        return networks.residual(shape, settings.channels, classes, activation, **options)
+    units = shape[0] * shape[1] * shape[2]
+    return networks.mlp([units, *settings.hidden, classes], activation, shape=shape, **options)
+
+
+def errors(settings: Chosen) -> AbstractSolver:
+    """Conjugate gradients on the prediction errors, tested after every step."""
+    return ConjugateGradient(Stopping(settings.tol, settings.steps, check_every=1), ErrorCoordinates())
+
+
+def blocks(settings: Chosen) -> AbstractSolver:
+    """Exact minimisation block after block."""
+    return FixedPoint(stop=Stopping(settings.tol, settings.steps, settings.check_every))
+
+
+def flow(settings: Chosen) -> AbstractSolver:
+    """Gradient flow of the states with momentum, its step bounded by the measured curvature."""
+    return GradientFlow(
+        step_size=settings.step_size,
+        momentum=settings.state_momentum or None,
+        stop=Stopping(settings.tol, settings.steps),
+    )
+
+
+SOLVERS: dict[str, Callable[[Chosen], AbstractSolver]] = {"errors": errors, "flow": flow, "blocks": blocks}
+
+
+def solver_of(settings: Chosen) -> AbstractSolver:
+    """The solver by its name, stopped at the settings' tolerance."""
+    return SOLVERS[settings.solver](settings)
+
+
+def nothing_settles(settings: Chosen) -> AbstractSolver:
+    """For rules that settle nothing: any solver, of which no setting is read."""
+    return ConjugateGradient(coordinates=ErrorCoordinates())
+
+
+def single_steps(settings: Chosen) -> AbstractSolver:
+    """Gradient flow, for rules that take its steps one by one."""
+    if settings.solver != "flow":
+        raise SettingError(f"solver={settings.solver}: this recipe takes single steps of the states; give flow")
+    return flow(settings)
+
+
+def predictive(rule: Callable[[Chosen], AbstractRule], solver: Callable[[Chosen], AbstractSolver] = solver_of):
+    """Predictive coding with a direct softmax output and ReLU units, under a rule made from the settings."""
+
+    def build(settings: Chosen, shape, classes, key) -> Learner:
+        graph = graph_of(settings, shape, classes, key, jax.nn.relu, output_state=False)
+        return Learner(
+            graph,
+            PredictiveCoding(CrossEntropy()),
+            solver(settings),
+            rule(settings),
+            optimiser_of(settings),
+        )
+
+    return build
+
+
+def unit_of(settings: Chosen) -> AbstractActivation:
+    """The activation of a Hopfield net by its name."""
+    return {"hard-sigmoid": hard_sigmoid, "rectifier": rectifier}[settings.unit]()
+
+
+def tanh(settings: Chosen) -> AbstractActivation:
+    """An analytic one, for complex nudges."""
+    return Tanh()
+
+
+def hopfield(
+    rule: Callable[[Chosen], AbstractRule],
+    dynamics: Callable[[Chosen], AbstractDynamics],
+    activation: Callable[[Chosen], AbstractActivation] = unit_of,
+):
+    """A Hopfield energy with a linear output, settled by exact alternating blocks; states in [0, 1] by default."""
+
+    def build(settings: Chosen, shape, classes, key) -> Learner:
+        graph = graph_of(settings, shape, classes, key, activation(settings), output_state=True)
+        return Learner(
+            graph,
+            dynamics(settings),
+            solver_of(settings),
+            rule(settings),
+            optimiser_of(settings),
+        )
+
+    return build
+
+
+def fed_back(settings: Chosen) -> AbstractDynamics:
+    """Feedback scaled by gamma; symmetric where that is left out."""
+    return Hopfield(SquaredError(), settings.gamma)
+
+
+SMALL = Settings(hidden=(128, 64))
+EP = Settings(hidden=(512,), solver="blocks", learning_rate=0.02, gain=0.7, beta=0.2, tol=1e-2, steps=60)
+
+RECIPES: dict[str, Recipe] = {
+    "backprop": Recipe(
+        "backpropagation through the feed-forward pass",
+        SMALL,
+        predictive(lambda s: rules.Backprop(), nothing_settles),
+    ),
+    "pc": Recipe(
+        "predictive coding: gradient at the beta = 1 equilibrium",
+        dataclasses.replace(SMALL, tol=1e-3),  # near a kink of a trained net, 5e-3 left 3 % of the gradient
+        predictive(lambda s: rules.Contrastive(rules.clamped())),
+    ),
+    "ipc": Recipe(
+        "incremental predictive coding: a parameter step after every relaxation step",
+        dataclasses.replace(SMALL, solver="flow", steps=8, step_size=0.3, state_momentum=0.0, learning_rate=0.02),
+        predictive(lambda s: rules.Incremental(s.steps), single_steps),
+    ),
+    "pc-nudge": Recipe(
+        "predictive coding with a weak nudge: backprop's gradient by local learning",
+        dataclasses.replace(SMALL, beta=1e-3),
+        predictive(lambda s: rules.Contrastive(rules.nudge(s.beta))),
+    ),
+    "first-step": Recipe(
+        "the first relaxation step in error coordinates: exactly backprop's gradient",
+        SMALL,
+        predictive(lambda s: rules.FirstStep(), nothing_settles),
+    ),
+    "ep": Recipe(
+        "equilibrium propagation, centred nudging",
+        EP,
+        hopfield(lambda s: rules.Contrastive(rules.centred(s.beta)), fed_back),
+        epochs=10,
+    ),
+    "ep-one-sided": Recipe(
+        "equilibrium propagation, one-sided nudging",
+        EP,
+        hopfield(lambda s: rules.Contrastive(rules.one_sided(s.beta)), fed_back),
+        epochs=10,
+    ),
+    "ep-holomorphic": Recipe(
+        "equilibrium propagation, complex nudging with N points (tanh units)",
+        dataclasses.replace(EP, points=4, hidden=(128,), learning_rate=0.05),
+        hopfield(lambda s: rules.Contrastive(rules.holomorphic(s.beta, s.points)), fed_back, tanh),
+    ),
+    "chl": Recipe(
+        "contrastive Hebbian learning with weak feedback: the output clamped",
+        dataclasses.replace(EP, gamma=0.3),
+        hopfield(lambda s: rules.ContrastiveHebbian(), fed_back),
+        epochs=10,
+    ),
+}
+
+
+FEEDING = ("batch", "standardise")
+"""Settings that are read by whoever feeds the learner."""
+
+
+def settled(name: str, given: Settings | None = None) -> tuple[Recipe, Settings]:
+    """A recipe by name, and its settings with the given ones on top.
+
+    Raises:
+        SettingError: an unknown recipe (the message lists the known ones), or a setting out of its range.
+    """
+    if name not in RECIPES:
+        raise SettingError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
+    recipe = RECIPES[name]
+    chosen: dict = {}
+    for layer in (COMMON, recipe.defaults, given or Settings()):
+        chosen |= {key: value for key, value in vars(layer).items() if value is not None}
+    complete = Settings(**chosen)
+    require_ranges(complete)
+    return recipe, complete
+
+
+def build(name: str, shape: Sequence[int], classes: int, key, given: Settings | None) -> tuple[Learner, Settings]:
+    """A recipe's learner, and the settings that were read to build or to feed it."""
+    recipe, complete = settled(name, given)
+    reader = Reader(complete, already=FEEDING)
+    return recipe.build(reader, shape, classes, key), reader.only_read()
+
+
+def settings_read(name: str, shape: Sequence[int], classes: int, given: Settings | None = None) -> Settings:
+    """What a recipe reads for images of `shape`, with the given settings on top; the rest is None. Computes nothing."""
+    return eqx.filter_eval_shape(build, name, tuple(shape), classes, jax.random.key(0), given)[1]
+
+
+def make_learner(
+    name: str, shape: Sequence[int], classes: int, *, seed: int = 0, settings: Settings | None = None
+) -> tuple[Learner, Settings]:
+    """Build a recipe's learner for images of `shape` (height, width, channels).
+
+    Returns:
+        The learner, and all settings that it was built with; None for those that it does not read.
+
+    Raises:
+        SettingError: an unknown recipe, a setting out of its range, or one that the recipe does not read.
+    """
+    learner, read = build(name, shape, classes, jax.random.fold_in(root_key(seed), 2**31 - 1), settings)
+    for setting, value in vars(settings or Settings()).items():
+        if value is not None and getattr(read, setting) is None:
+            known = ", ".join(name for name, value in vars(read).items() if value is not None)
+            raise SettingError(f"{setting}={value}: {name} with these settings does not read it; it reads {known}")
+    return learner, read

@@ -1,0 +1,151 @@
+"""What a recipe can be told: the settings, their common values and ranges, and a record of which of them were read."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal, get_args
+
+import tyro
+
+from energax.exceptions import SettingError
+
+Network = Literal["mlp", "conv", "residual"]
+Pool = Literal["stride", "average", "maximum"]
+Optimiser = Literal["sgd", "adam"]
+Solver = Literal["errors", "flow", "blocks"]
+Unit = Literal["hard-sigmoid", "rectifier"]
+Precision = Literal["float32", "tensorfloat32", "bfloat16"]
+
+
+def told(text: str) -> Any:
+    """The help text of a setting; its value, where none is given, is the recipe's."""
+    return tyro.conf.arg(help=text, help_behavior_hint="(the recipe chooses)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything a recipe can be told. What is left out is the recipe's own choice; `settled` fills it in."""
+
+    network: Annotated[Network | None, told("kind of network")] = None
+    hidden: Annotated[tuple[int, ...] | None, told("units of the hidden layers of an mlp")] = None
+    channels: Annotated[tuple[int, ...] | None, told("channels of a conv or residual net")] = None
+    pool: Annotated[Pool | None, told("how a conv net halves its images")] = None
+    kernel: Annotated[int | None, told("side of a conv net's kernels, odd")] = None
+    unit: Annotated[Unit | None, told("activation of a Hopfield net: clipped to [0, 1], or only from below")] = None
+    precision: Annotated[Precision | None, told("of what is multiplied; sums, states and parameters are float32")] = (
+        None
+    )
+    gain: Annotated[float | None, told("initial weights are U(+-gain / sqrt(fan_in))")] = None
+    optimiser: Annotated[Optimiser | None, told("optimiser of the parameters")] = None
+    learning_rate: Annotated[float | None, told("its learning rate")] = None
+    momentum: Annotated[float | None, told("its momentum (sgd)")] = None
+    decay: Annotated[
+        int | None, told("updates over which the learning rate falls to 0 along a half cosine; left out: it stays")
+    ] = None
+    beta: Annotated[float | None, told("nudge strength")] = None
+    points: Annotated[int | None, told("nudge strengths of ep-holomorphic")] = None
+    gamma: Annotated[
+        float | None, told("feedback scale of a Hopfield net; 1 is symmetric feedback (ep: 1 where left out)")
+    ] = None
+    solver: Annotated[
+        Solver | None,
+        told(
+            "errors: conjugate gradients on the prediction errors (fast); flow: gradient flow of the states, a "
+            "local neural dynamics; blocks: exact minimisation block after block"
+        ),
+    ] = None
+    tol: Annotated[float | None, told("relative residual at which a sample has converged")] = None
+    check_every: Annotated[int | None, told("blocks: sweeps between tests of the residual")] = None
+    steps: Annotated[int | None, told("most relaxation steps (ipc: steps per batch)")] = None
+    step_size: Annotated[float | None, told("flow: nominal step of the states; the measured curvature bounds it")] = (
+        None
+    )
+    state_momentum: Annotated[float | None, told("flow: momentum of the states")] = None
+    batch: Annotated[int | None, told("rows per update")] = None
+    standardise: Annotated[bool | None, told("normalise pixels per channel instead of leaving them in [0, 1]")] = None
+
+
+COMMON = Settings(
+    network="mlp",
+    channels=(8, 16),
+    pool="stride",
+    kernel=3,
+    unit="hard-sigmoid",
+    precision="float32",
+    gain=1.0,
+    optimiser="sgd",
+    learning_rate=0.05,
+    momentum=0.9,
+    solver="errors",
+    tol=5e-3,
+    steps=400,
+    check_every=5,
+    step_size=1.0,
+    state_momentum=0.8,
+    batch=64,
+    standardise=False,
+)
+
+
+Chosen = Any
+"""`Settings` after `settled`: nothing that the recipe reads is None, which their type cannot say."""
+
+
+def one_of(names: Any) -> tuple[Callable[[Any], bool], str]:
+    """The range of a setting that is one of some names."""
+    *others, last = get_args(names)
+    return get_args(names).__contains__, f"give {', '.join(others)} or {last}"
+
+
+POSITIVE = (lambda value: 0 < value < math.inf, "give a positive number")
+BELOW_ONE = (lambda value: 0 <= value < 1, "give a number from 0 to below 1")
+COUNT = (lambda value: value >= 1, "give a whole number of at least 1")
+COUNTS = (lambda values: all(value >= 1 for value in values), "give whole numbers of at least 1")
+
+RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "network": one_of(Network),
+    "pool": one_of(Pool),
+    "solver": one_of(Solver),
+    "optimiser": one_of(Optimiser),
+    "unit": one_of(Unit),
+    "precision": one_of(Precision),
+    "kernel": (lambda value: value >= 1 and value % 2 == 1, "give an odd number"),
+    "decay": COUNT,
+    "check_every": COUNT,
+    "gamma": (lambda value: 0 < value <= 1, "the feedback scale must be in (0, 1]"),
+    "hidden": COUNTS,
+    "channels": COUNTS,
+    "steps": COUNT,
+    "batch": COUNT,
+    "gain": POSITIVE,
+    "learning_rate": POSITIVE,
+    "step_size": POSITIVE,
+    "momentum": BELOW_ONE,
+    "state_momentum": BELOW_ONE,
+    "tol": (lambda value: 0 <= value < math.inf, "give a number of at least 0"),
+}
+
+
+def require_ranges(settings: Chosen) -> None:
+    """Refuse settings out of range before anything is built from them."""
+    for name, (holds, remedy) in RANGES.items():
+        value = getattr(settings, name)
+        if value is not None and not holds(value):
+            raise SettingError(f"{name}={value}: {remedy}")
+
+
+class Reader:
+    """Settings that remember which of them were asked for."""
+
+    def __init__(self, settings: Settings, already: Iterable[str] = ()):
+        self._settings = settings
+        self._read = set(already)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._settings, name)
+        self._read.add(name)
+        return value
+
+    def only_read(self) -> Settings:
+        """The settings that were asked for; the others are None."""
+        return Settings(**{name: value for name, value in vars(self._settings).items() if name in self._read})

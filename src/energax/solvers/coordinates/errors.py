@@ -1,0 +1,148 @@
+"""Error coordinates: v_n = vhat_n + e_n, swept through the graph."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from energax.dynamics.base import AbstractErrorEnergy, Start
+from energax.dynamics.phase import Phase, dot
+from energax.exceptions import SettingError
+from energax.graph.graph import Graph
+from energax.graph.structure import States
+from energax.solvers.coordinates.base import AbstractChart, AbstractCoordinates, Model, gram
+from energax.solvers.plane import minimum
+
+
+class ErrorCoordinates(AbstractCoordinates):
+    """Move the prediction errors: v_n = vhat_n + e_n / sqrt(Pi_n), computed in feed-forward order.
+
+    F(e) = 1/2 sum |e|^2 + beta C(sweep(e)) has the same equilibria as F(v) and the same local weight gradient there,
+    and a condition number that hardly grows with depth. The sweeps run forward and backward inside the relaxation:
+    this is a fast way to an equilibrium, *not* a local neural dynamics. Needs a graph without cycles whose free
+    nodes all receive a prediction. Reference: Innocenti et al. 2025; Goemaere et al. 2025; the scaling by
+    sqrt(Pi) and the model that keeps the cost are this library's own.
+
+    Raises:
+        SettingError: an energy that is no function of errors, a cyclic graph, or a free node without a prediction.
+    """
+
+    def chart(self, phase, start):
+        """The errors of `start`: where they are 0 by construction, the compiler shall know it too.
+
+        The first pass forward is then the one that made `start`, and is not computed twice.
+        """
+        start = Start.at(start)
+        dynamics, graph, states = phase.dynamics, phase.graph, start.states
+        if not isinstance(dynamics, AbstractErrorEnergy):
+            raise SettingError(
+                f"error coordinates need an energy of prediction errors, and {type(dynamics).__name__} is none; "
+                "use StateCoordinates(), or subclass AbstractErrorEnergy"
+            )
+        if not isinstance(graph, Graph) or graph.order is None:
+            raise SettingError(
+                "error coordinates sweep the graph in feed-forward order, and this one has none; use StateCoordinates()"
+            )
+        unpredicted = sorted(set(states) - {edge.target for edge in graph.edges})
+        if unpredicted:
+            raise SettingError(
+                f"error coordinates need a prediction of every free node, and nothing arrives at "
+                f"{', '.join(map(repr, unpredicted))}; clamp it, or use StateCoordinates()"
+            )
+        chart = ErrorChart(phase, dynamics, {name: jnp.sqrt(dynamics.precision(name)) for name in states})
+        return chart, jax.tree.map(jnp.zeros_like, states) if start.settled else chart.point(states)
+
+
+class ErrorChart(AbstractChart):
+    """A phase in the errors of its free nodes, each times sqrt(Pi).
+
+    Attributes:
+        phase: the phase.
+        dynamics: its energy of errors.
+        roots: node name -> sqrt(Pi_n).
+    """
+
+    phase: Phase
+    dynamics: AbstractErrorEnergy
+    roots: dict[str, Array]
+
+    def point(self, states: States) -> States:
+        """Where the states lie."""
+        predicted = self.phase.graph.predict(self.phase.context.everywhere(states), self.phase.context.constant)
+        return {name: (root * (states[name] - predicted[name])) for name, root in self.roots.items()}
+
+    def errors(self, point: States) -> States:
+        """The errors themselves."""
+        return {name: point[name] / root for name, root in self.roots.items()}
+
+    def states(self, point):
+        """One feed-forward pass."""
+        context = self.phase.context
+        swept = self.phase.graph.sweep(context.clamped, self.errors(point), context.constant)
+        return {name: swept[name] for name in point}
+
+    def force(self, point):
+        """-dF/de: one pass forward, one backward."""
+        return self.model(point).force
+
+    def model(self, point):
+        """F and -dF/de, with the network linearised, the energy of errors to second order, and the cost as it is.
+
+        F depends on the errors directly, and through the sweep on the output and on the predictions of clamped nodes:
+        these are the image.
+        """
+        seen, push = jax.linearize(self._seen, point)
+        pull = jax.linear_transpose(push, point)
+        cost, back = jax.vjp(self._cost, seen[0])
+        (direct, through), bend = jax.linearize(self._slopes, point, seen[1])
+        through_all = (back(jnp.ones_like(cost))[0], through)
+        force = jax.tree.map(jnp.subtract, pull(jax.tree.map(jnp.negative, through_all))[0], direct)
+
+        def least(directions, pushed):
+            steps = [(direction, moved[1]) for direction, moved in zip(directions, pushed, strict=True)]
+            outputs = jnp.stack([moved[0] for moved in pushed])
+            slope = jnp.stack([-dot(force, direction) for direction in directions])
+            # a secant is not quite the derivative: the slope without the cost is what makes the whole slope exact
+            smooth = slope - jax.vmap(lambda output: dot(through_all[0], output))(outputs)
+            z = minimum(smooth, gram(dot, [bend(*step) for step in steps], steps), self._cost, seen[0], outputs)
+            return z, -jnp.sum(z * slope, axis=0)
+
+        return Model(self._errors_alone(point, seen[1]) + cost, force, seen, push, least)
+
+    def energy(self, point):
+        """From the errors themselves."""
+        output, predicted = self._seen(point)
+        return self._errors_alone(point, predicted) + self._cost(output)
+
+    def dot(self, a, b):
+        """Euclidean."""
+        return dot(a, b)
+
+    def _seen(self, point: States) -> tuple[Array, States]:
+        """The output, and the predictions of clamped nodes."""
+        phase = self.phase
+        states = phase.context.everywhere(self.states(point))
+        output = phase.graph.output_value(states, phase.context.constant)
+        received = {name for name in phase.context.clamped for edge in phase.graph.edges if edge.target == name}
+        predicted = phase.graph.predict(states, phase.context.constant) if received else {}
+        return output, {name: predicted[name] for name in received}
+
+    def _cost(self, output: Array) -> Array:
+        """C times beta per sample; 0 in a free phase."""
+        phase = self.phase
+        if phase.target is None or phase.beta is None:
+            return jnp.zeros(output.shape[0], output.dtype)
+        return phase.beta * self.dynamics.cost(output, phase.target)
+
+    def _errors_alone(self, point: States, predicted: States) -> Array:
+        """E per sample."""
+        clamped = {name: self.phase.context.clamped[name] - value for name, value in predicted.items()}
+        if self.dynamics.separate and not clamped:
+            return dot(point, point) / 2
+        return self.dynamics.error_energy(self.errors(point) | clamped)
+
+    def _slopes(self, point: States, predicted: States) -> tuple[States, States]:
+        """dE/de at fixed predictions, and dE of the predictions of clamped nodes."""
+        if self.dynamics.separate and not predicted:
+            return point, {}
+        energy, pull = jax.vjp(self._errors_alone, point, predicted)
+        return pull(jnp.ones_like(energy))

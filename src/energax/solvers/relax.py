@@ -1,0 +1,67 @@
+"""Relaxation with any nodes clamped: inference, completion, associative memory and generation in one call."""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from jax.core import Tracer
+from jaxtyping import Array, PRNGKeyArray
+
+from energax.dynamics.base import AbstractDynamics
+from energax.dynamics.phase import prepared
+from energax.exceptions import DataError, GraphError
+from energax.graph.structure import AnyGraph, States
+from energax.solvers.engine import AbstractSolver
+from energax.solvers.verdict import Equilibrium
+
+
+def relax(
+    dynamics: AbstractDynamics,
+    graph: AnyGraph,
+    solver: AbstractSolver,
+    *,
+    clamp: Mapping[str, Array],
+    start: States | None = None,
+    key: PRNGKeyArray | None = None,
+) -> Equilibrium:
+    """Settle every node that is not clamped, without a nudge.
+
+    Clamp the input to infer, the output to generate (the input relaxes), parts of both to complete. A part of a
+    node cannot be clamped: split the node.
+
+    Args:
+        dynamics: how states move.
+        graph: the network.
+        solver: what settles them.
+        clamp: node name -> value, shape `(batch, *shape)`.
+        start: states to start from, by node name; nodes left out start as the dynamics starts them.
+        key: for random layers.
+
+    Returns:
+        The equilibrium, with a verdict per sample.
+
+    Raises:
+        DataError: nothing is clamped, NaN or infinite values, or a shape that does not fit its node.
+        GraphError: an unknown node, or one without a state.
+    """
+    if not clamp:
+        raise DataError("nothing is clamped: give at least one node a value, so that the batch has a size")
+    clamped = graph.clamp(clamp)
+    require_finite(clamped)
+    phase = prepared(dynamics, graph, clamped, key)
+    states = dynamics.start(graph, phase.context).states
+    for name, value in graph.clamp(start or {}).items():
+        if name not in states:
+            raise GraphError(f"start gives {name!r} a state, but it is clamped")
+        states = {**states, name: value}
+    return solver.solve(phase, states)
+
+
+def require_finite(clamped: States) -> None:
+    """Refuse NaN and infinite values, naming the first; traced values pass."""
+    for name, value in clamped.items():
+        if isinstance(value, Tracer):
+            continue
+        bad = jnp.argwhere(~jnp.isfinite(value), size=1, fill_value=-1)[0]
+        if bad[0] >= 0:
+            where = tuple(int(i) for i in bad)
+            raise DataError(f"node {name!r}: value {value[where]} at index {where}; clamp finite numbers only")

@@ -1,0 +1,184 @@
+"""Hopfield energies: plain numpy, automatic differentiation, locality, weak feedback and readouts."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from energax import (
+    Contrastive,
+    ContrastiveHebbian,
+    CrossEntropy,
+    FixedPoint,
+    GradientFlow,
+    Hopfield,
+    PredictiveCoding,
+    ScellierBengio,
+    Stopping,
+)
+from energax.activations import Sigmoid, Tanh
+from energax.dynamics.phase import prepared
+from energax.exceptions import GraphError
+from energax.graph.networks import mlp
+from energax.rules import Backprop, centred
+from energax.rules.base import energy_gradient
+from energax.solvers import Synchronous
+from oracles import batch_for, gradient, largest, numpy_hopfield_ep, parameters, relative, skipping, slope, solve
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+SIZES = [4, 6, 5, 3]
+
+
+def random_states(graph, activation, size=3, seed=5):
+    keys = jax.random.split(jax.random.key(seed), 4)
+    names = [n.name for n in graph.nodes if n.name != graph.input]
+    return {
+        n: activation(jax.random.normal(k, (size, *graph.node(n).shape))) for n, k in zip(names, keys, strict=False)
+    }
+
+
+def test_fixed_sweeps_and_gradient_equal_plain_numpy():
+    graph = mlp(SIZES, Tanh(), key=jax.random.key(2))
+    batch, sweeps, beta = batch_for(graph, 5, labels=False), 6, 0.3
+    weights, biases = parameters(graph, 3)
+    states, dw, db = numpy_hopfield_ep(weights, biases, np.asarray(batch.x), np.asarray(batch.y), sweeps, beta)
+    solver = FixedPoint(stop=Stopping(max_steps=sweeps, check_every=0))
+    phase = prepared(Hopfield(), graph, graph.clamp(batch.x))
+    settled = solve(solver, phase, phase.dynamics.start(graph, phase.context).states)
+    for name, state in zip(("hidden1", "hidden2", "output"), states, strict=True):
+        np.testing.assert_allclose(settled.states[name], state, rtol=0, atol=1e-12)
+    found = gradient(Contrastive(centred(beta)), Hopfield(), graph, batch, solver)
+    for i in range(3):
+        np.testing.assert_allclose(found.fns[f"layer{i + 1}"].weight, dw[i], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(found.fns[f"layer{i + 1}"].bias, db[i], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("beta", [None, 0.7])
+@pytest.mark.parametrize("output_state", [True, False], ids=["state", "readout"])
+def test_the_energys_gradient_vanishes_where_the_force_does(beta, output_state):
+    """Oracle: automatic differentiation of F at the fixed point of the block minimisers."""
+    graph = mlp(SIZES, Tanh(), output_state=output_state, gain=0.9, key=jax.random.key(2))
+    batch = batch_for(graph, 3)
+    dynamics = Hopfield(CrossEntropy())
+    target, strength = (None, None) if beta is None else (batch.y, jnp.asarray(beta))
+    phase = prepared(dynamics, graph, graph.clamp(batch.x), None, target, strength)
+    settled = solve(
+        FixedPoint(Synchronous(), Stopping(1e-13, 2000)), phase, dynamics.start(graph, phase.context).states
+    )
+    slope_there = jax.grad(lambda v: jnp.sum(phase.energy(v)))(settled.states)
+    assert max(float(jnp.max(jnp.abs(g))) for g in slope_there.values()) < 1e-11
+    elsewhere = jax.grad(lambda v: jnp.sum(phase.energy(v)))(jax.tree.map(lambda v: 0.9 * v, settled.states))
+    assert max(float(jnp.max(jnp.abs(g))) for g in elsewhere.values()) > 1e-3
+
+
+def test_scellier_bengio_force_is_written_in_their_paper():
+    """Oracle: dv/dt = rho'(v) h - v with h = b + rho(below) W + W^T rho(above) (2017, Eq. 4)."""
+    graph = mlp([4, 6, 3], Tanh(), key=jax.random.key(2))
+    x = batch_for(graph, 3).x
+    phase = prepared(ScellierBengio(), graph, graph.clamp(x))
+    v = {
+        "hidden1": jax.random.normal(jax.random.key(0), (3, 6)),
+        "output": jax.random.normal(jax.random.key(1), (3, 3)),
+    }
+    one, two = graph.fns["layer1"], graph.fns["layer2"]
+    h = x @ one.weight + one.bias + v["output"] @ two.weight.T
+    expected = {
+        "hidden1": (1 - jnp.tanh(v["hidden1"]) ** 2) * h - v["hidden1"],
+        "output": jnp.tanh(v["hidden1"]) @ two.weight + two.bias - v["output"],
+    }
+    assert largest(phase.force(v), expected) < 1e-13
+
+
+@pytest.mark.parametrize("dynamics", [PredictiveCoding(), Hopfield(), ScellierBengio()], ids=lambda d: type(d).__name__)
+def test_an_edges_gradient_depends_on_its_ends_only(dynamics):
+    """Oracle: exact equality after every state but the two ends is replaced; and a change where an end is moved."""
+    graph = mlp([4, 6, 5, 4, 3], Tanh(), key=jax.random.key(2))
+    x = batch_for(graph, 3).x
+    phase = prepared(dynamics, graph, graph.clamp(x))
+    states, others = (random_states(graph, jnp.tanh, seed=s) for s in (5, 6))
+
+    @jax.jit
+    def of_edge(states):
+        found = energy_gradient(phase, phase.context.clamped, states, jnp.ones(3), 3).fns["layer2"]
+        return found.weight, found.bias
+
+    expected = of_edge(states)
+    ends = ("hidden1", "hidden2")
+    far = {n: states[n] if n in ends else others[n] for n in states}
+    assert largest(of_edge(far), expected) == 0
+    for end in ends:
+        assert largest(of_edge({**states, end: others[end]}), expected) > 1e-3
+
+
+def test_hopfield_locality_holds_beside_a_skip():
+    """Oracle: as above, on a node that receives two edges: Hebbian terms do not know of each other."""
+    graph = skipping(Tanh(), True)
+    phase = prepared(Hopfield(), graph, graph.clamp(batch_for(graph, 3).x))
+    states, others = (random_states(graph, jnp.tanh, seed=s) for s in (5, 6))
+
+    def of_edge(states):
+        return energy_gradient(phase, phase.context.clamped, states, jnp.ones(3), 3).fns["ay"].weight
+
+    np.testing.assert_array_equal(of_edge({**states, "b": others["b"]}), of_edge(states))
+    np.testing.assert_allclose(of_edge(states), -states["a"].T @ states["y"] / 3, rtol=1e-13)
+
+
+@pytest.mark.parametrize("activation", [Tanh(), Sigmoid()], ids=["tanh", "sigmoid"])
+def test_weak_feedback_tends_to_backprop(activation):
+    """Oracle: backprop through the same graph's sweep with squared error (Xie & Seung 2003); slope 1 in gamma."""
+    graph = mlp(SIZES, activation, key=jax.random.key(2))
+    batch = batch_for(graph, 4, labels=False)
+    expected = gradient(Backprop(), Hopfield(), graph, batch)
+    solver = FixedPoint(stop=Stopping(max_steps=40, check_every=0))
+    gammas = np.logspace(-4, -2.5, 7)
+    found = [
+        relative(gradient(ContrastiveHebbian(), Hopfield(feedback_scale=g), graph, batch, solver), expected)
+        for g in gammas
+    ]
+    assert abs(slope(gammas, found) - 1) < 0.05
+
+
+def test_coupled_learning_is_the_contrast_of_two_relaxations():
+    """Oracle: Hebbian products of the free states and of those with the output clamped at v + s (y - v), by hand."""
+    graph = mlp(SIZES, Tanh(), gain=0.8, key=jax.random.key(2))
+    batch, strength = batch_for(graph, 4, labels=False), 0.25
+    solver = FixedPoint(stop=Stopping(1e-13, 500))
+    found = gradient(ContrastiveHebbian(strength), Hopfield(), graph, batch, solver)
+    free = prepared(Hopfield(), graph, graph.clamp(batch.x))
+    rest = solve(solver, free, free.dynamics.start(graph, free.context).states).states
+    shown = rest["output"] + strength * (batch.y - rest["output"])
+    held = prepared(Hopfield(), graph, graph.clamp({"input": batch.x, "output": shown}))
+    end = solve(solver, held, {n: rest[n] for n in ("hidden1", "hidden2")}).states
+
+    def hebbian(a, b):
+        return a.T @ b / 4
+
+    expected = -(hebbian(end["hidden1"], end["hidden2"]) - hebbian(rest["hidden1"], rest["hidden2"])) / strength
+    np.testing.assert_allclose(found.fns["layer2"].weight, expected, rtol=0, atol=1e-11)
+    expected = -(hebbian(end["hidden2"], shown) - hebbian(rest["hidden2"], rest["output"])) / strength
+    np.testing.assert_allclose(found.fns["layer3"].weight, expected, rtol=0, atol=1e-11)
+
+
+def test_weak_feedback_needs_edges_towards_the_output():
+    graph = skipping(Tanh(), True)
+    with pytest.raises(GraphError, match=r"a -> b \(ab\) goes from distance 1 to 1"):
+        prepared(Hopfield(feedback_scale=0.5), graph, graph.clamp(batch_for(graph, 2).x))
+
+
+def test_a_hopfield_energy_refuses_activations_without_a_potential():
+    graph = mlp(SIZES, jnp.tanh, key=jax.random.key(2))
+    with pytest.raises(GraphError, match="node 'hidden1': a Hopfield energy needs an activation with a potential"):
+        prepared(Hopfield(), graph, graph.clamp(batch_for(graph, 2).x))
+
+
+def test_gradient_flow_and_sweeps_give_one_gradient():
+    """Oracle: the fixed point does not depend on how it was reached."""
+    graph = mlp(SIZES, Tanh(), gain=0.8, key=jax.random.key(2))
+    batch = batch_for(graph, 4, labels=False)
+    rule = Contrastive(centred(0.1))
+    one = gradient(rule, Hopfield(), graph, batch, FixedPoint(stop=Stopping(1e-13, 500)))
+    two = gradient(rule, Hopfield(), graph, batch, GradientFlow(0.5, stop=Stopping(1e-13, 3000)))
+    assert relative(two, one) < 1e-9
+    assert eqx.tree_equal(jax.tree.structure(one), jax.tree.structure(two))

@@ -1,0 +1,219 @@
+"""Recipes: each builds, trains and reports; settings are layered; what cannot work is refused."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from energax import Backprop, Contrastive, ContrastiveHebbian, FirstStep, Hopfield, Incremental, PredictiveCoding
+from energax.activations import rectifier
+from energax.exceptions import SettingError
+from energax.graph.rounding import rounded
+from energax.recipes import RECIPES, make_learner, settings_read
+from energax.recipes.recipes import settled
+from energax.recipes.settings import COMMON, Settings
+from energax.rules.quadrature import centred, clamped, holomorphic, nudge, one_sided
+
+# name: rule, dynamics, reference, least gradient cosine, whether it relaxes
+TABLE = {
+    "backprop": (Backprop(), PredictiveCoding, "backprop", 1 - 1e-9, False),
+    "pc": (Contrastive(clamped()), PredictiveCoding, "backprop", 0.6, True),
+    "ipc": (Incremental(8), PredictiveCoding, "backprop", 0.6, True),
+    "pc-nudge": (Contrastive(nudge(1e-3)), PredictiveCoding, "backprop", 0.9999, True),
+    "first-step": (FirstStep(), PredictiveCoding, "backprop", 1 - 1e-9, False),
+    "ep": (Contrastive(centred(0.2)), Hopfield, "adjoint", 0.95, True),
+    "ep-one-sided": (Contrastive(one_sided(0.2)), Hopfield, "adjoint", 0.95, True),
+    "ep-holomorphic": (Contrastive(holomorphic(0.2, 4)), Hopfield, "adjoint", 0.99, True),
+    "chl": (ContrastiveHebbian(), Hopfield, "adjoint", 0.9, True),
+}
+
+
+def test_the_table_knows_every_recipe():
+    """Oracle: the two lists; a recipe without a row would go untested."""
+    assert set(TABLE) == set(RECIPES)
+    assert all(recipe.summary for recipe in RECIPES.values())
+
+
+@pytest.mark.parametrize("name", list(TABLE))
+def test_a_recipe_trains_in_its_regime(name, learner, train):
+    """Oracle: the row of the table above; chance on ten classes is 10 %, and a uniform guess costs log 10 or 1/2.
+
+    Verdicts must be shares that add up to 1 where the rule relaxes, and absent where it does not.
+    """
+    rule, dynamics, reference, cosine, relaxes = TABLE[name]
+    one = learner(name)
+    assert type(one.rule) is type(rule)
+    assert isinstance(one.dynamics, dynamics)
+    run = train(one, epochs=2)
+    row = run.history[-1]
+    assert row["reference"] == reference
+    assert row["gradient_cosine"] >= cosine
+    assert row["train_cost"] < run.history[0]["train_cost"] < 2.5
+    assert run.result["test_accuracy"] > 0.25
+    shares = [row[f"{verdict}_fraction"] for verdict in ("converged", "stalled", "out_of_steps", "diverged")]
+    if relaxes:
+        assert sum(shares) == pytest.approx(1, abs=1e-6)
+        assert row["diverged_fraction"] == 0
+        assert np.isfinite(row["residual"])
+    else:
+        assert np.isnan([*shares, row["residual"]]).all()
+
+
+def test_holomorphic_and_nudged_rules_carry_the_settings(learner):
+    """Oracle: the quadratures built by hand; points and weights follow beta and the number of points."""
+    for name, settings, expected in [
+        ("ep", {"beta": 0.3}, centred(0.3)),
+        ("ep-one-sided", {"beta": 0.3}, one_sided(0.3)),
+        ("ep-holomorphic", {"beta": 0.3, "points": 6}, holomorphic(0.3, 6)),
+        ("pc-nudge", {"beta": 0.3}, nudge(0.3)),
+        ("pc", {}, clamped()),
+    ]:
+        quadrature = learner(name, **settings).rule.quadrature
+        np.testing.assert_allclose(quadrature.points, expected.points)
+        np.testing.assert_allclose(quadrature.weights, expected.weights)
+    assert learner("ipc", steps=5).rule.updates_per_batch == 5
+    assert float(learner("chl", gamma=0.7).dynamics.feedback_scale) == pytest.approx(0.7)
+
+
+def test_hopfield_recipes_carry_feedback_unit_kernel_and_test_interval(learner):
+    """Oracle: the fields of the objects built by hand; gamma left out is symmetric feedback."""
+    given = Settings(network="conv", kernel=5, unit="rectifier", gamma=0.3, check_every=2)
+    built, _ = make_learner("ep", (8, 8, 1), 10, settings=given)
+    assert built.graph.fns["layer1"].weight.shape[:2] == (5, 5)
+    assert built.graph.fns["activation1"] == rectifier()
+    assert float(built.dynamics.feedback_scale) == pytest.approx(0.3)
+    assert built.solver.stop.check_every == 2
+    assert learner("ep").dynamics.feedback_scale is None
+
+
+@pytest.mark.parametrize("name", ["backprop", "pc", "ep", "chl"])
+def test_every_recipe_rounds_its_products_where_it_is_told_to(name, learner):
+    """Oracle: the network built in full, rounded by hand."""
+    built = learner(name, precision="bfloat16").graph
+    assert eqx.tree_equal(built, rounded(learner(name).graph, "bfloat16"))
+    assert not eqx.tree_equal(built, learner(name).graph)
+
+
+def test_the_learning_rate_falls_along_a_half_cosine(learner):
+    """Oracle: the schedule's formula at its start, its middle and its end."""
+    optimiser = learner("pc", learning_rate=0.4, momentum=0.0, decay=2).optimiser
+    state, updates = optimiser.init(jnp.ones(())), []
+    for _ in range(3):
+        update, state = optimiser.update(jnp.ones(()), state)
+        updates.append(float(update))
+    np.testing.assert_allclose(updates, [-0.4, -0.2, 0.0], atol=1e-7)
+
+
+def test_settings_are_layered():
+    """Oracle: the three layers. What is given wins, then the recipe's own, then the common ones; None never wins."""
+    _, plain = settled("ep")
+    assert plain.learning_rate == RECIPES["ep"].defaults.learning_rate != COMMON.learning_rate
+    assert plain.momentum == COMMON.momentum
+    _, given = settled("ep", Settings(learning_rate=0.5, momentum=None, standardise=False, state_momentum=0.0))
+    assert given.learning_rate == 0.5
+    assert given.momentum == COMMON.momentum
+    assert given.standardise is False
+    assert given.state_momentum == 0.0
+    changed = {name for name, value in vars(given).items() if value != getattr(plain, name)}
+    assert changed == {"learning_rate", "state_momentum"}
+
+
+def test_a_learner_comes_with_all_of_its_settings():
+    """Oracle: shapes of the parameters and the fields of Settings."""
+    learner, complete = make_learner("pc", (8, 8, 1), 7, settings=Settings(hidden=(9, 5), tol=0.25, steps=33))
+    assert [learner.graph.node(name).shape for name in ("input", "hidden1", "hidden2", "output")] == [
+        (8, 8, 1),
+        (9,),
+        (5,),
+        (7,),
+    ]
+    assert float(learner.solver.stop.tol) == 0.25
+    assert learner.solver.stop.max_steps == 33
+    assert (complete.hidden, complete.tol, complete.steps) == ((9, 5), 0.25, 33)
+    assert complete == settings_read("pc", (8, 8, 1), 7, complete)
+    assert make_learner("pc", (8, 8, 1), 7, settings=complete)[1] == complete
+
+
+@pytest.mark.parametrize(
+    ("name", "unread"),
+    [
+        ("backprop", {"beta": 0.1}),
+        ("backprop", {"tol": 0.1}),
+        ("pc", {"gamma": 0.5}),
+        ("pc", {"step_size": 0.1}),
+        ("pc", {"channels": (4,)}),
+        ("pc", {"optimiser": "adam", "momentum": 0.5}),
+        ("ep", {"points": 4}),
+        ("chl", {"beta": 0.1}),
+    ],
+)
+def test_a_setting_that_is_not_read_is_refused(name, unread):
+    """Oracle: the sources of the recipes; the message names the setting, its value and what is read instead."""
+    setting, value = list(unread.items())[-1]
+    with pytest.raises(SettingError) as refused:
+        make_learner(name, (8, 8, 1), 10, settings=Settings(**unread))
+    assert f"{setting}={value}: {name} with these settings does not read it; it reads network" in str(refused.value)
+    assert getattr(settings_read(name, (8, 8, 1), 10, Settings(**unread)), setting) is None
+
+
+def test_solver_settings_are_read_by_the_solver_that_has_them():
+    """Oracle: the flow of the states has a step size, conjugate gradients have none."""
+    learner, read = make_learner("pc", (8, 8, 1), 10, settings=Settings(solver="flow", step_size=0.25))
+    assert float(learner.solver.step_size) == read.step_size == 0.25
+
+
+@pytest.mark.parametrize("network", ["conv", "residual"])
+def test_networks_for_images(network):
+    """Oracle: the halving of a 16 x 16 image by every entry of `channels`."""
+    learner, _ = make_learner("pc", (16, 16, 3), 4, settings=Settings(network=network, channels=(2, 5)))
+    shapes = {node.name: node.shape for node in learner.graph.nodes}
+    names = ("hidden1", "hidden2") if network == "conv" else ("block1", "block2")
+    assert [shapes[name] for name in names] == [(8, 8, 2), (4, 4, 5)]
+    assert shapes["output"] == (4,)
+
+
+def test_seeds_give_other_parameters_and_the_same_seed_the_same(same):
+    """Oracle: determinism, and that seeds differ."""
+    first, again, other = (make_learner("pc", (8, 8, 1), 10, seed=seed)[0].graph for seed in (0, 0, 1))
+    assert same(first, again)
+    assert not same(first, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("nosuch", {}, r"unknown recipe 'nosuch'; known: backprop, pc, ipc"),
+        ("pc", {"learning_rate": 0.0}, r"learning_rate=0\.0: give a positive number"),
+        ("pc", {"learning_rate": float("nan")}, r"learning_rate=nan: give a positive"),
+        ("pc", {"learning_rate": float("inf")}, r"learning_rate=inf: give a positive"),
+        ("pc", {"momentum": 1.0}, r"momentum=1\.0: give a number from 0 to below 1"),
+        ("pc", {"state_momentum": -0.1}, r"state_momentum=-0\.1: give a number from 0 to below 1"),
+        ("pc", {"hidden": (8, 0)}, r"hidden=\(8, 0\): give whole numbers of at least 1"),
+        ("pc", {"network": "conv", "channels": (-2,)}, r"channels=\(-2,\): give whole numbers"),
+        ("pc", {"network": "transformer"}, r"network=transformer: give mlp, conv or residual"),
+        ("pc", {"optimiser": "adamw"}, r"optimiser=adamw: give sgd or adam"),
+        ("pc", {"network": "conv", "pool": "min"}, r"pool=min: give stride, average or maximum"),
+        ("pc", {"gain": -1.0}, r"gain=-1\.0: give a positive number"),
+        ("pc", {"tol": -0.1}, r"tol=-0\.1: give a number of at least 0"),
+        ("ep", {"tol": float("nan")}, r"tol=nan"),
+        ("ipc", {"steps": 0}, r"steps=0: give a whole number of at least 1"),
+        ("ep", {"steps": -3}, r"steps=-3: give a whole number"),
+        ("pc", {"step_size": 0.0}, r"step_size=0\.0: give a positive number"),
+        ("pc", {"batch": 0}, r"batch=0: give a whole number"),
+        ("pc-nudge", {"beta": 0.0}, r"beta=0\.0: the nudge strength must be positive"),
+        ("ep", {"beta": -0.5}, r"beta=-0\.5"),
+        ("ep-holomorphic", {"points": 1}, r"points=1: .* at least 2"),
+        ("ep", {"unit": "relu"}, r"unit=relu: give hard-sigmoid or rectifier"),
+        ("ep", {"kernel": 4}, r"kernel=4: give an odd number"),
+        ("pc", {"precision": "half"}, r"precision=half: give float32, tensorfloat32 or bfloat16"),
+        ("ep", {"decay": 0}, r"decay=0: give a whole number"),
+        ("ep", {"check_every": 0}, r"check_every=0: give a whole number"),
+        ("ep", {"gamma": 1.5}, r"gamma=1\.5: .* \(0, 1\]"),
+        ("chl", {"gamma": 0.0}, r"gamma=0\.0: .* \(0, 1\]"),
+        ("chl", {"gamma": 1.5}, r"gamma=1\.5"),
+    ],
+)
+def test_what_cannot_work_is_refused(name, wrong, message):
+    """Oracle: the message, which names the value and the remedy."""
+    with pytest.raises(SettingError, match=message):
+        make_learner(name, (8, 8, 1), 10, settings=Settings(**wrong))

@@ -1,0 +1,124 @@
+"""Implicit differentiation against finite differences of the cost through the equilibrium, on every energy."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from energax import (
+    Adjoint,
+    Batch,
+    Contrastive,
+    FixedPoint,
+    FunctionEnergy,
+    GradientFlow,
+    Hopfield,
+    Node,
+    Nodes,
+    ScellierBengio,
+    SquaredError,
+    Stopping,
+)
+from energax.activations import Sigmoid, Tanh, hard_sigmoid
+from energax.dynamics.base import AbstractDynamics
+from energax.dynamics.phase import prepared
+from energax.graph.networks import mlp
+from energax.rules import centred
+from energax.rules.base import free_phase
+from oracles import batch_for, central_differences, flat, gradient, relative, skipping
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+SWEEPS = FixedPoint(stop=Stopping(1e-14, 300))
+FLOW = GradientFlow(0.5, momentum=0.5, stop=Stopping(1e-13, 3000))
+
+
+def differences(dynamics: AbstractDynamics, graph, batch, solver):
+    """dC/dtheta by finite differences of the average cost at the free equilibrium."""
+    parameters, rest = eqx.partition(graph, eqx.is_inexact_array)
+    vector, unravel = ravel_pytree(parameters)
+
+    def cost(vector):
+        changed = eqx.combine(unravel(vector), rest)
+        phase, settled, _ = free_phase(dynamics, changed, changed.clamp(batch.x), batch, solver)
+        return jnp.mean(phase.cost(settled.states, batch.y))
+
+    return central_differences(cost, vector)
+
+
+def quadratic_with_quartic(parameters, states):
+    """1/2 u^T A u + 1/4 sum u^4 - u.(B x), all in one node: an energy without edges."""
+    a, b = parameters["a"], parameters["b"]
+    u, x = states["u"], states["x"]
+    return jnp.sum(u * (u @ a), axis=1) / 2 + jnp.sum(u**4, axis=1) / 4 - jnp.sum(u * (x @ b), axis=1)
+
+
+def function_nodes():
+    keys = jax.random.split(jax.random.key(0), 2)
+    root = jax.random.normal(keys[0], (3, 3))
+    return Nodes(
+        nodes=[Node("x", (2,)), Node("u", (3,))],
+        fns={"a": root @ root.T + jnp.eye(3), "b": jax.random.normal(keys[1], (2, 3))},
+        input="x",
+        output="u",
+    )
+
+
+CASES = {
+    "tanh": (Hopfield(), mlp([3, 4, 4, 2], Tanh(), key=jax.random.key(0)), SWEEPS),
+    "sigmoid": (Hopfield(), mlp([3, 4, 4, 2], Sigmoid(2.0, 0.3), key=jax.random.key(0)), SWEEPS),
+    "skip": (Hopfield(), skipping(Tanh(), True, gain=0.8), SWEEPS),
+    "readout": (Hopfield(), mlp([3, 4, 2], Tanh(), output_state=False, key=jax.random.key(0)), SWEEPS),
+    "scellier_bengio": (ScellierBengio(), mlp([3, 4, 4, 2], Tanh(), key=jax.random.key(0)), FLOW),
+    "function": (FunctionEnergy(quadratic_with_quartic), function_nodes(), FLOW),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_adjoint_equals_finite_differences(case):
+    dynamics, graph, solver = CASES[case]
+    batch = batch_for(graph, 3, labels=False)
+    expected = differences(dynamics, graph, batch, solver)
+    found = flat(gradient(Adjoint(), dynamics, graph, batch, solver))
+    assert float(jnp.linalg.norm(expected)) > 0.05
+    assert float(jnp.linalg.norm(found - expected) / jnp.linalg.norm(expected)) < 1e-7
+
+
+@pytest.mark.parametrize("case", ["readout", "scellier_bengio", "function"])
+def test_equilibrium_propagation_tends_to_the_adjoint(case):
+    """Oracle: the adjoint; the error of centred nudging falls by 100 when beta falls by 10."""
+    dynamics, graph, solver = CASES[case]
+    batch = batch_for(graph, 3, labels=False)
+    expected = gradient(Adjoint(), dynamics, graph, batch, solver)
+    large, small = (
+        relative(gradient(Contrastive(centred(b)), dynamics, graph, batch, solver), expected) for b in (3e-2, 3e-3)
+    )
+    assert small < 1e-4
+    assert 90 < large / small < 110
+
+
+def test_saturated_units_drop_out():
+    """Hard sigmoid with units strictly outside the box on either side: finite differences do not cross a kink."""
+    graph = mlp([3, 6, 5, 2], hard_sigmoid(), gain=2.0, key=jax.random.key(3))
+    batch = batch_for(graph, 4, labels=False)
+    dynamics = Hopfield(SquaredError())
+    phase = prepared(dynamics, graph, graph.clamp(batch.x))
+    settled = SWEEPS.solve(phase, dynamics.start(graph, phase.context).states)
+    states = {**phase.context.clamped, **settled.states}
+    arriving = {
+        "hidden1": jax.vmap(graph.fns["layer1"])(states["input"]) + states["hidden2"] @ graph.fns["layer2"].weight.T,
+        "hidden2": jax.vmap(graph.fns["layer2"])(states["hidden1"]) + states["output"] @ graph.fns["layer3"].weight.T,
+    }
+    drive = jnp.concatenate([a.ravel() for a in arriving.values()])
+    assert int(jnp.sum((drive < -1e-3) | (drive > 1 + 1e-3))) >= 5
+    assert int(jnp.sum((drive > 1e-3) & (drive < 1 - 1e-3))) >= 5
+    assert int(jnp.sum((jnp.abs(drive) < 1e-3) | (jnp.abs(drive - 1) < 1e-3))) == 0
+    expected = differences(dynamics, graph, batch, SWEEPS)
+    found = flat(gradient(Adjoint(), dynamics, graph, batch, SWEEPS))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8 * float(jnp.linalg.norm(expected)))
+    # a sample whose hidden units are all silenced by the box teaches layer 1 nothing
+    off = Batch(batch.x, batch.y)
+    silenced = eqx.tree_at(lambda g: g.fns["layer1"].bias, graph, jnp.full(6, -50.0))
+    assert float(jnp.max(jnp.abs(gradient(Adjoint(), dynamics, silenced, off, SWEEPS).fns["layer1"].weight))) == 0

@@ -1,0 +1,74 @@
+"""The relaxation of a sample does not depend on its batch: alone, in any company, in any order."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from energax import (
+    ConjugateGradient,
+    Context,
+    CrossEntropy,
+    ErrorCoordinates,
+    FixedPoint,
+    GradientFlow,
+    Hopfield,
+    PredictiveCoding,
+    Stopping,
+)
+from energax.activations import Tanh
+from energax.dynamics.phase import prepared
+from energax.graph.networks import mlp
+from energax.solvers.compaction import LEAST
+from oracles import batch_for
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+
+class Together(PredictiveCoding):
+    """Something belongs to the batch as a whole, so its samples must not be taken apart."""
+
+    def prepare(self, graph, clamped, key):
+        context = super().prepare(graph, clamped, key)
+        return Context(context.clamped, context.constant, extra=jnp.zeros(len(clamped["input"])))
+
+    def energy(self, graph, states, context):
+        return super().energy(graph, states, context) + context.extra
+
+
+CASES = {
+    "pc": (PredictiveCoding(CrossEntropy()), GradientFlow(0.5, stop=Stopping(1e-4, 300))),
+    "pc_momentum": (PredictiveCoding(CrossEntropy()), GradientFlow(0.9, 0.6, Stopping(1e-4, 300))),
+    "pc_conjugate": (PredictiveCoding(CrossEntropy()), ConjugateGradient(Stopping(1e-6, 300, 1))),
+    "pc_errors": (PredictiveCoding(CrossEntropy()), ConjugateGradient(Stopping(1e-6, 300, 1), ErrorCoordinates())),
+    "pc_together": (Together(CrossEntropy()), GradientFlow(0.5, stop=Stopping(1e-4, 300))),
+    "hopfield": (Hopfield(), FixedPoint(stop=Stopping(1e-6, 300, 1))),
+    "hopfield_weak": (Hopfield(feedback_scale=0.5), FixedPoint(stop=Stopping(1e-6, 300, 1))),
+}
+
+
+@eqx.filter_jit
+def relaxed(dynamics, graph, x, y, solver):
+    phase = prepared(dynamics, graph, graph.clamp(x), None, y, jnp.asarray(1.0))
+    return solver.solve(phase, dynamics.start(graph, phase.context).states)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_sample_relaxes_the_same_in_any_batch(case):
+    """Oracle: the sample alone. In the large batch the slow samples are gathered on the way, twice."""
+    dynamics, solver = CASES[case]
+    graph = mlp([4, 8, 5, 3], Tanh(), gain=1.5, key=jax.random.key(0))
+    batch = batch_for(graph, 5 * LEAST, scale=2.0)
+    together = relaxed(dynamics, graph, batch.x, batch.y, solver)
+    steps = np.asarray(together.steps)
+    order = np.concatenate([np.argsort(-steps)[:4], np.argsort(steps)[:3]])  # the slowest and the fastest
+    assert len(set(steps.tolist())) > 2
+    shuffled = relaxed(dynamics, graph, batch.x[order], batch.y[order], solver)
+    for place, sample in enumerate(order):
+        alone = relaxed(dynamics, graph, batch.x[sample : sample + 1], batch.y[sample : sample + 1], solver)
+        for other, row in ((together, sample), (shuffled, place)):
+            assert int(other.steps[row]) == int(alone.steps[0])
+            assert int(other.result[row]) == int(alone.result[0])
+            for name, state in alone.states.items():
+                np.testing.assert_allclose(other.states[name][row], state[0], rtol=0, atol=1e-12)
