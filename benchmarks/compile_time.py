@@ -18,8 +18,8 @@ import optax
 import energax as ex
 from energax.graph.graph import Graph
 from energax.graph.networks import residual_mlp
+from energax.graph.unrolling import unroll
 from energax.training.learner import Learner, begin, update
-from energax.graph.unrolling import unrolled
 from reports import write
 
 ROUNDS = 3
@@ -33,7 +33,7 @@ def graph_of(depth: int) -> Graph:
 def seconds_to_compile(graph: Graph) -> tuple[float, float]:
     """Seconds to trace and lower one training step, and to compile it."""
     solver = ex.GradientFlow(0.1, stop=ex.Stopping(max_steps=20, check_every=0))
-    rule = ex.Contrastive(ex.rules.clamped())
+    rule = ex.Contrastive(ex.rules.unit_nudge())
     learner = Learner(graph, ex.PredictiveCoding(ex.CrossEntropy()), solver, rule, optax.adam(1e-3))
     batch = ex.Batch(jnp.zeros((64, 28, 28, 1)), jax.nn.one_hot(jnp.arange(64) % 10, 10))
     arrays, rest = eqx.partition((begin(learner), batch), eqx.is_array)
@@ -53,7 +53,7 @@ def seconds_to_compile(graph: Graph) -> tuple[float, float]:
 def main() -> None:
     """Compile in turn and report medians."""
     small, large = graph_of(8), graph_of(64)
-    sides = {"8": small, "64": large, "8_apart": unrolled(small, small.node("block").axes[0])}
+    sides = {"8": small, "64": large, "8_apart": unroll(small, small.node("block").axes[0])}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for round_ in range(ROUNDS + 1):
         for name, graph in sides.items():

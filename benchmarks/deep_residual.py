@@ -36,9 +36,9 @@ def trained(rule, solver) -> dict:
 def main() -> None:
     """Train in turn and report."""
     rows = {
-        "pc": (ex.Contrastive(ex.rules.clamped()), ERRORS),
+        "pc": (ex.Contrastive(ex.rules.unit_nudge()), ERRORS),
         "pc-nudge": (ex.Contrastive(ex.rules.nudge(1e-3)), ERRORS),
-        "pc by flow": (ex.Contrastive(ex.rules.clamped()), FLOW),
+        "pc by flow": (ex.Contrastive(ex.rules.unit_nudge()), FLOW),
         "first-step": (ex.FirstStep(), ERRORS),
     }
     report: dict = {"depth": DEPTH, "width": WIDTH, "epochs": EPOCHS, "machine": platform.machine()}

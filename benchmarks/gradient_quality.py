@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 
 import energax as ex
-from energax.recipes import make_learner
 from energax.diagnostics.regime import flat
-from energax.training.feed import feed_of
+from energax.recipes import make_learner
+from energax.training.device_split import make_device_split
 from reports import options_of, write
 
 
@@ -42,17 +42,17 @@ def errors(data, recipe: str, epochs: int, batches: int) -> dict:
     """First-layer and whole errors of the trained recipe, and how far apart its references are, per batch."""
     learner, settings = make_learner(recipe, data.image_shape, data.classes)
     learner = ex.fit(cast(learner, jnp.float32), data, epochs=epochs, batch=settings.batch or 64).learner
-    feed, wide = feed_of(data, data.train, standardise=False), cast(learner, jnp.float64)
+    split, wide = make_device_split(data, data.train, standardise=False), cast(learner, jnp.float64)
     flow = ex.GradientFlow(1.0, momentum=0.8, stop=ex.Stopping(1e-7, 20_000))
     first, everything, apart, verdicts = [], [], [], []
     for index in range(batches):
-        batch = feed.batch(jnp.arange(64) + 64 * index)
+        batch = split.batch(jnp.arange(64) + 64 * index)
         found, info = gradient(learner, learner.rule, learner.solver, cast(batch, jnp.float32))
-        careful = wide.solver.tightened(1e-7, 10)
+        careful = wide.solver.tighten(1e-7, 10)
         exact, other = (gradient(wide, wide.rule, s, cast(batch, jnp.float64))[0] for s in (careful, flow))
-        first.append(relative(found.fns["layer1"], exact.fns["layer1"]))
+        first.append(relative(found.functions["layer1"], exact.functions["layer1"]))
         everything.append(relative(found, exact))
-        apart.append(relative(other.fns["layer1"], exact.fns["layer1"]))
+        apart.append(relative(other.functions["layer1"], exact.functions["layer1"]))
         verdicts.append(float(jnp.mean(info.phases["nudged"].result <= 1)))
     return {
         "epochs": epochs,
@@ -69,7 +69,7 @@ def first_step_difference(data) -> dict:
     for recipe in ("first-step", "backprop"):
         learner, _ = make_learner(recipe, data.image_shape, data.classes)
         sides[recipe] = learner
-    batch = cast(feed_of(data, data.train, standardise=False).batch(jnp.arange(64)), jnp.float32)
+    batch = cast(make_device_split(data, data.train, standardise=False).batch(jnp.arange(64)), jnp.float32)
     narrow = {name: gradient(cast(side, jnp.float32), side.rule, side.solver, batch)[0] for name, side in sides.items()}
     trained = {name: ex.fit(cast(side, jnp.float64), data, epochs=1).learner for name, side in sides.items()}
     difference = flat(trained["first-step"].graph) - flat(trained["backprop"].graph)

@@ -11,25 +11,25 @@ import equinox as eqx
 import jax.numpy as jnp
 
 import energax as ex
+from energax.graph.rounding import PRECISIONS, round_products
 from energax.recipes import make_learner
-from energax.graph.rounding import PRECISIONS, rounded
 from energax.recipes.settings import Settings
-from energax.training.feed import feed_of
+from energax.training.device_split import make_device_split
 from gradient_quality import gradient, relative
 from reports import options_of, write
 
 RECIPES = ("backprop", "pc-nudge", "pc", "ep")
 
 
-def errors(learner, feed, precision: str, batches: int) -> dict:
+def errors(learner, split, precision: str, batches: int) -> dict:
     """Relative errors of the first layer's and of the whole gradient, and the verdicts, per batch."""
-    short = eqx.tree_at(lambda side: side.graph, learner, rounded(learner.graph, precision))
+    short = eqx.tree_at(lambda side: side.graph, learner, round_products(learner.graph, precision))
     first, everything, settled = [], [], []
     for index in range(batches):
-        batch = feed.batch(jnp.arange(64) + 64 * index)
+        batch = split.batch(jnp.arange(64) + 64 * index)
         exact, _ = gradient(learner, learner.rule, learner.solver, batch)
         found, info = gradient(short, short.rule, short.solver, batch)
-        first.append(relative(found.fns["layer1"], exact.fns["layer1"]))
+        first.append(relative(found.functions["layer1"], exact.functions["layer1"]))
         everything.append(relative(found, exact))
         settled += [float(jnp.mean(phase.result <= 1)) for phase in info.phases.values()]
     return {"first_layer_error": first, "error": everything, "converged_or_stalled": settled}
@@ -41,10 +41,10 @@ def compared(data, recipe: str, epochs: int, batches: int) -> dict:
     for precision in PRECISIONS:
         learner, settings = make_learner(recipe, data.image_shape, data.classes, settings=Settings(precision=precision))
         fits[precision] = ex.fit(learner, data, epochs=epochs, batch=settings.batch)
-    feed, full = feed_of(data, data.train, standardise=False), fits["float32"].learner
+    split, full = make_device_split(data, data.train, standardise=False), fits["float32"].learner
     return {
         name: {"test_accuracy": float(ex.evaluate(fit.learner, data, data.test).accuracy)}
-        | (errors(full, feed, name, batches) if name != "float32" else {})
+        | (errors(full, split, name, batches) if name != "float32" else {})
         for name, fit in fits.items()
     }
 

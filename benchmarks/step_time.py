@@ -19,8 +19,8 @@ import optax
 
 import energax as ex
 from energax.data import Dataset
+from energax.training.device_split import make_device_split
 from energax.training.epoch import stretch
-from energax.training.feed import feed_of
 from energax.training.learner import Learner, begin
 from reports import write
 
@@ -41,7 +41,7 @@ def learner(rule, refresh=0) -> Learner:
 
 def by_hand(images, labels):
     """The same training by hand: a compiled loop over batches, 50 gradient steps on the states in each."""
-    layers = learner(ex.Backprop()).graph.fns
+    layers = learner(ex.Backprop()).graph.functions
     linear = (layers["layer1"].layers[1], layers["layer2"], layers["layer3"])
     weights = [(one.weight, one.bias) for one in linear]
 
@@ -81,11 +81,11 @@ def images() -> Dataset:
     return Dataset.from_arrays("random", train=rows, validation=rows, test=rows, classes=10)
 
 
-def seconds_per_step(which: Learner, feed) -> float:
+def seconds_per_step(which: Learner, split) -> float:
     """Wall time of a compiled stretch, per batch."""
     progress, key = begin(which), jax.random.key(1)
     begun = time.perf_counter()
-    jax.block_until_ready(stretch(which, progress, feed, 64, key, jnp.asarray(0), jnp.asarray(BATCHES)))
+    jax.block_until_ready(stretch(which, progress, split, 64, key, jnp.asarray(0), jnp.asarray(BATCHES)))
     return (time.perf_counter() - begun) / BATCHES
 
 
@@ -99,12 +99,12 @@ def seconds_by_hand(run) -> float:
 def main() -> None:
     """Time the sides in turn and report medians."""
     data = images()
-    feed = feed_of(data, data.train, standardise=False)
-    hand = by_hand(feed.images, feed.labels)
-    backprop, pc = learner(ex.Backprop()), learner(ex.Contrastive(ex.rules.clamped()), refresh=50)
+    split = make_device_split(data, data.train, standardise=False)
+    hand = by_hand(split.images, split.labels)
+    backprop, pc = learner(ex.Backprop()), learner(ex.Contrastive(ex.rules.unit_nudge()), refresh=50)
     sides = {
-        "backprop": lambda: seconds_per_step(backprop, feed),
-        "pc": lambda: seconds_per_step(pc, feed),
+        "backprop": lambda: seconds_per_step(backprop, split),
+        "pc": lambda: seconds_per_step(pc, split),
         "pc_by_hand": lambda: seconds_by_hand(hand),
     }
     times: dict[str, list[float]] = {name: [] for name in sides}

@@ -88,7 +88,7 @@ def skipping(activation, output_state: bool, gain: float = 1.0) -> Graph:
     return Graph(
         nodes=[Node("x", (4,)), Node("a", (5,), "act"), Node("b", (5,), "act"), Node("y", (3,), state=output_state)],
         edges=[Edge("x", "a", "xa"), Edge("a", "b", "ab"), Edge("a", "y", "ay"), Edge("b", "y", "by")],
-        fns={
+        functions={
             "xa": Linear(4, 5, gain=gain, key=keys[0]),
             "ab": Linear(5, 5, gain=gain, key=keys[1]),
             "ay": Linear(5, 3, gain=gain, key=keys[2]),
@@ -118,7 +118,7 @@ def sharing(activation, output_state: bool) -> Graph:
             Edge("a", "c", "skip"),
             Edge("c", "y", "out"),
         ],
-        fns={
+        functions={
             "in": Linear(4, 5, key=keys[0]),
             "same": Linear(5, 5, key=keys[1]),
             "out": Linear(5, 3, key=keys[2]),
@@ -143,7 +143,7 @@ def imaging(activation, output_state: bool) -> Graph:
             Node("y", (3,), state=output_state),
         ],
         edges=[Edge("x", "a", "first"), Edge("a", "b", "second"), Edge("a", "b", "skip"), Edge("b", "y", "out")],
-        fns={
+        functions={
             "first": Conv2d(1, 2, 3, stride=2, padding=1, key=keys[0]),
             "second": Conv2d(2, 2, 3, padding=1, key=keys[1]),
             "skip": Identity(),
@@ -169,7 +169,7 @@ def recurrent(activation, output_state: bool, length: int = 4) -> Graph:
             Edge("h", "y", "hy"),
             Edge("g", "y", "gy"),
         ],
-        fns={
+        functions={
             "xh": Linear(3, 4, key=keys[0]),
             "hh": Linear(4, 4, key=keys[1]),
             "gh": Linear(4, 4, key=keys[2]),
@@ -185,21 +185,21 @@ def recurrent(activation, output_state: bool, length: int = 4) -> Graph:
     )
 
 
-def recurrent_by_hand(fns, x, length: int, activation):
+def recurrent_by_hand(functions, x, length: int, activation):
     """The same net as a Python loop over one sequence or one constant input; returns all states by time."""
     h, g, y = [], [], []
     for t in range(length):
-        into_h = fns["xh"](x[t])
+        into_h = functions["xh"](x[t])
         if t >= 1:
-            into_h = into_h + fns["hh"](h[t - 1])
+            into_h = into_h + functions["hh"](h[t - 1])
         if t >= 2:
-            into_h = into_h + fns["gh"](g[t - 2])
+            into_h = into_h + functions["gh"](g[t - 2])
         into_g = jnp.zeros(4)
         if t >= 1:
-            into_g = fns["hg"](h[t - 1]) + fns["xg"](x[t - 1])
+            into_g = functions["hg"](h[t - 1]) + functions["xg"](x[t - 1])
         h.append(activation(into_h))
         g.append(activation(into_g))
-        y.append(fns["hy"](h[t]) + fns["gy"](g[t]))
+        y.append(functions["hy"](h[t]) + functions["gy"](g[t]))
     return {"x": x, "h": jnp.stack(h), "g": jnp.stack(g), "y": jnp.stack(y)}
 
 
@@ -325,5 +325,5 @@ def numpy_hopfield_ep(weights, biases, x, y, sweeps: int, beta: float):
 
 def parameters(graph, depth: int):
     """Weights and biases of a `mlp` as numpy arrays."""
-    layers = [graph.fns[f"layer{i + 1}"] for i in range(depth)]
+    layers = [graph.functions[f"layer{i + 1}"] for i in range(depth)]
     return [np.asarray(l.weight) for l in layers], [np.asarray(l.bias) for l in layers]

@@ -7,12 +7,12 @@ import pytest
 
 import energax as ex
 from energax.activations import Tanh
-from energax.dynamics.phase import prepared
+from energax.dynamics.phase import prepare_phase
 from energax.exceptions import DataError, EnergaxError, GraphError, SettingError
 from energax.graph.networks import convolutional, mlp, sequential
 from energax.layers import Linear
-from energax.rules import RandomSign, centred, clamped, holomorphic, nudge, one_sided, richardson
-from energax.rules.quadrature import Quadrature
+from energax.rules import RandomSign, centred, holomorphic, nudge, one_sided, richardson, unit_nudge
+from energax.rules.nudging import NudgingScheme
 from energax.solvers import Unbounded
 from oracles import batch_for, solve
 
@@ -77,7 +77,7 @@ def test_quadratures_are_checked():
     with pytest.raises(SettingError, match="points=1: holomorphic nudging needs at least 2"):
         holomorphic(0.1, 1)
     with pytest.raises(SettingError, match=r"points of shape \(2,\) and weights of shape \(1,\)"):
-        Quadrature(points=jnp.ones(2), weights=jnp.ones(1))
+        NudgingScheme(points=jnp.ones(2), weights=jnp.ones(1))
     batch = batch_for(GRAPH, 2)
     with pytest.raises(SettingError, match="RandomSign draws signs: give the batch a key"):
         ex.Contrastive(RandomSign(0.1))(PC, GRAPH, batch, FLOW, ())
@@ -128,7 +128,7 @@ class Drift(ex.AbstractDynamics):
         return {name: vhat[name] - v for name, v in states.items()}
 
 
-@pytest.mark.parametrize("rule", [ex.Contrastive(clamped()), ex.ContrastiveHebbian(), ex.Incremental()])
+@pytest.mark.parametrize("rule", [ex.Contrastive(unit_nudge()), ex.ContrastiveHebbian(), ex.Incremental()])
 def test_rules_of_energies_refuse_a_dynamics_without_one(rule):
     dynamics, batch = Drift(ex.SquaredError()), batch_for(GRAPH, 2)
     with pytest.raises(SettingError, match=f"{type(rule).__name__} differentiates an energy, and Drift has none"):
@@ -136,7 +136,7 @@ def test_rules_of_energies_refuse_a_dynamics_without_one(rule):
 
 
 def test_the_energy_of_a_dynamics_without_one_is_nan():
-    phase = prepared(Drift(ex.SquaredError()), GRAPH, GRAPH.clamp(X))
+    phase = prepare_phase(Drift(ex.SquaredError()), GRAPH, GRAPH.clamp(X))
     start = phase.dynamics.start(GRAPH, phase.context).states
     assert np.all(np.isnan(phase.energy(start)))
     assert np.all(solve(ex.GradientFlow(0.5), phase, start).result == ex.Verdict.CONVERGED)
@@ -169,7 +169,7 @@ def test_precisions_of_unknown_nodes_are_refused():
 
 def test_alternating_blocks_need_edges():
     graph = ex.Nodes([ex.Node("x", (2,))], {}, "x", "x")
-    phase = prepared(ex.FunctionEnergy(lambda _, s: s["x"]), graph, {})
+    phase = prepare_phase(ex.FunctionEnergy(lambda _, s: s["x"]), graph, {})
     with pytest.raises(SettingError, match="alternating blocks need a Graph"):
         ex.solvers.Alternating().blocks(phase, ("x",))
 
@@ -198,7 +198,7 @@ def test_a_diverging_relaxation_says_so():
 @pytest.mark.parametrize("rule", [ex.Backprop(), ex.FirstStep()])
 def test_feed_forward_rules_refuse_nodes_without_edges(rule):
     """Oracle: there is nothing to sweep through; the message names the remedy."""
-    nodes = ex.Nodes(nodes=[ex.Node("a", (2,)), ex.Node("b", (2,))], fns={}, input="a", output="b")
+    nodes = ex.Nodes(nodes=[ex.Node("a", (2,)), ex.Node("b", (2,))], functions={}, input="a", output="b")
     batch = ex.Batch(jnp.zeros((3, 2)), jnp.zeros((3, 2)))
     with pytest.raises(GraphError, match="no feed-forward pass: use Adjoint"):
-        rule(ex.FunctionEnergy(lambda fns, states: states["b"].sum(1)), nodes, batch, ex.GradientFlow(), ())
+        rule(ex.FunctionEnergy(lambda functions, states: states["b"].sum(1)), nodes, batch, ex.GradientFlow(), ())

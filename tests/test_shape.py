@@ -10,10 +10,10 @@ import optax
 import pytest
 
 import energax as ex
-from energax.dynamics.phase import prepared
+from energax.dynamics.phase import prepare_phase
 from energax.graph.networks import mlp
 from energax.layers import Linear
-from energax.rules import clamped, nudge
+from energax.rules import nudge, unit_nudge
 from oracles import batch_for, flat, gradient, informed, largest, relative, solve
 
 KEYS = jax.random.split(jax.random.key(0), 8)
@@ -39,7 +39,7 @@ class LeakyFlow(ex.AbstractDynamics):
         arriving, _ = graph.arrivals(context.everywhere(states), context.constant)
         force = {}
         for name, s in states.items():
-            outflow = sum(graph.fns[e.fn].weight.sum(1) for e in graph.edges if e.source == name)
+            outflow = sum(graph.functions[e.function].weight.sum(1) for e in graph.edges if e.source == name)
             force[name] = arriving[name] - (outflow + self.leak) * s
         if target is not None:
             s = states[graph.output]
@@ -55,7 +55,7 @@ def flow_graph(symmetric: bool) -> ex.Graph:
     return ex.Graph(
         nodes=[ex.Node("x", (2,)), ex.Node("h", (4,)), ex.Node("y", (3,))],
         edges=[ex.Edge("x", "h", "in"), ex.Edge("h", "y", "forward"), ex.Edge("y", "h", "back")],
-        fns={"in": Linear(2, 4, key=KEYS[2]), "forward": forward, "back": back},
+        functions={"in": Linear(2, 4, key=KEYS[2]), "forward": forward, "back": back},
         input="x",
         output="y",
     )
@@ -65,12 +65,14 @@ def test_leaky_flow_settles_at_the_solution_of_its_linear_system():
     """Oracle: numpy's linear solve; and the mass balance sum_j l s_j = sum_j drive_j of directed.md section 3."""
     graph, dynamics = flow_graph(False), LeakyFlow(2.5)
     x = batch_for(graph, 5).x
-    phase = prepared(dynamics, graph, graph.clamp(x))
+    phase = prepare_phase(dynamics, graph, graph.clamp(x))
     settled = solve(FLOW, phase, dynamics.start(graph, phase.context).states)
     assert np.all(settled.result == ex.Verdict.CONVERGED)
     w = np.zeros((7, 7))
-    w[:4, 4:], w[4:, :4] = graph.fns["forward"].weight, graph.fns["back"].weight
-    drive = np.concatenate([np.asarray(x @ graph.fns["in"].weight + graph.fns["in"].bias), np.zeros((5, 3))], axis=1)
+    w[:4, 4:], w[4:, :4] = graph.functions["forward"].weight, graph.functions["back"].weight
+    drive = np.concatenate(
+        [np.asarray(x @ graph.functions["in"].weight + graph.functions["in"].bias), np.zeros((5, 3))], axis=1
+    )
     expected = np.linalg.solve(np.diag(w.sum(1) + 2.5) - w.T, drive.T).T
     found = np.concatenate([settled.states["h"], settled.states["y"]], axis=1)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11)
@@ -83,20 +85,22 @@ def test_the_directed_rule_is_exact_where_the_weights_are_symmetric(symmetric):
     graph, dynamics = flow_graph(symmetric), LeakyFlow(2.5)
     batch = batch_for(graph, 5, labels=False)
     exact = gradient(ex.Adjoint(), dynamics, graph, batch, FLOW)
-    found = gradient(ex.Directed(1e-3), dynamics, graph, batch, FLOW)
+    found = gradient(ex.VectorFieldRule(1e-3), dynamics, graph, batch, FLOW)
     if symmetric:
         assert relative(found, exact) < 1e-6
     else:
         assert relative(found, exact) > 1e-2
 
     def cost(w):
-        full = jnp.zeros((7, 7)).at[:4, 4:].set(w).at[4:, :4].set(graph.fns["back"].weight)
-        into = batch.x @ graph.fns["in"].weight + graph.fns["in"].bias
+        full = jnp.zeros((7, 7)).at[:4, 4:].set(w).at[4:, :4].set(graph.functions["back"].weight)
+        into = batch.x @ graph.functions["in"].weight + graph.functions["in"].bias
         drive = jnp.concatenate([into, jnp.zeros((5, 3))], axis=1)
         s = jnp.linalg.solve(jnp.diag(full.sum(1) + 2.5) - full.T, drive.T).T
         return jnp.mean(jnp.sum((s[:, 4:] - batch.y) ** 2, axis=1)) / 2
 
-    np.testing.assert_allclose(exact.fns["forward"].weight, jax.grad(cost)(graph.fns["forward"].weight), atol=1e-9)
+    np.testing.assert_allclose(
+        exact.functions["forward"].weight, jax.grad(cost)(graph.functions["forward"].weight), atol=1e-9
+    )
 
 
 # (b) bidirectional predictive coding with skew feedback ------------------------------------------------------------
@@ -129,13 +133,13 @@ def test_skew_feedback_rests_at_the_sweep_and_is_predictive_coding_at_zero():
     """Oracles: E = 0 with no force at the sweep; `PredictiveCoding` at a = 0; and a difference at a = 0.3."""
     graph = mlp([4, 6, 5, 3], jnp.tanh, gain=1.5, key=KEYS[0])
     batch = batch_for(graph, 4)
-    phase = prepared(SkewFeedback(0.3), graph, graph.clamp(batch.x))
+    phase = prepare_phase(SkewFeedback(0.3), graph, graph.clamp(batch.x))
     rest = phase.dynamics.start(graph, phase.context).states
     assert float(jnp.max(phase.energy(rest))) < 1e-28
     assert float(jnp.max(jnp.abs(flat(phase.force(rest))))) < 1e-14
 
     solver = ex.GradientFlow(0.3, stop=ex.Stopping(1e-10, 2000))
-    rule = ex.Contrastive(clamped())
+    rule = ex.Contrastive(unit_nudge())
     plain, zero, skew = (
         informed(rule, dynamics, graph, batch, solver)
         for dynamics in (ex.PredictiveCoding(ex.CrossEntropy()), SkewFeedback(0.0), SkewFeedback(0.3))
@@ -149,7 +153,7 @@ def test_skew_feedback_rests_at_the_sweep_and_is_predictive_coding_at_zero():
 def test_skew_feedback_of_strength_one_has_curvature_at_least_one():
     """Oracle: bipc.md's theorem, A^T A = 1 + N^T N, by the dense Hessian at the sweep."""
     graph = mlp([4, 5, 4, 3], jnp.tanh, gain=2.0, key=KEYS[0])
-    phase = prepared(SkewFeedback(1.0), graph, graph.clamp(batch_for(graph, 1).x))
+    phase = prepare_phase(SkewFeedback(1.0), graph, graph.clamp(batch_for(graph, 1).x))
     vector, unravel = jax.flatten_util.ravel_pytree(phase.dynamics.start(graph, phase.context).states)
     lowest = np.linalg.eigvalsh(jax.hessian(lambda v: phase.energy(unravel(v))[0])(vector))[0]
     assert lowest > 1 - 1e-10
@@ -164,7 +168,7 @@ def test_first_step_on_an_unrolled_two_node_graph_is_backprop_through_time():
     graph = ex.Graph(
         nodes=[ex.Node("x", (3,)), ex.Node("h", (4,), "act")],
         edges=[ex.Edge("x", "h", "in"), ex.Edge("h", "h", "again", delay=1)],
-        fns={"in": Linear(3, 4, key=KEYS[0]), "again": Linear(4, 4, key=KEYS[1]), "act": jnp.tanh},
+        functions={"in": Linear(3, 4, key=KEYS[0]), "again": Linear(4, 4, key=KEYS[1]), "act": jnp.tanh},
         input="x",
         output="h",
         length=3,
@@ -172,30 +176,30 @@ def test_first_step_on_an_unrolled_two_node_graph_is_backprop_through_time():
     x = jax.random.normal(KEYS[2], (5, 3, 3))
     y = jax.random.normal(KEYS[3], (5, 4))
 
-    def cost(fns):
-        h = jnp.tanh(jax.vmap(fns["in"])(x[:, 0]))
+    def cost(functions):
+        h = jnp.tanh(jax.vmap(functions["in"])(x[:, 0]))
         for t in (1, 2):
-            h = jnp.tanh(jax.vmap(fns["in"])(x[:, t]) + jax.vmap(fns["again"])(h))
+            h = jnp.tanh(jax.vmap(functions["in"])(x[:, t]) + jax.vmap(functions["again"])(h))
         return jnp.mean(jnp.sum((h - y) ** 2, axis=1)) / 2
 
-    expected = jax.grad(cost)({name: graph.fns[name] for name in ("in", "again")})
+    expected = jax.grad(cost)({name: graph.functions[name] for name in ("in", "again")})
     found = gradient(ex.FirstStep(), ex.PredictiveCoding(), graph, ex.Batch(x, y))
-    assert relative({name: found.fns[name] for name in ("in", "again")}, expected) < 1e-12
+    assert relative({name: found.functions[name] for name in ("in", "again")}, expected) < 1e-12
 
 
-# (d) layer-adaptive learning rates as an optax transform ------------------------------------------------------------
+# (d) layer-adaptive learning rates as an optax transformation ------------------------------------------------------------
 
 
 def scale_by_lalr() -> optax.GradientTransformation:
     """Step of layer i: d_i H / |d_i|, H the harmonic mean of the norms (Chen et al. 2025, Eq. 16)."""
 
     def update(updates, state, params=None):
-        norms = {name: jnp.linalg.norm(flat(fn)) for name, fn in updates.fns.items() if jax.tree.leaves(fn)}
+        norms = {name: jnp.linalg.norm(flat(fn)) for name, fn in updates.functions.items() if jax.tree.leaves(fn)}
         inverse = {name: jnp.where(n > 0, 1 / jnp.where(n > 0, n, 1), 0) for name, n in norms.items()}
         harmonic = sum(n > 0 for n in norms.values()) / sum(inverse.values())
-        scale = {name: harmonic * inverse.get(name, 0) for name in updates.fns}
-        scaled = {name: jax.tree.map(partial(jnp.multiply, scale[name]), fn) for name, fn in updates.fns.items()}
-        return eqx.tree_at(lambda u: u.fns, updates, scaled), state
+        scale = {name: harmonic * inverse.get(name, 0) for name in updates.functions}
+        scaled = {name: jax.tree.map(partial(jnp.multiply, scale[name]), fn) for name, fn in updates.functions.items()}
+        return eqx.tree_at(lambda u: u.functions, updates, scaled), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
@@ -206,21 +210,23 @@ def test_lalr_gives_every_layer_a_step_of_one_norm(frozen):
     graph = mlp([4, 6, 5, 3], jnp.tanh, key=KEYS[0])
     found = gradient(ex.Backprop(), ex.PredictiveCoding(), graph, batch_for(graph, 4))
     if frozen is not None:
-        found = eqx.tree_at(lambda g: g.fns[frozen], found, replace_fn=lambda fn: jax.tree.map(jnp.zeros_like, fn))
+        found = eqx.tree_at(
+            lambda g: g.functions[frozen], found, replace_fn=lambda fn: jax.tree.map(jnp.zeros_like, fn)
+        )
     parameters = eqx.filter(graph, eqx.is_inexact_array)
     adam = optax.scale_by_adam()
     optimiser = optax.chain(adam, scale_by_lalr(), optax.scale(-0.01))
     updates, _ = optimiser.update(found, optimiser.init(parameters), parameters)
     direction, _ = adam.update(found, adam.init(parameters), parameters)
     layers = ["layer1", "layer2", "layer3"]
-    norms = np.array([float(jnp.linalg.norm(flat(direction.fns[name]))) for name in layers])
+    norms = np.array([float(jnp.linalg.norm(flat(direction.functions[name]))) for name in layers])
     moving = norms[norms > 0]
     expected = np.where(norms > 0, 0.01 * len(moving) / np.sum(1 / moving), 0)
-    steps = [float(jnp.linalg.norm(flat(updates.fns[name]))) for name in layers]
+    steps = [float(jnp.linalg.norm(flat(updates.functions[name]))) for name in layers]
     np.testing.assert_allclose(steps, expected, rtol=1e-12)
     learned = eqx.apply_updates(graph, updates)
-    assert relative(learned.fns["layer1"], graph.fns["layer1"]) > 1e-4
-    assert (largest(learned.fns["layer2"], graph.fns["layer2"]) == 0) == (frozen == "layer2")
+    assert relative(learned.functions["layer1"], graph.functions["layer1"]) > 1e-4
+    assert (largest(learned.functions["layer2"], graph.functions["layer2"]) == 0) == (frozen == "layer2")
 
 
 # (e) sparse edges: integer indices are no parameters -----------------------------------------------------------------
@@ -246,7 +252,7 @@ def trained(dynamics, rule, graph, solver, mask=None):
     for _ in range(5):
         found = gradient(rule, dynamics, graph, batch, solver)
         if mask is not None:
-            found = eqx.tree_at(lambda g: g.fns["first"].weight, found, found.fns["first"].weight * mask)
+            found = eqx.tree_at(lambda g: g.functions["first"].weight, found, found.functions["first"].weight * mask)
         updates, state = optimiser.update(found, state, eqx.filter(graph, eqx.is_inexact_array))
         graph = eqx.apply_updates(graph, updates)
     return graph
@@ -274,14 +280,16 @@ def test_a_sparse_edge_trains_like_the_dense_one(dynamics, rule, solver):
         return ex.Graph(
             nodes=[ex.Node("x", (4,)), ex.Node("h", (5,), "act"), ex.Node("y", (2,))],
             edges=[ex.Edge("x", "h", "first"), ex.Edge("h", "y", "second")],
-            fns={"first": first, "second": Linear(5, 2, key=KEYS[2]), "act": ex.activations.Tanh()},
+            functions={"first": first, "second": Linear(5, 2, key=KEYS[2]), "act": ex.activations.Tanh()},
             input="x",
             output="y",
         )
 
     sparse = trained(dynamics, rule, graph(Sparse(jnp.array(source), jnp.array(target), weight, 5)), solver)
     full = trained(dynamics, rule, graph(dense), solver, mask)
-    np.testing.assert_array_equal(sparse.fns["first"].source, source)
-    np.testing.assert_allclose(sparse.fns["first"].weight, full.fns["first"].weight[source, target], rtol=1e-12)
-    assert relative(sparse.fns["second"], full.fns["second"]) < 1e-12
-    assert float(jnp.max(jnp.abs(sparse.fns["first"].weight - weight))) > 1e-3
+    np.testing.assert_array_equal(sparse.functions["first"].source, source)
+    np.testing.assert_allclose(
+        sparse.functions["first"].weight, full.functions["first"].weight[source, target], rtol=1e-12
+    )
+    assert relative(sparse.functions["second"], full.functions["second"]) < 1e-12
+    assert float(jnp.max(jnp.abs(sparse.functions["first"].weight - weight))) > 1e-3

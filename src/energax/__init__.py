@@ -34,14 +34,14 @@ from energax.graph import Scaled as Scaled
 from energax.graph import Stacked as Stacked
 from energax.graph import mupc as mupc
 from energax.graph import networks as networks
-from energax.graph import unrolled as unrolled
+from energax.graph import unroll as unroll
 from energax.rules import Adjoint as Adjoint
 from energax.rules import Backprop as Backprop
 from energax.rules import Contrastive as Contrastive
 from energax.rules import ContrastiveHebbian as ContrastiveHebbian
-from energax.rules import Directed as Directed
 from energax.rules import FirstStep as FirstStep
 from energax.rules import Incremental as Incremental
+from energax.rules import VectorFieldRule as VectorFieldRule
 from energax.solvers import ConjugateGradient as ConjugateGradient
 from energax.solvers import Diffrax as Diffrax
 from energax.solvers import Equilibrium as Equilibrium

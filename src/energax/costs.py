@@ -1,14 +1,13 @@
 """Costs C of an output against a target: one number per sample."""
 
 import abc
-import functools
-from collections.abc import Iterable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from energax.arithmetic import total
 from energax.exceptions import DataError
 
 
@@ -70,13 +69,3 @@ def require_same_shape(output: Array, target: Array) -> None:
             f"the output has shape {output.shape} and the target {target.shape}; they must be equal "
             "(labels: one-hot, jax.nn.one_hot(labels, classes))"
         )
-
-
-def total(values: Array) -> Array:
-    """Sum over all axes but the first."""
-    return jnp.sum(values, axis=tuple(range(1, values.ndim)))
-
-
-def added(terms: Iterable[Array]) -> Array:
-    """Sum of at least one array."""
-    return functools.reduce(jnp.add, terms)

@@ -13,7 +13,7 @@ from energax.activations import Sigmoid, Tanh, hard_sigmoid
 from energax.checks.means import require_one_trace
 from energax.graph.networks import mlp
 from energax.papers.millidge2023.two_hop import TwoHopCoding
-from energax.rules import centred, clamped, holomorphic, nudge, one_sided, richardson
+from energax.rules import centred, holomorphic, nudge, one_sided, richardson, unit_nudge
 from energax.solvers import Alternating, Diffrax, Held, Synchronous
 from oracles import batch_for, recurrent, skipping
 
@@ -84,7 +84,7 @@ SWEEPS = ex.FixedPoint(stop=ex.Stopping(1e-11, 500))
 RULES = {
     "backprop": (ex.Backprop(), PC, FLOW, None),
     "first_step": (ex.FirstStep(), PC, FLOW, ex.Backprop()),
-    "clamped": (ex.Contrastive(clamped()), PC, FLOW, None),
+    "clamped": (ex.Contrastive(unit_nudge()), PC, FLOW, None),
     "nudge": (ex.Contrastive(nudge(1e-3)), PC, FLOW, ex.Backprop()),
     "one_sided": (ex.Contrastive(one_sided(1e-3)), HOPFIELD, SWEEPS, ex.Adjoint()),
     "centred": (ex.Contrastive(centred(1e-2)), HOPFIELD, SWEEPS, ex.Adjoint()),
@@ -97,7 +97,7 @@ RULES = {
         ex.Backprop(),
     ),
     "incremental": (ex.Incremental(), PC, FLOW, None),
-    "directed": (ex.Directed(1e-2), PC, FLOW, ex.Adjoint()),
+    "directed": (ex.VectorFieldRule(1e-2), PC, FLOW, ex.Adjoint()),
     "adjoint": (ex.Adjoint(), HOPFIELD, SWEEPS, None),
 }
 
@@ -132,8 +132,8 @@ class Broken(ex.AbstractEnergy):
         if self.fault == "scaled":
             energy = (
                 energy
-                + jnp.sum(0.1 * graph.fns["xa"].weight)
-                - jax.lax.stop_gradient(jnp.sum(0.1 * graph.fns["xa"].weight))
+                + jnp.sum(0.1 * graph.functions["xa"].weight)
+                - jax.lax.stop_gradient(jnp.sum(0.1 * graph.functions["xa"].weight))
             )
         if self.fault == "averaged":
             energy = energy / energy.shape[0]
@@ -238,11 +238,11 @@ class Lying(ex.solvers.AbstractSolver):
             return eqx.tree_at(lambda s: s.states["output"], settled, settled.states["output"] + mean)
         return settled
 
-    def tuned(self, phase, start):
+    def calibrate(self, phase, start):
         return self
 
-    def tightened(self, tol, factor):
-        return Lying(self.inner.tightened(tol, factor), self.fault)
+    def tighten(self, tol, factor):
+        return Lying(self.inner.tighten(tol, factor), self.fault)
 
 
 @pytest.mark.parametrize(
@@ -277,9 +277,9 @@ class Faulty(ex.rules.AbstractRule):
         if self.fault == "summed":
             found = jax.tree.map(lambda g: g * batch.y.shape[0], found)
         if self.fault == "unfinished":
-            found = eqx.tree_at(lambda g: g.fns["layer1"].bias, found, jnp.full(5, jnp.nan))
+            found = eqx.tree_at(lambda g: g.functions["layer1"].bias, found, jnp.full(5, jnp.nan))
         if self.fault == "partial":
-            found = found.fns
+            found = found.functions
         if self.fault == "ascending":
             found = jax.tree.map(jnp.negative, found)
         if self.fault == "cast":
@@ -294,7 +294,7 @@ class Faulty(ex.rules.AbstractRule):
     ("fault", "message"),
     [
         ("summed", "gradient is not the average over the batch: off by"),
-        ("unfinished", r"gradient of .fns\['layer1'\].bias is not finite"),
+        ("unfinished", r"gradient of .functions\['layer1'\].bias is not finite"),
         ("partial", "gradient's structure is not the graph's"),
         ("ascending", "gradient is not Backprop's: off by"),
         ("cast", r"is float32\(4, 5\); expected float64\(4, 5\)"),

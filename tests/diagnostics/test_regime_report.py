@@ -21,7 +21,7 @@ from energax import (
 )
 from energax.activations import Tanh
 from energax.diagnostics.regime import measure_regime
-from energax.rules.quadrature import centred, clamped, nudge
+from energax.rules.nudging import centred, nudge, unit_nudge
 from energax.solvers import Held, Unbounded
 
 measured = eqx.filter_jit(measure_regime)
@@ -144,9 +144,9 @@ def test_relaxed_fraction_is_the_share_of_the_energy_that_was_gained():
     start, two, best = energy_after(0, 0.0), energy_after(2, 0.03), energy_after(3000, 0.2)
     expected = (start - two) / (start - best)
     assert 0.05 < expected < 0.5
-    short = coding(Contrastive(clamped()), GradientFlow(0.03, stop=Stopping(1e-3, 2, 0)))
+    short = coding(Contrastive(unit_nudge()), GradientFlow(0.03, stop=Stopping(1e-3, 2, 0)))
     assert float(short.out_of_steps) == 0.5  # all nudged phases; the free ones are known by construction
-    careful = coding(Contrastive(clamped()), GradientFlow(0.2, stop=Stopping(1e-6, 5000)))
+    careful = coding(Contrastive(unit_nudge()), GradientFlow(0.2, stop=Stopping(1e-6, 5000)))
     assert float(careful.relaxed) == pytest.approx(1, abs=1e-6)
     # the reference of the two steps takes twenty: compare with what those gain, and bound what is missing
     twenty = (start - energy_after(20, 0.03)) / (start - best)
@@ -157,7 +157,7 @@ def test_relaxed_fraction_is_the_share_of_the_energy_that_was_gained():
 def test_relaxed_fraction_at_a_loose_tolerance_is_below_one():
     """Oracle: the equilibrium in numpy. A tolerance looser than the reference's must not be measured by itself."""
     weights, biases, x, y = numbers()
-    loose = coding(Contrastive(clamped()), GradientFlow(0.02, stop=Stopping(0.5, 5000)))
+    loose = coding(Contrastive(unit_nudge()), GradientFlow(0.02, stop=Stopping(0.5, 5000)))
     assert float(loose.converged) == 1.0
     v, _, _ = oracles.numpy_pc(weights, biases, x, y, 0.2, 3000, 1.0)
     silent, _, _ = oracles.numpy_pc(weights, biases, x, y, 0.0, 0, 1.0)
@@ -174,7 +174,7 @@ def test_verdicts_are_shares_of_all_relaxations():
         "diverged": GradientFlow(30.0, bound=Unbounded(), stop=Stopping(1e-3, 60)),
     }
     for way, solver in ways.items():
-        regime = coding(Contrastive(clamped()), solver)
+        regime = coding(Contrastive(unit_nudge()), solver)
         shares = {name: float(getattr(regime, name)) for name in ("converged", "stalled", "out_of_steps", "diverged")}
         assert sum(shares.values()) == pytest.approx(1, abs=1e-12)
         assert shares[way] == (1.0 if way == "converged" else 0.5)
@@ -199,7 +199,7 @@ def test_curvature_is_that_of_the_nudged_energy():
     at = jnp.concatenate([v["hidden1"], v["hidden2"]], axis=1)
     hessians = jax.jit(jax.vmap(jax.hessian(energy)))(at, jnp.asarray(x), jnp.asarray(y))
     largest = np.abs(np.linalg.eigvalsh(hessians)).max()
-    regime = coding(Contrastive(clamped()), GradientFlow(0.2, stop=Stopping(1e-3, 500), bound=Held(largest)))
+    regime = coding(Contrastive(unit_nudge()), GradientFlow(0.2, stop=Stopping(1e-3, 500), bound=Held(largest)))
     assert 0.85 * largest < float(regime.curvature) <= largest * (1 + 1e-12)
     assert float(regime.step_bound) == pytest.approx(2 / float(regime.curvature), rel=1e-12)
     assert float(regime.step_margin) == pytest.approx(float(regime.step_bound) / 0.2, rel=1e-12)

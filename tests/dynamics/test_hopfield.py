@@ -18,7 +18,7 @@ from energax import (
     Stopping,
 )
 from energax.activations import Sigmoid, Tanh
-from energax.dynamics.phase import prepared
+from energax.dynamics.phase import prepare_phase
 from energax.exceptions import GraphError
 from energax.graph.networks import mlp
 from energax.rules import Backprop, centred
@@ -45,14 +45,14 @@ def test_fixed_sweeps_and_gradient_equal_plain_numpy():
     weights, biases = parameters(graph, 3)
     states, dw, db = numpy_hopfield_ep(weights, biases, np.asarray(batch.x), np.asarray(batch.y), sweeps, beta)
     solver = FixedPoint(stop=Stopping(max_steps=sweeps, check_every=0))
-    phase = prepared(Hopfield(), graph, graph.clamp(batch.x))
+    phase = prepare_phase(Hopfield(), graph, graph.clamp(batch.x))
     settled = solve(solver, phase, phase.dynamics.start(graph, phase.context).states)
     for name, state in zip(("hidden1", "hidden2", "output"), states, strict=True):
         np.testing.assert_allclose(settled.states[name], state, rtol=0, atol=1e-12)
     found = gradient(Contrastive(centred(beta)), Hopfield(), graph, batch, solver)
     for i in range(3):
-        np.testing.assert_allclose(found.fns[f"layer{i + 1}"].weight, dw[i], rtol=0, atol=1e-12)
-        np.testing.assert_allclose(found.fns[f"layer{i + 1}"].bias, db[i], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(found.functions[f"layer{i + 1}"].weight, dw[i], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(found.functions[f"layer{i + 1}"].bias, db[i], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("beta", [None, 0.7])
@@ -63,7 +63,7 @@ def test_the_energys_gradient_vanishes_where_the_force_does(beta, output_state):
     batch = batch_for(graph, 3)
     dynamics = Hopfield(CrossEntropy())
     target, strength = (None, None) if beta is None else (batch.y, jnp.asarray(beta))
-    phase = prepared(dynamics, graph, graph.clamp(batch.x), None, target, strength)
+    phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), None, target, strength)
     settled = solve(
         FixedPoint(Synchronous(), Stopping(1e-13, 2000)), phase, dynamics.start(graph, phase.context).states
     )
@@ -77,12 +77,12 @@ def test_scellier_bengio_force_is_written_in_their_paper():
     """Oracle: dv/dt = rho'(v) h - v with h = b + rho(below) W + W^T rho(above) (2017, Eq. 4)."""
     graph = mlp([4, 6, 3], Tanh(), key=jax.random.key(2))
     x = batch_for(graph, 3).x
-    phase = prepared(ScellierBengio(), graph, graph.clamp(x))
+    phase = prepare_phase(ScellierBengio(), graph, graph.clamp(x))
     v = {
         "hidden1": jax.random.normal(jax.random.key(0), (3, 6)),
         "output": jax.random.normal(jax.random.key(1), (3, 3)),
     }
-    one, two = graph.fns["layer1"], graph.fns["layer2"]
+    one, two = graph.functions["layer1"], graph.functions["layer2"]
     h = x @ one.weight + one.bias + v["output"] @ two.weight.T
     expected = {
         "hidden1": (1 - jnp.tanh(v["hidden1"]) ** 2) * h - v["hidden1"],
@@ -96,12 +96,12 @@ def test_an_edges_gradient_depends_on_its_ends_only(dynamics):
     """Oracle: exact equality after every state but the two ends is replaced; and a change where an end is moved."""
     graph = mlp([4, 6, 5, 4, 3], Tanh(), key=jax.random.key(2))
     x = batch_for(graph, 3).x
-    phase = prepared(dynamics, graph, graph.clamp(x))
+    phase = prepare_phase(dynamics, graph, graph.clamp(x))
     states, others = (random_states(graph, jnp.tanh, seed=s) for s in (5, 6))
 
     @jax.jit
     def of_edge(states):
-        found = energy_gradient(phase, phase.context.clamped, states, jnp.ones(3), 3).fns["layer2"]
+        found = energy_gradient(phase, phase.context.clamped, states, jnp.ones(3), 3).functions["layer2"]
         return found.weight, found.bias
 
     expected = of_edge(states)
@@ -115,11 +115,11 @@ def test_an_edges_gradient_depends_on_its_ends_only(dynamics):
 def test_hopfield_locality_holds_beside_a_skip():
     """Oracle: as above, on a node that receives two edges: Hebbian terms do not know of each other."""
     graph = skipping(Tanh(), True)
-    phase = prepared(Hopfield(), graph, graph.clamp(batch_for(graph, 3).x))
+    phase = prepare_phase(Hopfield(), graph, graph.clamp(batch_for(graph, 3).x))
     states, others = (random_states(graph, jnp.tanh, seed=s) for s in (5, 6))
 
     def of_edge(states):
-        return energy_gradient(phase, phase.context.clamped, states, jnp.ones(3), 3).fns["ay"].weight
+        return energy_gradient(phase, phase.context.clamped, states, jnp.ones(3), 3).functions["ay"].weight
 
     np.testing.assert_array_equal(of_edge({**states, "b": others["b"]}), of_edge(states))
     np.testing.assert_allclose(of_edge(states), -states["a"].T @ states["y"] / 3, rtol=1e-13)
@@ -146,31 +146,31 @@ def test_coupled_learning_is_the_contrast_of_two_relaxations():
     batch, strength = batch_for(graph, 4, labels=False), 0.25
     solver = FixedPoint(stop=Stopping(1e-13, 500))
     found = gradient(ContrastiveHebbian(strength), Hopfield(), graph, batch, solver)
-    free = prepared(Hopfield(), graph, graph.clamp(batch.x))
+    free = prepare_phase(Hopfield(), graph, graph.clamp(batch.x))
     rest = solve(solver, free, free.dynamics.start(graph, free.context).states).states
     shown = rest["output"] + strength * (batch.y - rest["output"])
-    held = prepared(Hopfield(), graph, graph.clamp({"input": batch.x, "output": shown}))
+    held = prepare_phase(Hopfield(), graph, graph.clamp({"input": batch.x, "output": shown}))
     end = solve(solver, held, {n: rest[n] for n in ("hidden1", "hidden2")}).states
 
     def hebbian(a, b):
         return a.T @ b / 4
 
     expected = -(hebbian(end["hidden1"], end["hidden2"]) - hebbian(rest["hidden1"], rest["hidden2"])) / strength
-    np.testing.assert_allclose(found.fns["layer2"].weight, expected, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(found.functions["layer2"].weight, expected, rtol=0, atol=1e-11)
     expected = -(hebbian(end["hidden2"], shown) - hebbian(rest["hidden2"], rest["output"])) / strength
-    np.testing.assert_allclose(found.fns["layer3"].weight, expected, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(found.functions["layer3"].weight, expected, rtol=0, atol=1e-11)
 
 
 def test_weak_feedback_needs_edges_towards_the_output():
     graph = skipping(Tanh(), True)
     with pytest.raises(GraphError, match=r"a -> b \(ab\) goes from distance 1 to 1"):
-        prepared(Hopfield(feedback_scale=0.5), graph, graph.clamp(batch_for(graph, 2).x))
+        prepare_phase(Hopfield(feedback_scale=0.5), graph, graph.clamp(batch_for(graph, 2).x))
 
 
 def test_a_hopfield_energy_refuses_activations_without_a_potential():
     graph = mlp(SIZES, jnp.tanh, key=jax.random.key(2))
     with pytest.raises(GraphError, match="node 'hidden1': a Hopfield energy needs an activation with a potential"):
-        prepared(Hopfield(), graph, graph.clamp(batch_for(graph, 2).x))
+        prepare_phase(Hopfield(), graph, graph.clamp(batch_for(graph, 2).x))
 
 
 def test_gradient_flow_and_sweeps_give_one_gradient():

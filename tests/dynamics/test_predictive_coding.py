@@ -20,9 +20,9 @@ from energax import (
     relax,
 )
 from energax.activations import identity
-from energax.dynamics.phase import prepared
+from energax.dynamics.phase import prepare_phase
 from energax.graph.networks import mlp
-from energax.rules import Backprop, clamped, nudge
+from energax.rules import Backprop, nudge, unit_nudge
 from energax.rules.base import energy_gradient
 from energax.solvers import Unbounded
 from oracles import (
@@ -66,8 +66,8 @@ def expected_gradient(errors, states, precisions, output_signal=None):
 
 def check_gradient(found, oracle):
     for i, (dw, db) in enumerate(oracle, start=1):
-        np.testing.assert_allclose(found.fns[f"layer{i}"].weight, dw, rtol=0, atol=1e-10)
-        np.testing.assert_allclose(found.fns[f"layer{i}"].bias, db, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(found.functions[f"layer{i}"].weight, dw, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(found.functions[f"layer{i}"].bias, db, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.1])
@@ -76,7 +76,7 @@ def test_nudged_free_output_of_a_deep_linear_chain_is_the_closed_form(beta):
     dynamics = PredictiveCoding(SquaredError(), PRECISIONS)
     precisions = list(PRECISIONS.values())
     errors, states, energy = expected(graph, batch, precisions, 1 / beta)
-    phase = prepared(dynamics, graph, graph.clamp(batch.x), None, batch.y, jnp.asarray(beta))
+    phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), None, batch.y, jnp.asarray(beta))
     settled = solve(TIGHT, phase, dynamics.start(graph, phase.context).states)
     assert np.all(settled.result == Verdict.CONVERGED)
     for name, state in zip(("hidden1", "hidden2", "output"), states[1:], strict=True):
@@ -109,7 +109,7 @@ def test_clamped_output_of_a_deep_linear_chain_is_the_closed_form(solver):
     assert np.all(settled.result == Verdict.CONVERGED)
     for name, state in zip(("hidden1", "hidden2"), states[1:3], strict=True):
         np.testing.assert_allclose(settled.states[name], state, rtol=0, atol=1e-10)
-    phase = prepared(dynamics, graph, graph.clamp({"input": batch.x, "output": batch.y}))
+    phase = prepare_phase(dynamics, graph, graph.clamp({"input": batch.x, "output": batch.y}))
     np.testing.assert_allclose(phase.energy(settled.states), energy, rtol=1e-10)
     found = energy_gradient(phase, phase.context.clamped, settled.states, jnp.ones(4), 4)
     check_gradient(found, expected_gradient(errors, states, list(PRECISIONS.values())))
@@ -122,14 +122,14 @@ def test_fixed_steps_and_gradient_equal_plain_numpy():
     states, dw, db = numpy_pc(weights, biases, np.asarray(batch.x), np.asarray(batch.y), step, steps, beta)
     solver = GradientFlow(step, bound=Unbounded(), stop=Stopping(max_steps=steps, check_every=0))
     dynamics = PredictiveCoding(CrossEntropy())
-    phase = prepared(dynamics, graph, graph.clamp(batch.x), None, batch.y, jnp.asarray(beta))
+    phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), None, batch.y, jnp.asarray(beta))
     settled = solve(solver, phase, dynamics.start(graph, phase.context).states)
     np.testing.assert_allclose(settled.states["hidden1"], states[0], rtol=0, atol=1e-12)
     np.testing.assert_allclose(settled.states["hidden2"], states[1], rtol=0, atol=1e-12)
     found = gradient(Contrastive(nudge(beta)), dynamics, graph, batch, solver)
     for i in range(3):
-        np.testing.assert_allclose(found.fns[f"layer{i + 1}"].weight, dw[i], rtol=0, atol=1e-12)
-        np.testing.assert_allclose(found.fns[f"layer{i + 1}"].bias, db[i], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(found.functions[f"layer{i + 1}"].weight, dw[i], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(found.functions[f"layer{i + 1}"].bias, db[i], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("output_state", [True, False])
@@ -138,7 +138,7 @@ def test_free_phase_is_the_sweep(output_state):
     graph = mlp(SIZES, jnp.tanh, output_state=output_state, key=jax.random.key(2))
     batch = batch_for(graph, 3)
     dynamics = PredictiveCoding(CrossEntropy())
-    phase = prepared(dynamics, graph, graph.clamp(batch.x))
+    phase = prepare_phase(dynamics, graph, graph.clamp(batch.x))
     begin = dynamics.start(graph, phase.context)
     swept = {name: v for name, v in graph.sweep(batch.x).items() if name != "input"}
     assert begin.settled
@@ -153,7 +153,7 @@ def test_labels_poisoned_with_nan_do_not_reach_the_free_phase():
     graph = mlp(SIZES, jnp.tanh, key=jax.random.key(2))
     batch = batch_for(graph, 3)
     poisoned = Batch(batch.x, jnp.full_like(batch.y, jnp.nan))
-    _, info = informed(Contrastive(clamped()), PredictiveCoding(), graph, poisoned, GradientFlow())
+    _, info = informed(Contrastive(unit_nudge()), PredictiveCoding(), graph, poisoned, GradientFlow())
     np.testing.assert_array_equal(info.output, graph.output_value(graph.sweep(batch.x)))
     assert np.all(np.isfinite(info.phases["free"].energy_after))
     assert np.all(np.isnan(info.cost))
@@ -169,18 +169,18 @@ def test_the_printed_correction_of_contrastive_learning_removes_the_signal():
     graph = mlp(SIZES, jnp.tanh, output_state=False, key=jax.random.key(2))
     batch = batch_for(graph, 4)
     dynamics = PredictiveCoding(CrossEntropy())
-    free = prepared(dynamics, graph, graph.clamp(batch.x))
+    free = prepare_phase(dynamics, graph, graph.clamp(batch.x))
     at = dynamics.start(graph, free.context).states
 
     @eqx.filter_jit
     def corrected(beta):
-        phase = prepared(dynamics, graph, graph.clamp(batch.x), None, batch.y, beta)
+        phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), None, batch.y, beta)
         moved = TIGHT.solve(phase, at).states
         shift = jax.tree.map(jnp.subtract, moved, at)
 
         def learned(states):
             found = energy_gradient(free, free.context.clamped, states, jnp.ones(4), 4)
-            return found.fns["layer1"].weight, found.fns["layer2"].weight
+            return found.functions["layer1"].weight, found.functions["layer2"].weight
 
         first_order = jax.jvp(learned, (at,), (shift,))[1]
         contrast = jax.tree.map(jnp.subtract, learned(moved), learned(at))
@@ -194,4 +194,4 @@ def test_the_printed_correction_of_contrastive_learning_removes_the_signal():
         assert float(jnp.max(jnp.abs(zero))) < 1e-9 * float(jnp.max(jnp.abs(plain1)))
         remains.append(float(jnp.linalg.norm(small)))
     assert abs(slope(betas, remains) - 1) < 0.05
-    assert relative((plain1, plain2), (true.fns["layer1"].weight, true.fns["layer2"].weight)) < 0.05
+    assert relative((plain1, plain2), (true.functions["layer1"].weight, true.functions["layer2"].weight)) < 0.05

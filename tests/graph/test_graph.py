@@ -26,7 +26,7 @@ def one_by_one(fn, v):
 def test_sweep_of_a_skip_graph_equals_a_hand_written_pass():
     graph = skipping(jnp.tanh, True)
     x = batch_for(graph, 3).x
-    f = graph.fns
+    f = graph.functions
     a = jnp.tanh(x @ f["xa"].weight + f["xa"].bias)
     b = jnp.tanh(a @ f["ab"].weight + f["ab"].bias)
     y = a @ f["ay"].weight + f["ay"].bias + b @ f["by"].weight + f["by"].bias
@@ -58,7 +58,7 @@ def test_delays_equal_a_python_loop(shown):
     swept = graph.sweep(x)
     for sample in range(2):
         sequence = jnp.broadcast_to(x[sample], (4, 3)) if shown == "constant" else x[sample]
-        expected = recurrent_by_hand(graph.fns, sequence, 4, jnp.tanh)
+        expected = recurrent_by_hand(graph.functions, sequence, 4, jnp.tanh)
         assert largest({n: v[sample] for n, v in swept.items()}, expected) < 1e-15
         np.testing.assert_allclose(graph.output_value(swept)[sample], expected["y"][-1], rtol=1e-14)
     # the predictions of the whole axis at once agree with the loop: the sweep has no error
@@ -72,7 +72,7 @@ def test_a_direct_node_may_send_with_a_delay():
     graph = Graph(
         nodes=[Node("x", (3,)), Node("h", (2,), "act"), Node("p", (2,), "act", state=False), Node("y", (2,))],
         edges=[Edge("x", "h", "xh"), Edge("p", "h", "ph", delay=1), Edge("x", "p", "xp"), Edge("h", "y", "hy")],
-        fns={
+        functions={
             "xh": Linear(3, 2, key=keys[0]),
             "ph": Linear(2, 2, key=keys[1]),
             "xp": Linear(3, 2, key=keys[2]),
@@ -84,7 +84,7 @@ def test_a_direct_node_may_send_with_a_delay():
         length=3,
     )
     x = jax.random.normal(KEY, (2, 3, 3))
-    f = {name: fn if name == "act" else jax.vmap(fn) for name, fn in graph.fns.items()}
+    f = {name: fn if name == "act" else jax.vmap(fn) for name, fn in graph.functions.items()}
     before, expected = None, []
     for t in range(3):
         into = f["xh"](x[:, t]) + (0.0 if before is None else f["ph"](before))
@@ -100,16 +100,19 @@ def test_sharing_sums_the_gradients_of_two_copies():
     """Oracle: the same net with two functions of equal weights; the shared gradient is the sum of theirs."""
     shared = sharing(jnp.tanh, True)
     x = batch_for(shared, 3).x
-    edges = [Edge(e.source, e.target, "copy" if (e.source, e.fn) == ("b", "same") else e.fn) for e in shared.edges]
-    copied = Graph(shared.nodes, edges, {**shared.fns, "copy": shared.fns["same"]}, "x", "y")
+    edges = [
+        Edge(e.source, e.target, "copy" if (e.source, e.function) == ("b", "same") else e.function)
+        for e in shared.edges
+    ]
+    copied = Graph(shared.nodes, edges, {**shared.functions, "copy": shared.functions["same"]}, "x", "y")
 
     def cost(graph):
         return jnp.sum(graph.sweep(x)["y"] ** 2)
 
     one, two = eqx.filter_grad(cost)(shared), eqx.filter_grad(cost)(copied)
-    summed = jax.tree.map(jnp.add, two.fns["same"], two.fns["copy"])
-    assert relative(one.fns["same"], summed) < 1e-14
-    assert relative(two.fns["same"], two.fns["copy"]) > 0.1
+    summed = jax.tree.map(jnp.add, two.functions["same"], two.functions["copy"])
+    assert relative(one.functions["same"], summed) < 1e-14
+    assert relative(two.functions["same"], two.functions["copy"]) > 0.1
 
 
 @pytest.mark.parametrize("build", [skipping, imaging, recurrent])
@@ -131,8 +134,10 @@ def test_hoisting_what_clamped_nodes_send_changes_nothing(build):
     (_, hoisted), found = predicted(graph, True)
     assert largest(hoisted, plain) < 1e-14
     assert relative(found, expected) < 1e-13
-    first = graph.fns[graph.edges[0].fn].weight
-    assert float(jnp.linalg.norm(found.fns[graph.edges[0].fn].weight)) > 1e-3 * float(jnp.linalg.norm(first))
+    first = graph.functions[graph.edges[0].function].weight
+    assert float(jnp.linalg.norm(found.functions[graph.edges[0].function].weight)) > 1e-3 * float(
+        jnp.linalg.norm(first)
+    )
 
 
 def test_no_two_nodes_of_a_colour_interact():
@@ -146,7 +151,7 @@ def test_no_two_nodes_of_a_colour_interact():
     through = Graph(
         nodes=[Node("x", (2,)), Node("a", (2,)), Node("p", (2,), state=False), Node("y", (2,))],
         edges=[Edge("x", "a", "i"), Edge("a", "p", "i"), Edge("p", "y", "i")],
-        fns={"i": Identity()},
+        functions={"i": Identity()},
         input="x",
         output="y",
     )
@@ -169,7 +174,7 @@ def small(**changes):
     given = {
         "nodes": [Node("x", (3,)), Node("h", (4,), "act"), Node("y", (2,))],
         "edges": [Edge("x", "h", "one"), Edge("h", "y", "two")],
-        "fns": {"one": Linear(3, 4, key=KEY), "two": Linear(4, 2, key=KEY), "act": jnp.tanh},
+        "functions": {"one": Linear(3, 4, key=KEY), "two": Linear(4, 2, key=KEY), "act": jnp.tanh},
         "input": "x",
         "output": "y",
     }
@@ -187,8 +192,11 @@ EDGES = [Edge("x", "h", "one"), Edge("h", "y", "two")]
         ({"input": "z"}, "input 'z' is not a node; the graph has: h, x, y"),
         ({"output": "z"}, "output 'z' is not a node; the graph has: h, x, y"),
         ({"edges": [*EDGES, Edge("q", "y", "two")]}, r"q -> y \(two\): unknown node 'q'; the graph has: h, x, y"),
-        ({"edges": [*EDGES, Edge("h", "y", "three")]}, "unknown function 'three'; fns has: act, one, two"),
-        ({"nodes": [NODES[0], Node("h", (4,), "relu"), NODES[2]]}, "'h': unknown transform 'relu'; fns has: act, one"),
+        ({"edges": [*EDGES, Edge("h", "y", "three")]}, "unknown function 'three'; the graph has: act, one, two"),
+        (
+            {"nodes": [NODES[0], Node("h", (4,), "relu"), NODES[2]]},
+            "'h': unknown activation 'relu'; the graph has: act, one",
+        ),
         ({"nodes": [*NODES, Node("far", (2,))]}, "'far' has no path from the input 'x'.*has: far, h, x, y"),
         (
             {"nodes": [*NODES, Node("dead", (2,))], "edges": [*EDGES, Edge("h", "dead", "two")]},
@@ -225,7 +233,7 @@ def test_a_cycle_has_no_sweep():
 
 def test_builders_give_the_stated_names_and_shapes():
     graph = mlp([4, 3, 2], Tanh(), shape=(2, 2), key=KEY)
-    assert [(n.name, n.shape, n.transform) for n in graph.nodes] == [
+    assert [(n.name, n.shape, n.activation) for n in graph.nodes] == [
         ("input", (2, 2), None),
         ("hidden1", (3,), "activation1"),
         ("output", (2,), None),
@@ -247,7 +255,7 @@ def test_a_convolutional_net_has_the_shapes_that_are_asked_for():
         key=KEY,
     )
     assert [node.shape for node in graph.nodes] == [(8, 8, 1), (4, 4, 2), (4, 4, 3), (2, 2, 4), (7,), (10,)]
-    assert graph.fns["layer2"].weight.shape == (1, 1, 2, 3)
+    assert graph.functions["layer2"].weight.shape == (1, 1, 2, 3)
     strided = convolutional((8, 8, 1), (2, 3), 10, jnp.tanh, halved=(False, True), key=KEY)
     assert [node.shape for node in strided.nodes] == [(8, 8, 1), (8, 8, 2), (4, 4, 3), (10,)]
     for wrong in ({"kernel_size": (3,)}, {"halved": (True,) * 3}):

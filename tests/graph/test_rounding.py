@@ -10,8 +10,8 @@ import energax as ex
 from energax import ConjugateGradient, ErrorCoordinates, FixedPoint, GradientFlow, PredictiveCoding, Stopping
 from energax.exceptions import SettingError
 from energax.graph.networks import convolutional, mlp, residual_mlp
-from energax.graph.rounding import PRECISIONS, Rounded, rounded
-from energax.rules import centred, clamped, nudge
+from energax.graph.rounding import PRECISIONS, Rounded, round_products
+from energax.rules import centred, nudge, unit_nudge
 from energax.solvers import Verdict
 from oracles import batch_for, informed, relative
 
@@ -23,22 +23,22 @@ CHAIN = mlp([6, 12, 12, 3], jnp.tanh, output_state=False, key=KEY)
 IMAGES = convolutional((8, 8, 1), (2, 3), 3, jnp.tanh, output_state=False, key=KEY)
 HOPFIELD = mlp([6, 12, 3], ex.activations.Tanh(), gain=0.7, key=KEY)
 CASES = {
-    "clamped": (CHAIN, SOFTMAX, ERRORS, clamped()),
+    "clamped": (CHAIN, SOFTMAX, ERRORS, unit_nudge()),
     "weak nudge": (CHAIN, SOFTMAX, ERRORS, nudge(1e-3)),
-    "conv": (IMAGES, SOFTMAX, ERRORS, clamped()),
+    "conv": (IMAGES, SOFTMAX, ERRORS, unit_nudge()),
     "stack": (
         residual_mlp((6,), 8, 3, 3, jnp.tanh, key=KEY),
         PredictiveCoding(),
         GradientFlow(0.5, stop=Stopping(1e-5, 3000)),
-        clamped(),
+        unit_nudge(),
     ),
     "hopfield": (HOPFIELD, ex.Hopfield(), FixedPoint(stop=Stopping(1e-6, 500)), centred(0.5)),
 }
 
 
 def learnt(case, precision):
-    graph, dynamics, solver, quadrature = CASES[case]
-    return informed(ex.Contrastive(quadrature), dynamics, rounded(graph, precision), batch_for(graph, 8), solver)
+    graph, dynamics, solver, scheme = CASES[case]
+    return informed(ex.Contrastive(scheme), dynamics, round_products(graph, precision), batch_for(graph, 8), solver)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -77,9 +77,9 @@ def test_derivatives_are_those_of_the_rounded_products():
 
 
 def test_what_multiplies_nothing_is_left_as_it_is():
-    graph = rounded(CHAIN, "bfloat16")
-    assert rounded(CHAIN, "float32") is CHAIN
-    kinds = [type(part) for fn in graph.fns.values() for part in getattr(fn, "layers", (fn,))]
+    graph = round_products(CHAIN, "bfloat16")
+    assert round_products(CHAIN, "float32") is CHAIN
+    kinds = [type(part) for fn in graph.functions.values() for part in getattr(fn, "layers", (fn,))]
     assert kinds.count(Rounded) == 3  # one matrix between any two layers; activations have no parameters
     leaves, expected = (jax.tree.leaves(eqx.filter(g, eqx.is_array)) for g in (graph, CHAIN))
     assert all(np.array_equal(a, b) for a, b in zip(leaves, expected, strict=True))
@@ -87,4 +87,4 @@ def test_what_multiplies_nothing_is_left_as_it_is():
 
 def test_an_unknown_precision_is_refused():
     with pytest.raises(SettingError, match="precision=float8: give float32, tensorfloat32, bfloat16"):
-        rounded(CHAIN, "float8")
+        round_products(CHAIN, "float8")

@@ -15,14 +15,14 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 import energax as ex
 from energax import Edge, Graph, Node, PredictiveCoding
 from energax.activations import Tanh
-from energax.dynamics.phase import prepared
+from energax.dynamics.phase import prepare_phase
 from energax.exceptions import GraphError
 from energax.graph.networks import residual_mlp
 from energax.graph.stacking import Stacked
 from energax.graph.structure import Axis
-from energax.graph.unrolling import unrolled
+from energax.graph.unrolling import unroll
 from energax.layers import Identity, Linear, is_analytic
-from energax.rules import Backprop, Contrastive, FirstStep, Incremental, clamped, nudge
+from energax.rules import Backprop, Contrastive, FirstStep, Incremental, nudge, unit_nudge
 from energax.solvers import Synchronous, Unbounded
 from energax.training.learner import Learner, begin, update
 from oracles import batch_for, flat, gradient, informed, largest, relative, skipping, solve
@@ -53,7 +53,7 @@ def blocks(output_state=True):
 
 
 def woven(output_state=True):
-    """Delays 1 and 2, stacked and shared functions, a stacked transform and a node without a state in the stack."""
+    """Delays 1 and 2, stacked and shared functions, a stacked activation and a node without a state in the stack."""
     axis = Axis("depth", 6)
     return Graph(
         nodes=[
@@ -72,7 +72,7 @@ def woven(output_state=True):
             Edge("p", "y", "out"),
             Edge("x", "y", "past"),
         ],
-        fns={
+        functions={
             "in": Linear(4, 4, key=KEYS[8]),
             "near": Stacked.of(layers(5), axis),
             "far": Stacked.of(layers(4, KEYS[5:]), axis),
@@ -106,7 +106,7 @@ def stages(output_state=True):
             Edge("b", "b", "skip", delay=1),
             Edge("b", "y", "out"),
         ],
-        fns={
+        functions={
             "in": Linear(4, 4, key=KEYS[8]),
             "first": Stacked.of(layers(3), one),
             "between": Linear(4, 3, key=KEYS[9]),
@@ -133,7 +133,7 @@ def timed(output_state=True):
             Edge("h", "y", "out", delay=1),
             Edge("x", "y", "past"),
         ],
-        fns={
+        functions={
             "in": Linear(4, 4, key=KEYS[8]),
             "up": Stacked.of(layers(2), axis),
             "again": Stacked.of(layers(3, KEYS[3:]), axis),
@@ -154,7 +154,7 @@ BUILDERS = [blocks, woven, stages, timed]
 def apart(graph):
     """The same network without stacks."""
     for axis in own_axes(graph):
-        graph = unrolled(graph, axis)
+        graph = unroll(graph, axis)
     return graph
 
 
@@ -176,10 +176,10 @@ def split_states(graph, states):
     return found
 
 
-def split_fns(fns):
+def split_functions(functions):
     """Parameters or gradients of stacked functions by the names of the unrolled graph."""
     found = {}
-    for name, fn in fns.items():
+    for name, fn in functions.items():
         if isinstance(fn, Stacked):
             first = fn.axis.length - fn.positions
             found |= {f"{name}{first + i}": fn.at(i) for i in range(fn.positions)}
@@ -217,11 +217,11 @@ def test_sweep_and_predictions_equal_the_unrolled_graphs(build):
 def test_a_residual_stack_equals_a_loop_by_hand():
     graph = blocks()
     x = batch_for(graph, 3).x
-    embed, branch, readout = (graph.fns[name] for name in ("embed", "branch", "readout"))
-    v = [x @ embed.layers[1].fn.weight * 4**-0.5]
-    for weight in branch.fn.layers[1].fn.weight:
+    embed, branch, readout = (graph.functions[name] for name in ("embed", "branch", "readout"))
+    v = [x @ embed.layers[1].function.weight * 4**-0.5]
+    for weight in branch.function.layers[1].function.weight:
         v.append(v[-1] + jnp.tanh(v[-1]) @ weight * (5 * 5) ** -0.5)
-    y = jnp.tanh(v[-1]) @ readout.layers[1].fn.weight / 5
+    y = jnp.tanh(v[-1]) @ readout.layers[1].function.weight / 5
     swept = graph.sweep(x)
     np.testing.assert_allclose(swept["block"], jnp.stack(v, axis=1), rtol=1e-13)
     np.testing.assert_allclose(swept["output"], y, rtol=1e-13)
@@ -234,7 +234,7 @@ def test_energy_and_force_equal_the_unrolled_graphs(build, output_state):
     graph, dynamics = build(output_state), PredictiveCoding(ex.CrossEntropy())
     plain, batch = apart(graph), batch_for(graph, 3)
     states = random_states(graph, batch.x)
-    phases = [prepared(dynamics, g, g.clamp(batch.x), None, batch.y, jnp.asarray(0.7)) for g in (graph, plain)]
+    phases = [prepare_phase(dynamics, g, g.clamp(batch.x), None, batch.y, jnp.asarray(0.7)) for g in (graph, plain)]
     apart_states = split_states(graph, states)
     np.testing.assert_allclose(phases[0].energy(states), phases[1].energy(apart_states), rtol=1e-12)
     same(split_states(graph, phases[0].force(states)), phases[1].force(apart_states))
@@ -243,7 +243,7 @@ def test_energy_and_force_equal_the_unrolled_graphs(build, output_state):
 RULES = {
     "first_step": FirstStep(),
     "backprop": Backprop(),
-    "pc": Contrastive(clamped()),
+    "pc": Contrastive(unit_nudge()),
     "nudge": Contrastive(nudge(1e-2)),
     "incremental": Incremental(2),
 }
@@ -260,7 +260,7 @@ def test_gradients_equal_the_unrolled_graphs(build, rule):
     found, info = informed(RULES[rule], dynamics, graph, batch, FLOW)
     expected, plain_info = informed(RULES[rule], dynamics, apart(graph), batch, FLOW)
     assert float(jnp.linalg.norm(flat(expected))) > 1e-2
-    same(split_fns(found.fns), expected.fns, 1e-12)
+    same(split_functions(found.functions), expected.functions, 1e-12)
     np.testing.assert_allclose(info.cost, plain_info.cost, rtol=1e-12)
 
 
@@ -280,7 +280,7 @@ def test_a_stack_settles_where_its_layers_do():
     flow = ex.GradientFlow(0.5, momentum=0.8, stop=ex.Stopping(1e-11, 4000))
     ends = []
     for one in (graph, plain):
-        phase = prepared(dynamics, one, one.clamp(batch.x), None, batch.y, jnp.ones(()))
+        phase = prepare_phase(dynamics, one, one.clamp(batch.x), None, batch.y, jnp.ones(()))
         settled = solve(flow, phase, dynamics.start(one, phase.context).states)
         assert jnp.all(settled.result == ex.Verdict.CONVERGED)
         ends.append(settled.states)
@@ -293,7 +293,7 @@ def test_a_hopfield_stack_moves_as_its_layers_do():
     graph = Graph(
         nodes=[Node("x", (4,)), Node("a", (4,), "act", axes=(axis,)), Node("y", (3,))],
         edges=[Edge("x", "a", "in"), Edge("a", "a", "up", delay=1), Edge("a", "y", "out")],
-        fns={
+        functions={
             "in": Linear(4, 4, key=KEYS[8]),
             "up": Stacked.of(layers(3), axis),
             "out": Linear(4, 3, key=KEYS[9]),
@@ -304,7 +304,7 @@ def test_a_hopfield_stack_moves_as_its_layers_do():
     )
     plain, batch, dynamics = apart(graph), batch_for(graph, 3), ex.Hopfield()
     states = random_states(graph, batch.x)
-    phases = [prepared(dynamics, g, g.clamp(batch.x), None, batch.y, jnp.asarray(0.7)) for g in (graph, plain)]
+    phases = [prepare_phase(dynamics, g, g.clamp(batch.x), None, batch.y, jnp.asarray(0.7)) for g in (graph, plain)]
     apart_states = split_states(graph, states)
     np.testing.assert_allclose(phases[0].energy(states), phases[1].energy(apart_states), rtol=1e-12)
     same(split_states(graph, phases[0].force(states)), phases[1].force(apart_states))
@@ -378,7 +378,7 @@ def test_a_stack_within_a_stack():
             Edge("h", "h", "across", delay=(1, 0)),
             Edge("h", "y", "out"),
         ],
-        fns={
+        functions={
             "in": Linear(4, 4, key=KEYS[8]),
             "within": Stacked.of(per_stage, outer),
             "across": Linear(4, 4, key=KEYS[9]),
@@ -407,7 +407,7 @@ def stack(**changes):
     given = {
         "nodes": [Node("x", (4,)), Node("a", (4,), axes=(DEPTH,)), Node("y", (4,))],
         "edges": [Edge("x", "a", "i"), Edge("a", "a", "f", delay=1), Edge("a", "y", "i")],
-        "fns": {"i": Identity(), "f": Stacked.of(layers(3), DEPTH)},
+        "functions": {"i": Identity(), "f": Stacked.of(layers(3), DEPTH)},
         "input": "x",
         "output": "y",
     }
@@ -417,12 +417,15 @@ def stack(**changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"fns": {"i": Identity(), "f": Stacked.of(layers(4), DEPTH)}}, r"a -> a \(f\).*stacked 4 times .* reaches 3"),
         (
-            {"fns": {"i": Identity(), "f": Stacked.of(layers(3), Axis("time", 4))}},
+            {"functions": {"i": Identity(), "f": Stacked.of(layers(4), DEPTH)}},
+            r"a -> a \(f\).*stacked 4 times .* reaches 3",
+        ),
+        (
+            {"functions": {"i": Identity(), "f": Stacked.of(layers(3), Axis("time", 4))}},
             r"stacked along 'time', which is not an axis it is mapped over \(outermost first: depth\)",
         ),
-        ({"fns": {"i": Stacked.of(layers(4), DEPTH), "f": Identity()}}, r"x -> a \(i\).*outermost first: none"),
+        ({"functions": {"i": Stacked.of(layers(4), DEPTH), "f": Identity()}}, r"x -> a \(i\).*outermost first: none"),
         (
             {"edges": [Edge("x", "a", "i"), Edge("a", "a", "f", delay=4), Edge("a", "y", "i")]},
             "nothing crosses within length 4 of 'depth'",
@@ -448,20 +451,20 @@ def test_bad_stacks_are_refused(changes, message):
 
 
 def test_what_cannot_be_swept_or_unrolled_is_refused():
-    loop = stack(edges=[Edge("x", "a", "i"), Edge("a", "a", "i"), Edge("a", "y", "i")], fns={"i": Identity()})
+    loop = stack(edges=[Edge("x", "a", "i"), Edge("a", "a", "i"), Edge("a", "y", "i")], functions={"i": Identity()})
     with pytest.raises(GraphError, match="a form a cycle"):
         loop.sweep(jnp.ones((1, 4)))
-    around = stack(edges=[Edge("x", "a", "i"), Edge("a", "y", "i"), Edge("y", "a", "i")], fns={"i": Identity()})
+    around = stack(edges=[Edge("x", "a", "i"), Edge("a", "y", "i"), Edge("y", "a", "i")], functions={"i": Identity()})
     with pytest.raises(GraphError, match="a, y form a cycle"):
         around.sweep(jnp.ones((1, 4)))
     inside = Graph(
         [Node("x", (2,), axes=(DEPTH,)), Node("y", (2,))], [Edge("x", "y", "i")], {"i": Identity()}, "x", "y"
     )
     with pytest.raises(GraphError, match="the input 'x' has the axis 'depth'"):
-        unrolled(inside, DEPTH)
+        unroll(inside, DEPTH)
 
 
 def test_a_graph_without_stacks_is_left_as_it_is():
     graph = skipping(jnp.tanh, True)
     assert own_axes(graph) == []
-    assert unrolled(graph, DEPTH).nodes == graph.nodes
+    assert unroll(graph, DEPTH).nodes == graph.nodes

@@ -13,7 +13,7 @@ import energax
 from energax import papers
 from energax.cli import main
 from energax.exceptions import RunError, SettingError
-from energax.papers import Experiment, Outcome, judged
+from energax.papers import Experiment, Outcome, judge_claim
 from energax.papers.fits import order, straightness
 
 
@@ -47,7 +47,9 @@ def toy(calls, stop_at=None):
     def judge(numbers):
         worst = max(map(abs, numbers["means"]))
         return [
-            judged("Fig. 0", "means vanish", worst < 0.1, f"{worst:.3g}", change="in float64", tried="1000 numbers")
+            judge_claim(
+                "Fig. 0", "means vanish", worst < 0.1, f"{worst:.3g}", change="in float64", tried="1000 numbers"
+            )
         ]
 
     return Experiment("toy", "Nobody 1900", "means of random numbers", Settings(), Settings(), run, draw, judge)

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import energax as ex
-from energax.dynamics.phase import prepared
+from energax.dynamics.phase import prepare_phase
 from energax.graph.networks import mlp
 from energax.rules import nudge
-from energax.rules.quadrature import Quadrature
+from energax.rules.nudging import NudgingScheme
 from energax.solvers import Unbounded
 from energax.solvers.verdict import Verdict
 from oracles import batch_for, gradient, informed, relative
@@ -23,8 +23,8 @@ FLOW = ex.GradientFlow(1.0, momentum=0.5, stop=ex.Stopping(1e-10, 3000))
 @eqx.filter_jit
 def forces(states):
     """The library's force, Eq. 3's right-hand side as printed, and the energy."""
-    phase = prepared(ENERGY, GRAPH, GRAPH.clamp(BATCH.x))
-    w2 = GRAPH.fns["layer2"].weight
+    phase = prepare_phase(ENERGY, GRAPH, GRAPH.clamp(BATCH.x))
+    w2 = GRAPH.functions["layer2"].weight
     vhat = {n: v for n, v in GRAPH.predict(phase.context.everywhere(states)).items() if n in states}
     e = {n: states[n] - vhat[n] for n in states}
     printed = {"hidden1": e["hidden1"] - (e["hidden2"] * (1 - vhat["hidden2"] ** 2)) @ w2.T, "hidden2": e["hidden2"]}
@@ -61,7 +61,7 @@ def test_algorithm_1_divides_the_state_step_by_lambda_and_diverges():
 def test_algorithm_1_weights_the_output_error_by_the_inverse_of_lambda():
     """Oracle: backprop. With Eq. 22's weight lambda the gradient is near it, with 1 / lambda it is not."""
     exact = gradient(ex.Backprop(), ENERGY, GRAPH, BATCH)
-    heavy = Quadrature(points=20.0, weights=1 / 20.0)
+    heavy = NudgingScheme(points=20.0, weights=1 / 20.0)
     assert relative(gradient(ex.Contrastive(nudge(0.05)), ENERGY, GRAPH, BATCH, FLOW), exact) < 0.1
     assert relative(gradient(ex.Contrastive(heavy), ENERGY, GRAPH, BATCH, FLOW), exact) > 0.5
 
@@ -90,7 +90,7 @@ def test_equation_7_alone_has_no_minimum():
     """Oracle: a quadratic form without a potential is unbounded below; with the potential G it is bounded."""
     bare = ex.FunctionEnergy(lambda w, v: jnp.einsum("bi,ij,bj->b", v["u"], w, v["u"]))
     nodes = ex.Nodes([ex.Node("x", (2,)), ex.Node("u", (2,))], jnp.array([[0.0, 0.3], [0.3, 0.0]]), "x", "u")
-    phase = prepared(bare, nodes, nodes.clamp(jnp.ones((1, 2))))
+    phase = prepare_phase(bare, nodes, nodes.clamp(jnp.ones((1, 2))))
     lengths = [1.0, 10.0, 100.0]
     energies = [float(phase.energy({"u": jnp.array([[t, -t]])})[0]) for t in lengths]
     np.testing.assert_allclose(energies, [-0.6 * t**2 for t in lengths], rtol=1e-12)

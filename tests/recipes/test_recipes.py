@@ -8,16 +8,16 @@ import pytest
 from energax import Backprop, Contrastive, ContrastiveHebbian, FirstStep, Hopfield, Incremental, PredictiveCoding
 from energax.activations import rectifier
 from energax.exceptions import SettingError
-from energax.graph.rounding import rounded
+from energax.graph.rounding import round_products
 from energax.recipes import RECIPES, make_learner, settings_read
-from energax.recipes.recipes import settled
+from energax.recipes.recipes import complete_settings
 from energax.recipes.settings import COMMON, Settings
-from energax.rules.quadrature import centred, clamped, holomorphic, nudge, one_sided
+from energax.rules.nudging import centred, holomorphic, nudge, one_sided, unit_nudge
 
 # name: rule, dynamics, reference, least gradient cosine, whether it relaxes
 TABLE = {
     "backprop": (Backprop(), PredictiveCoding, "backprop", 1 - 1e-9, False),
-    "pc": (Contrastive(clamped()), PredictiveCoding, "backprop", 0.6, True),
+    "pc": (Contrastive(unit_nudge()), PredictiveCoding, "backprop", 0.6, True),
     "ipc": (Incremental(8), PredictiveCoding, "backprop", 0.6, True),
     "pc-nudge": (Contrastive(nudge(1e-3)), PredictiveCoding, "backprop", 0.9999, True),
     "first-step": (FirstStep(), PredictiveCoding, "backprop", 1 - 1e-9, False),
@@ -64,23 +64,23 @@ def test_holomorphic_and_nudged_rules_carry_the_settings(learner):
     for name, settings, expected in [
         ("ep", {"beta": 0.3}, centred(0.3)),
         ("ep-one-sided", {"beta": 0.3}, one_sided(0.3)),
-        ("ep-holomorphic", {"beta": 0.3, "points": 6}, holomorphic(0.3, 6)),
+        ("ep-holomorphic", {"beta": 0.3, "nudge_points": 6}, holomorphic(0.3, 6)),
         ("pc-nudge", {"beta": 0.3}, nudge(0.3)),
-        ("pc", {}, clamped()),
+        ("pc", {}, unit_nudge()),
     ]:
-        quadrature = learner(name, **settings).rule.quadrature
+        quadrature = learner(name, **settings).rule.scheme
         np.testing.assert_allclose(quadrature.points, expected.points)
         np.testing.assert_allclose(quadrature.weights, expected.weights)
-    assert learner("ipc", steps=5).rule.updates_per_batch == 5
+    assert learner("ipc", max_relaxation_steps=5).rule.updates_per_batch == 5
     assert float(learner("chl", gamma=0.7).dynamics.feedback_scale) == pytest.approx(0.7)
 
 
 def test_hopfield_recipes_carry_feedback_unit_kernel_and_test_interval(learner):
     """Oracle: the fields of the objects built by hand; gamma left out is symmetric feedback."""
-    given = Settings(network="conv", kernel=5, unit="rectifier", gamma=0.3, check_every=2)
+    given = Settings(network="conv", kernel=5, activation="rectifier", gamma=0.3, check_every=2)
     built, _ = make_learner("ep", (8, 8, 1), 10, settings=given)
-    assert built.graph.fns["layer1"].weight.shape[:2] == (5, 5)
-    assert built.graph.fns["activation1"] == rectifier()
+    assert built.graph.functions["layer1"].weight.shape[:2] == (5, 5)
+    assert built.graph.functions["activation1"] == rectifier()
     assert float(built.dynamics.feedback_scale) == pytest.approx(0.3)
     assert built.solver.stop.check_every == 2
     assert learner("ep").dynamics.feedback_scale is None
@@ -90,13 +90,13 @@ def test_hopfield_recipes_carry_feedback_unit_kernel_and_test_interval(learner):
 def test_every_recipe_rounds_its_products_where_it_is_told_to(name, learner):
     """Oracle: the network built in full, rounded by hand."""
     built = learner(name, precision="bfloat16").graph
-    assert eqx.tree_equal(built, rounded(learner(name).graph, "bfloat16"))
+    assert eqx.tree_equal(built, round_products(learner(name).graph, "bfloat16"))
     assert not eqx.tree_equal(built, learner(name).graph)
 
 
 def test_the_learning_rate_falls_along_a_half_cosine(learner):
     """Oracle: the schedule's formula at its start, its middle and its end."""
-    optimiser = learner("pc", learning_rate=0.4, momentum=0.0, decay=2).optimiser
+    optimiser = learner("pc", learning_rate=0.4, momentum=0.0, lr_decay_steps=2).optimiser
     state, updates = optimiser.init(jnp.ones(())), []
     for _ in range(3):
         update, state = optimiser.update(jnp.ones(()), state)
@@ -106,10 +106,12 @@ def test_the_learning_rate_falls_along_a_half_cosine(learner):
 
 def test_settings_are_layered():
     """Oracle: the three layers. What is given wins, then the recipe's own, then the common ones; None never wins."""
-    _, plain = settled("ep")
+    _, plain = complete_settings("ep")
     assert plain.learning_rate == RECIPES["ep"].defaults.learning_rate != COMMON.learning_rate
     assert plain.momentum == COMMON.momentum
-    _, given = settled("ep", Settings(learning_rate=0.5, momentum=None, standardise=False, state_momentum=0.0))
+    _, given = complete_settings(
+        "ep", Settings(learning_rate=0.5, momentum=None, standardise=False, state_momentum=0.0)
+    )
     assert given.learning_rate == 0.5
     assert given.momentum == COMMON.momentum
     assert given.standardise is False
@@ -120,7 +122,9 @@ def test_settings_are_layered():
 
 def test_a_learner_comes_with_all_of_its_settings():
     """Oracle: shapes of the parameters and the fields of Settings."""
-    learner, complete = make_learner("pc", (8, 8, 1), 7, settings=Settings(hidden=(9, 5), tol=0.25, steps=33))
+    learner, complete = make_learner(
+        "pc", (8, 8, 1), 7, settings=Settings(hidden=(9, 5), relaxation_tol=0.25, max_relaxation_steps=33)
+    )
     assert [learner.graph.node(name).shape for name in ("input", "hidden1", "hidden2", "output")] == [
         (8, 8, 1),
         (9,),
@@ -129,7 +133,7 @@ def test_a_learner_comes_with_all_of_its_settings():
     ]
     assert float(learner.solver.stop.tol) == 0.25
     assert learner.solver.stop.max_steps == 33
-    assert (complete.hidden, complete.tol, complete.steps) == ((9, 5), 0.25, 33)
+    assert (complete.hidden, complete.relaxation_tol, complete.max_relaxation_steps) == ((9, 5), 0.25, 33)
     assert complete == settings_read("pc", (8, 8, 1), 7, complete)
     assert make_learner("pc", (8, 8, 1), 7, settings=complete)[1] == complete
 
@@ -138,12 +142,12 @@ def test_a_learner_comes_with_all_of_its_settings():
     ("name", "unread"),
     [
         ("backprop", {"beta": 0.1}),
-        ("backprop", {"tol": 0.1}),
+        ("backprop", {"relaxation_tol": 0.1}),
         ("pc", {"gamma": 0.5}),
         ("pc", {"step_size": 0.1}),
         ("pc", {"channels": (4,)}),
         ("pc", {"optimiser": "adam", "momentum": 0.5}),
-        ("ep", {"points": 4}),
+        ("ep", {"nudge_points": 4}),
         ("chl", {"beta": 0.1}),
     ],
 )
@@ -194,19 +198,19 @@ def test_seeds_give_other_parameters_and_the_same_seed_the_same(same):
         ("pc", {"optimiser": "adamw"}, r"optimiser=adamw: give sgd or adam"),
         ("pc", {"network": "conv", "pool": "min"}, r"pool=min: give stride, average or maximum"),
         ("pc", {"gain": -1.0}, r"gain=-1\.0: give a positive number"),
-        ("pc", {"tol": -0.1}, r"tol=-0\.1: give a number of at least 0"),
-        ("ep", {"tol": float("nan")}, r"tol=nan"),
-        ("ipc", {"steps": 0}, r"steps=0: give a whole number of at least 1"),
-        ("ep", {"steps": -3}, r"steps=-3: give a whole number"),
+        ("pc", {"relaxation_tol": -0.1}, r"relaxation_tol=-0\.1: give a number of at least 0"),
+        ("ep", {"relaxation_tol": float("nan")}, r"relaxation_tol=nan"),
+        ("ipc", {"max_relaxation_steps": 0}, r"max_relaxation_steps=0: give a whole number of at least 1"),
+        ("ep", {"max_relaxation_steps": -3}, r"max_relaxation_steps=-3: give a whole number"),
         ("pc", {"step_size": 0.0}, r"step_size=0\.0: give a positive number"),
         ("pc", {"batch": 0}, r"batch=0: give a whole number"),
         ("pc-nudge", {"beta": 0.0}, r"beta=0\.0: the nudge strength must be positive"),
         ("ep", {"beta": -0.5}, r"beta=-0\.5"),
-        ("ep-holomorphic", {"points": 1}, r"points=1: .* at least 2"),
-        ("ep", {"unit": "relu"}, r"unit=relu: give hard-sigmoid or rectifier"),
+        ("ep-holomorphic", {"nudge_points": 1}, r"nudge_points=1: .* at least 2"),
+        ("ep", {"activation": "relu"}, r"activation=relu: give hard-sigmoid or rectifier"),
         ("ep", {"kernel": 4}, r"kernel=4: give an odd number"),
         ("pc", {"precision": "half"}, r"precision=half: give float32, tensorfloat32 or bfloat16"),
-        ("ep", {"decay": 0}, r"decay=0: give a whole number"),
+        ("ep", {"lr_decay_steps": 0}, r"lr_decay_steps=0: give a whole number"),
         ("ep", {"check_every": 0}, r"check_every=0: give a whole number"),
         ("ep", {"gamma": 1.5}, r"gamma=1\.5: .* \(0, 1\]"),
         ("chl", {"gamma": 0.0}, r"gamma=0\.0: .* \(0, 1\]"),

@@ -23,7 +23,7 @@ from energax import (
 )
 from energax.activations import Sigmoid, Tanh, hard_sigmoid
 from energax.dynamics.base import AbstractDynamics
-from energax.dynamics.phase import prepared
+from energax.dynamics.phase import prepare_phase
 from energax.graph.networks import mlp
 from energax.rules import centred
 from energax.rules.base import free_phase
@@ -60,7 +60,7 @@ def function_nodes():
     root = jax.random.normal(keys[0], (3, 3))
     return Nodes(
         nodes=[Node("x", (2,)), Node("u", (3,))],
-        fns={"a": root @ root.T + jnp.eye(3), "b": jax.random.normal(keys[1], (2, 3))},
+        functions={"a": root @ root.T + jnp.eye(3), "b": jax.random.normal(keys[1], (2, 3))},
         input="x",
         output="u",
     )
@@ -104,12 +104,14 @@ def test_saturated_units_drop_out():
     graph = mlp([3, 6, 5, 2], hard_sigmoid(), gain=2.0, key=jax.random.key(3))
     batch = batch_for(graph, 4, labels=False)
     dynamics = Hopfield(SquaredError())
-    phase = prepared(dynamics, graph, graph.clamp(batch.x))
+    phase = prepare_phase(dynamics, graph, graph.clamp(batch.x))
     settled = SWEEPS.solve(phase, dynamics.start(graph, phase.context).states)
     states = {**phase.context.clamped, **settled.states}
     arriving = {
-        "hidden1": jax.vmap(graph.fns["layer1"])(states["input"]) + states["hidden2"] @ graph.fns["layer2"].weight.T,
-        "hidden2": jax.vmap(graph.fns["layer2"])(states["hidden1"]) + states["output"] @ graph.fns["layer3"].weight.T,
+        "hidden1": jax.vmap(graph.functions["layer1"])(states["input"])
+        + states["hidden2"] @ graph.functions["layer2"].weight.T,
+        "hidden2": jax.vmap(graph.functions["layer2"])(states["hidden1"])
+        + states["output"] @ graph.functions["layer3"].weight.T,
     }
     drive = jnp.concatenate([a.ravel() for a in arriving.values()])
     assert int(jnp.sum((drive < -1e-3) | (drive > 1 + 1e-3))) >= 5
@@ -120,5 +122,5 @@ def test_saturated_units_drop_out():
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8 * float(jnp.linalg.norm(expected)))
     # a sample whose hidden units are all silenced by the box teaches layer 1 nothing
     off = Batch(batch.x, batch.y)
-    silenced = eqx.tree_at(lambda g: g.fns["layer1"].bias, graph, jnp.full(6, -50.0))
-    assert float(jnp.max(jnp.abs(gradient(Adjoint(), dynamics, silenced, off, SWEEPS).fns["layer1"].weight))) == 0
+    silenced = eqx.tree_at(lambda g: g.functions["layer1"].bias, graph, jnp.full(6, -50.0))
+    assert float(jnp.max(jnp.abs(gradient(Adjoint(), dynamics, silenced, off, SWEEPS).functions["layer1"].weight))) == 0

@@ -57,27 +57,27 @@ def test_backprop_of_a_chain_is_the_gradient_of_a_hand_written_network():
     graph = chain(jnp.tanh, False)
     batch = batch_for(graph, 3)
 
-    def cost(fns):
+    def cost(functions):
         v = batch.x
         for name in ("layer1", "layer2"):
-            v = jnp.tanh(v @ fns[name].weight + fns[name].bias)
-        v = v @ fns["layer3"].weight + fns["layer3"].bias
+            v = jnp.tanh(v @ functions[name].weight + functions[name].bias)
+        v = v @ functions["layer3"].weight + functions["layer3"].bias
         return -jnp.mean(jnp.sum(batch.y * jax.nn.log_softmax(v), axis=1))
 
-    layers = {name: fn for name, fn in graph.fns.items() if name.startswith("layer")}
+    layers = {name: fn for name, fn in graph.functions.items() if name.startswith("layer")}
     expected = jax.grad(cost)(layers)
     found = gradient(Backprop(), PredictiveCoding(CrossEntropy()), graph, batch)
-    assert relative({name: found.fns[name] for name in layers}, expected) < 1e-13
+    assert relative({name: found.functions[name] for name in layers}, expected) < 1e-13
 
 
 def test_unrolled_graph_equals_backprop_through_time_on_a_python_loop():
     graph = recurrent(jnp.tanh, False)
     batch = batch_for(graph, 3, labels=False)
-    layers = {name: fn for name, fn in graph.fns.items() if name != "act"}
+    layers = {name: fn for name, fn in graph.functions.items() if name != "act"}
 
-    def cost(fns):
+    def cost(functions):
         def one(x, y):
-            last = recurrent_by_hand(fns, jnp.broadcast_to(x, (4, 3)), 4, jnp.tanh)["y"][-1]
+            last = recurrent_by_hand(functions, jnp.broadcast_to(x, (4, 3)), 4, jnp.tanh)["y"][-1]
             return jnp.sum((last - y) ** 2) / 2
 
         return jnp.mean(jax.vmap(one)(batch.x, batch.y))
@@ -85,7 +85,7 @@ def test_unrolled_graph_equals_backprop_through_time_on_a_python_loop():
     expected = jax.grad(cost)(layers)
     for rule in (Backprop(), FirstStep()):
         found = gradient(rule, PredictiveCoding(), graph, batch)
-        assert relative({name: found.fns[name] for name in layers}, expected) < 1e-12
+        assert relative({name: found.functions[name] for name in layers}, expected) < 1e-12
 
 
 def test_adjoint_of_predictive_coding_is_backprop():

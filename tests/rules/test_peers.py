@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import energax as ex
-from energax.dynamics.phase import prepared
+from energax.dynamics.phase import prepare_phase
 from energax.rules.base import energy_gradient
 from energax.solvers import Unbounded
 
@@ -31,9 +31,11 @@ def ours():
     parameters = [
         value for pair in zip(arrays("weights"), arrays("biases"), strict=True) for value in (pair[0].T, pair[1])
     ]
-    graph = eqx.tree_at(lambda g: [v for n in names for v in (g.fns[n].weight, g.fns[n].bias)], graph, parameters)
+    graph = eqx.tree_at(
+        lambda g: [v for n in names for v in (g.functions[n].weight, g.functions[n].bias)], graph, parameters
+    )
     clamped = graph.clamp({"input": jnp.asarray(RECORD["x"]), "output": jnp.asarray(RECORD["y"])})
-    phase = prepared(ex.PredictiveCoding(), graph, clamped)
+    phase = prepare_phase(ex.PredictiveCoding(), graph, clamped)
     stop = ex.Stopping(max_steps=RECORD["steps"], check_every=0)
     settled = ex.GradientFlow(RECORD["step_size"], stop=stop, bound=Unbounded()).solve(
         phase, ex.PredictiveCoding().start(graph, phase.context).states
@@ -54,5 +56,5 @@ def test_energy_and_parameter_gradients(ours):
     names, phase, settled, gradient = ours
     assert float(jnp.sum(phase.energy(settled.states))) == pytest.approx(RECORD["energy"], rel=1e-13)
     for name, weight, bias in zip(names, arrays("weight_gradients"), arrays("bias_gradients"), strict=True):
-        np.testing.assert_allclose(gradient.fns[name].weight, weight.T, rtol=0, atol=1e-13)
-        np.testing.assert_allclose(gradient.fns[name].bias, bias, rtol=0, atol=1e-13)
+        np.testing.assert_allclose(gradient.functions[name].weight, weight.T, rtol=0, atol=1e-13)
+        np.testing.assert_allclose(gradient.functions[name].bias, bias, rtol=0, atol=1e-13)

@@ -15,7 +15,6 @@ from energax import (
     Contrastive,
     ContrastiveHebbian,
     CrossEntropy,
-    Directed,
     ErrorCoordinates,
     FixedPoint,
     GradientFlow,
@@ -24,14 +23,15 @@ from energax import (
     Optimistix,
     PredictiveCoding,
     Stopping,
+    VectorFieldRule,
     Verdict,
 )
 from energax.activations import Tanh
 from energax.dynamics.base import Start
-from energax.dynamics.phase import prepared
+from energax.dynamics.phase import prepare_phase
 from energax.exceptions import SettingError
 from energax.graph.networks import mlp
-from energax.rules import centred, clamped, nudge
+from energax.rules import centred, nudge, unit_nudge
 from energax.rules.base import energy_gradient
 from energax.solvers import Unbounded
 from oracles import batch_for, gradient, informed, largest, relative, solve
@@ -54,7 +54,7 @@ def test_incremental_updates_without_learning_are_relaxation_steps():
     carry = rule.init(PC, GRAPH, batch)
     for _ in range(rule.updates_per_batch):
         found, carry, info = update(rule, PC, GRAPH, batch, solver, carry)
-    phase = prepared(PC, GRAPH, GRAPH.clamp(batch.x), None, batch.y, jnp.asarray(1.0))
+    phase = prepare_phase(PC, GRAPH, GRAPH.clamp(batch.x), None, batch.y, jnp.asarray(1.0))
     exactly = GradientFlow(0.2, bound=Unbounded(), stop=Stopping(max_steps=5, check_every=0))
     settled = solve(exactly, phase, PC.start(GRAPH, phase.context).states)
     assert largest(carry.states, settled.states) < 1e-14
@@ -71,7 +71,7 @@ def test_incremental_states_go_on_while_parameters_move():
     found, carry, _ = update(rule, PC, GRAPH, batch, solver, carry)
     learned = eqx.apply_updates(GRAPH, jax.tree.map(lambda g: -0.1 * g, found))
     _, after, _ = update(rule, PC, learned, batch, solver, carry)
-    phase = prepared(PC, learned, learned.clamp(batch.x), None, batch.y, jnp.asarray(1.0))
+    phase = prepare_phase(PC, learned, learned.clamp(batch.x), None, batch.y, jnp.asarray(1.0))
     expected = jax.tree.map(lambda v, f: v + 0.2 * f, carry.states, phase.force(carry.states))
     assert largest(after.states, expected) < 1e-14
 
@@ -99,7 +99,7 @@ def test_diverged_samples_do_not_move_the_parameters(check_every):
     found, info = informed(rule, dynamics, graph, batch, solver)
     assert list(np.asarray(info.phases["nudged"].result) == Verdict.DIVERGED) == [False, True, False]
     kept = Batch(batch.x[::2], batch.y[::2])
-    expected = gradient(Contrastive(clamped()), dynamics, graph, kept, solver)
+    expected = gradient(Contrastive(unit_nudge()), dynamics, graph, kept, solver)
     assert relative(found, jax.tree.map(lambda g: g * 2 / 3, expected)) < 1e-12
 
 
@@ -119,7 +119,9 @@ def test_directed_response_equals_the_adjoint_on_an_energy():
     solver = GradientFlow(0.5, momentum=0.5, stop=Stopping(1e-12, 3000))
     dynamics = PredictiveCoding()
     expected = gradient(Adjoint(), dynamics, graph, batch)
-    large, small = (relative(gradient(Directed(b), dynamics, graph, batch, solver), expected) for b in (1e-1, 1e-2))
+    large, small = (
+        relative(gradient(VectorFieldRule(b), dynamics, graph, batch, solver), expected) for b in (1e-1, 1e-2)
+    )
     assert small < 1e-3
     assert 80 < large / small < 120
 
@@ -146,7 +148,7 @@ def test_a_report_that_nobody_reads_is_not_computed():
 
     def operations(reported):
         def step(graph, x, y):
-            found, _, info = Contrastive(clamped())(PC, graph, Batch(x, y), solver, ())
+            found, _, info = Contrastive(unit_nudge())(PC, graph, Batch(x, y), solver, ())
             return eqx.filter((found, info if reported else None), eqx.is_array)
 
         return eqx.filter_jit(step).lower(graph, batch.x, batch.y).compile().compiled.cost_analysis()["flops"]
@@ -159,10 +161,10 @@ def test_points_are_settled_as_one_larger_batch():
     graph = mlp([4, 6, 3], Tanh(), key=jax.random.key(0))
     batch, solver = batch_for(graph, 3), FixedPoint(stop=Stopping(1e-9, 200))
     _, info = informed(Contrastive(centred(0.3)), Hopfield(), graph, batch, solver)
-    free = prepared(Hopfield(), graph, graph.clamp(batch.x))
+    free = prepare_phase(Hopfield(), graph, graph.clamp(batch.x))
     rest = solve(solver, free, free.dynamics.start(graph, free.context).states).states
     for sign, part in ((1.0, slice(0, 3)), (-1.0, slice(3, 6))):
-        phase = prepared(Hopfield(), graph, graph.clamp(batch.x), None, batch.y, jnp.asarray(sign * 0.3))
+        phase = prepare_phase(Hopfield(), graph, graph.clamp(batch.x), None, batch.y, jnp.asarray(sign * 0.3))
         settled = solve(solver, phase, rest)
         np.testing.assert_array_equal(info.phases["nudged"].steps[part], settled.steps)
         np.testing.assert_allclose(info.phases["nudged"].energy_after[part], phase.energy(settled.states), rtol=1e-12)
@@ -187,7 +189,7 @@ def test_a_phase_that_begins_at_rest_is_handed_over_as_such(dynamics, expected):
             return super().solve(phase, start)
 
     graph = ex.networks.mlp([4, 5, 3], ex.activations.Tanh(), key=jax.random.key(0))
-    ex.Contrastive(ex.rules.one_sided(0.5) if len(expected) > 1 else ex.rules.clamped())(
+    ex.Contrastive(ex.rules.one_sided(0.5) if len(expected) > 1 else ex.rules.unit_nudge())(
         dynamics, graph, batch_for(graph, 2), Asked(0.1), ()
     )
     assert told == expected

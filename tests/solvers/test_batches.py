@@ -18,7 +18,7 @@ from energax import (
     Stopping,
 )
 from energax.activations import Tanh
-from energax.dynamics.phase import prepared
+from energax.dynamics.phase import prepare_phase
 from energax.graph.networks import mlp
 from energax.solvers.compaction import LEAST
 from oracles import batch_for
@@ -50,7 +50,7 @@ CASES = {
 
 @eqx.filter_jit
 def relaxed(dynamics, graph, x, y, solver):
-    phase = prepared(dynamics, graph, graph.clamp(x), None, y, jnp.asarray(1.0))
+    phase = prepare_phase(dynamics, graph, graph.clamp(x), None, y, jnp.asarray(1.0))
     return solver.solve(phase, dynamics.start(graph, phase.context).states)
 
 

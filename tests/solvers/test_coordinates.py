@@ -17,13 +17,14 @@ from energax import (
     Stopping,
 )
 from energax.activations import Tanh
-from energax.dynamics.phase import prepared, scaled
+from energax.arithmetic import scale
+from energax.dynamics.phase import prepare_phase
 from energax.exceptions import SettingError
 from energax.graph.networks import mlp
 from energax.rules.base import energy_gradient
 from energax.solvers import Unbounded, Verdict
 from energax.solvers import trace as _trace
-from energax.solvers.plane import minimum
+from energax.solvers.plane import minimise_in_plane
 from oracles import batch_for, imaging, largest, recurrent, relative, sharing, skipping, solve
 
 trace = eqx.filter_jit(_trace)
@@ -43,7 +44,7 @@ NETS = {
 
 @eqx.filter_jit
 def begun(graph, dynamics, batch, beta=1.0):
-    phase = prepared(dynamics, graph, graph.clamp(batch.x), None, batch.y, jnp.asarray(beta))
+    phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), None, batch.y, jnp.asarray(beta))
     return phase, dynamics.start(graph, phase.context).states
 
 
@@ -73,7 +74,7 @@ def test_error_coordinates_with_a_clamped_output():
     """Oracle: gradient descent on the states, with both ends clamped, as in completion."""
     graph = mlp([4, 6, 5, 3], jnp.tanh, key=jax.random.key(0))
     batch = batch_for(graph, 3)
-    phase = prepared(PredictiveCoding(), graph, graph.clamp({"input": batch.x, "output": batch.y}))
+    phase = prepare_phase(PredictiveCoding(), graph, graph.clamp({"input": batch.x, "output": batch.y}))
     start = {name: jnp.full((3, *graph.node(name).shape), 0.3) for name in ("hidden1", "hidden2")}
     fast = solve(ConjugateGradient(Stopping(1e-10, 100), ErrorCoordinates()), phase, start)
     slow = solve(GradientFlow(1.0, momentum=0.8, stop=Stopping(1e-10, 5000)), phase, start)
@@ -90,13 +91,13 @@ def test_a_feed_forward_start_has_no_errors_and_the_first_pass_is_not_taken_twic
     start = dynamics.start(graph, phase.context)
     assert start.settled
     np.testing.assert_allclose(phase.energy_of(start), phase.energy(start.states), rtol=1e-12)
-    chart, point = ErrorCoordinates().chart(phase, start)
-    assert largest(point, chart.point(start.states)) < 1e-12
+    view, point = ErrorCoordinates().view(phase, start)
+    assert largest(point, view.point(start.states)) < 1e-12
     solver = ConjugateGradient(Stopping(max_steps=1, check_every=0), ErrorCoordinates())
 
     def operations(known):
         def settled(x, y):
-            phase = prepared(dynamics, graph, graph.clamp(x), None, y, jnp.asarray(1.0))
+            phase = prepare_phase(dynamics, graph, graph.clamp(x), None, y, jnp.asarray(1.0))
             start = dynamics.start(graph, phase.context)
             return solver.solve(phase, start if known else start.states).states
 
@@ -133,18 +134,18 @@ def test_the_model_of_a_chart_is_the_derivative_of_the_energy(net):
     graph, precisions = NETS[net]
     batch = batch_for(graph, 3)
     phase, start = begun(graph, PredictiveCoding(ex.CrossEntropy(), precisions), batch)
-    chart, _ = ErrorCoordinates().chart(phase, start)
+    view, _ = ErrorCoordinates().view(phase, start)
     point = jax.tree.map(lambda v: 0.3 * jax.random.normal(jax.random.key(1), v.shape), start)
     direction = jax.tree.map(lambda v: jax.random.normal(jax.random.key(2), v.shape), start)
-    assert largest(chart.point(chart.states(point)), point) < 1e-12
+    assert largest(view.point(view.states(point)), point) < 1e-12
 
     @eqx.filter_jit
     def slope(point, direction):
-        return jax.jvp(lambda p: phase.energy(chart.states(p)), (point,), (direction,))[1]
+        return jax.jvp(lambda p: phase.energy(view.states(p)), (point,), (direction,))[1]
 
-    model = chart.model(point)
-    np.testing.assert_allclose(model.energy, phase.energy(chart.states(point)), rtol=1e-12)
-    np.testing.assert_allclose(-chart.dot(model.force, direction), slope(point, direction), rtol=1e-10)
+    model = view.model(point)
+    np.testing.assert_allclose(model.energy, phase.energy(view.states(point)), rtol=1e-12)
+    np.testing.assert_allclose(-view.dot(model.force, direction), slope(point, direction), rtol=1e-10)
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -153,18 +154,18 @@ def test_the_model_of_a_linear_net_has_its_least_point_where_the_energy_has(net)
     graph, precisions = NETS[net]
     batch = batch_for(graph, 3)
     phase, start = begun(_linear(graph), PredictiveCoding(ex.SquaredError(), precisions), batch)
-    chart, _ = ErrorCoordinates().chart(phase, start)
+    view, _ = ErrorCoordinates().view(phase, start)
     point = _random_like(start, 1)
     directions = [_random_like(start, seed) for seed in (2, 3)]
-    model = chart.model(point)
+    model = view.model(point)
     ahead = jax.tree.map(jnp.add, point, directions[1])
-    secant = jax.tree.map(jnp.subtract, chart.model(ahead).image, model.image)
+    secant = jax.tree.map(jnp.subtract, view.model(ahead).image, model.image)
     z, gain = model.least(directions, [model.push(directions[0]), secant])
-    least = jax.tree.map(lambda p, *d: p + sum(scaled(a, b) for a, b in zip(z, d, strict=True)), point, *directions)
+    least = jax.tree.map(lambda p, *d: p + sum(scale(a, b) for a, b in zip(z, d, strict=True)), point, *directions)
 
     @eqx.filter_jit
     def slopes(point):
-        along = [jax.jvp(lambda p: phase.energy(chart.states(p)), (point,), (d,))[1] for d in directions]
+        along = [jax.jvp(lambda p: phase.energy(view.states(p)), (point,), (d,))[1] for d in directions]
         return jnp.stack(along)
 
     np.testing.assert_allclose(slopes(least), 0, atol=1e-10)
@@ -196,14 +197,14 @@ def test_the_least_point_of_a_saturated_cost_is_found_in_two_trials(scale):
     begun_at = np.array([model(jnp.zeros(2), row) for row in range(20)])
     exact = np.array([minimize(lambda z, row=row: value(z, row), np.zeros(2), jac=True).fun for row in range(20)])
     for trials, left in ((2, 0.02), (12, 1e-9)):
-        z = minimum(slope, bend, lambda o: cost(o, target), output, pushed, trials)
+        z = minimise_in_plane(slope, bend, lambda o: cost(o, target), output, pushed, trials)
         found = np.array([model(z[:, row], row) for row in range(20)])
         assert np.all(found - exact <= left * (begun_at - exact))
 
 
 def _linear(graph):
     """The same graph with identity activations."""
-    plain = {name: (lambda v: v) if fn is jnp.tanh else fn for name, fn in graph.fns.items()}
+    plain = {name: (lambda v: v) if fn is jnp.tanh else fn for name, fn in graph.functions.items()}
     return ex.Graph(graph.nodes, graph.edges, plain, graph.input, graph.output, graph.length)
 
 
@@ -222,7 +223,7 @@ def test_what_coordinates_and_line_searches_refuse():
     hopfield = mlp([4, 5, 3], Tanh(), key=jax.random.key(0))
     phase, start = begun(hopfield, ex.Hopfield(), batch_for(hopfield, 2))
     with pytest.raises(SettingError, match="Hopfield is none"):
-        ErrorCoordinates().chart(phase, start)
+        ErrorCoordinates().view(phase, start)
     with pytest.raises(SettingError, match="ConjugateGradient follows the gradient of an energy"):
         ConjugateGradient().solve(phase, start)
     with pytest.raises(SettingError, match="blocks of states"):
@@ -238,20 +239,20 @@ def test_what_coordinates_and_line_searches_refuse():
     loop = ex.Graph(
         graph.nodes,
         [*graph.edges, ex.Edge("output", "hidden1", "back")],
-        {**graph.fns, "back": ex.layers.Linear(3, 5, key=jax.random.key(1))},
+        {**graph.functions, "back": ex.layers.Linear(3, 5, key=jax.random.key(1))},
         "input",
         "output",
     )
     with pytest.raises(SettingError, match="feed-forward order"):
-        ErrorCoordinates().chart(*begun(loop, PredictiveCoding(), batch_for(loop, 2)))
+        ErrorCoordinates().view(*begun(loop, PredictiveCoding(), batch_for(loop, 2)))
 
 
 def test_a_rise_of_the_energy_is_taken_back():
     """Oracle: log cosh (u - 2), on which Newton's step diverges from |u - 2| > 1.09 on; the minimum is at 2."""
-    graph = ex.Nodes(nodes=[ex.Node("x", (2,)), ex.Node("u", (2,))], fns={}, input="x", output="u")
+    graph = ex.Nodes(nodes=[ex.Node("x", (2,)), ex.Node("u", (2,))], functions={}, input="x", output="u")
     x = jnp.array([[1.5, 0.2], [-1.3, 1.5], [0.1, 0.1]])
     energy = ex.FunctionEnergy(lambda _, s: jnp.sum(jnp.log(jnp.cosh(s["u"] - 2)), axis=1))
-    phase = prepared(energy, graph, graph.clamp(x))
+    phase = prepare_phase(energy, graph, graph.clamp(x))
     settled = solve(ConjugateGradient(Stopping(1e-6, 400, 1)), phase, {"u": 2 + x})
     assert np.all(settled.result == Verdict.CONVERGED)
     np.testing.assert_allclose(settled.states["u"], 2, rtol=1e-5)

@@ -22,7 +22,8 @@ from energax import (
     Verdict,
 )
 from energax.activations import Tanh, hard_sigmoid
-from energax.dynamics.phase import norm, prepared
+from energax.arithmetic import norm
+from energax.dynamics.phase import prepare_phase
 from energax.exceptions import SettingError
 from energax.graph.networks import mlp
 from energax.solvers import Alternating, Held, PerSample, Synchronous, Unbounded, largest_curvature
@@ -44,7 +45,7 @@ def nudged(activation=jnp.tanh, beta=1.0, gain=1.0, size=4):
 
 @eqx.filter_jit
 def begun(dynamics, graph, x, target=None, beta=None):
-    phase = prepared(dynamics, graph, graph.clamp(x), None, target, beta)
+    phase = prepare_phase(dynamics, graph, graph.clamp(x), None, target, beta)
     return phase, dynamics.start(graph, phase.context).states
 
 
@@ -54,9 +55,9 @@ def silent(dynamics, graph, size=4):
 
 def by_function(function):
     """One state `u` of two units under an energy of its own; the input is the starting point's scale."""
-    graph = Nodes(nodes=[Node("x", (2,)), Node("u", (2,))], fns={}, input="x", output="u")
+    graph = Nodes(nodes=[Node("x", (2,)), Node("u", (2,))], functions={}, input="x", output="u")
     x = jnp.array([[1.0, 2.0], [-1.0, 0.5], [3.0, -2.0]])
-    return prepared(FunctionEnergy(lambda _, s: function(s["u"], s["x"])), graph, graph.clamp(x)), {"u": x}
+    return prepare_phase(FunctionEnergy(lambda _, s: function(s["u"], s["x"])), graph, graph.clamp(x)), {"u": x}
 
 
 def force_by_differences(phase, states, step=1e-5):
@@ -82,7 +83,7 @@ def test_free_residual_is_relative_to_the_force_on_silent_states():
     graph = mlp([4, 6, 3], Tanh(), key=jax.random.key(0))
     phase, start = silent(Hopfield(), graph)
     settled = solve(FixedPoint(Synchronous(), Stopping(1e-9, 2, 1)), phase, start)
-    f, x = graph.fns, phase.context.clamped["input"]
+    f, x = graph.functions, phase.context.clamped["input"]
 
     def force(h, y):
         into = x @ f["layer1"].weight + f["layer1"].bias
@@ -220,7 +221,7 @@ def test_optimistix_reports_a_lack_of_steps():
 
 def test_tightened_solvers_take_the_tolerance_as_it_is_given():
     for solver in (GradientFlow(), FixedPoint(), Optimistix(optx.BFGS(1e-3, 1e-3))):
-        tight = solver.tightened(1e-5, 3)
+        tight = solver.tighten(1e-5, 3)
         tol = tight.tol if isinstance(tight, Optimistix) else tight.stop.tol
         steps = (tight if isinstance(tight, Optimistix) else tight.stop).max_steps
         before = (solver if isinstance(solver, Optimistix) else solver.stop).max_steps
@@ -234,7 +235,7 @@ def test_curvature_estimate_approaches_the_largest_eigenvalue_from_below():
     dense, powers = [], []
     vector = jax.flatten_util.ravel_pytree({n: fixed_vector(v)[0] for n, v in start.items()})[0]
     for sample in range(4):
-        one = prepared(
+        one = prepare_phase(
             phase.dynamics,
             phase.graph,
             {"input": phase.context.clamped["input"][sample : sample + 1]},
@@ -247,7 +248,7 @@ def test_curvature_estimate_approaches_the_largest_eigenvalue_from_below():
         dense.append(np.max(np.abs(np.linalg.eigvalsh(hessian))))
         five, six = (np.linalg.matrix_power(hessian, count) @ vector for count in (5, 6))
         powers.append(np.linalg.norm(six) / np.linalg.norm(five))
-    few, many = (largest_curvature(*StateCoordinates().chart(phase, start), n) for n in (6, 300))
+    few, many = (largest_curvature(*StateCoordinates().view(phase, start), n) for n in (6, 300))
     assert np.all(few <= np.asarray(dense) * (1 + 1e-12))
     assert np.all(few >= 0.95 * np.asarray(dense))
     assert np.all(few > np.asarray(powers))
@@ -259,13 +260,13 @@ def test_step_bounds():
     phase, start = by_function(lambda u, x: jnp.sum(x**2, axis=1) * jnp.sum(u**2, axis=1) / 2)
     curvature = np.sum(np.asarray(start["u"]) ** 2, axis=1)
     np.testing.assert_allclose(
-        PerSample(0.8).limit(*StateCoordinates().chart(phase, start)), 1.6 / curvature, rtol=1e-12
+        PerSample(0.8).limit(*StateCoordinates().view(phase, start)), 1.6 / curvature, rtol=1e-12
     )
-    held = Held(margin=0.5).tuned(*StateCoordinates().chart(phase, start))
+    held = Held(margin=0.5).calibrate(*StateCoordinates().view(phase, start))
     np.testing.assert_allclose(held.curvature, curvature.max(), rtol=1e-12)
-    np.testing.assert_allclose(held.limit(*StateCoordinates().chart(phase, start)), 1 / curvature.max(), rtol=1e-12)
-    assert float(Unbounded().limit(*StateCoordinates().chart(phase, start))) == np.inf
-    tuned = GradientFlow(bound=Held()).tuned(phase, start)
+    np.testing.assert_allclose(held.limit(*StateCoordinates().view(phase, start)), 1 / curvature.max(), rtol=1e-12)
+    assert float(Unbounded().limit(*StateCoordinates().view(phase, start))) == np.inf
+    tuned = GradientFlow(bound=Held()).calibrate(phase, start)
     np.testing.assert_allclose(tuned.bound.curvature, curvature.max(), rtol=1e-12)
 
 
@@ -276,7 +277,7 @@ def test_alternating_sweeps_never_raise_the_energy(activation, beta):
     graph = skipping(activation, True, gain=3.0)
     batch = batch_for(graph, 4)
     target, strength = (None, None) if beta is None else (batch.y, jnp.asarray(beta))
-    phase = prepared(Hopfield(), graph, graph.clamp(batch.x), None, target, strength)
+    phase = prepare_phase(Hopfield(), graph, graph.clamp(batch.x), None, target, strength)
     start = {
         n: activation(2 * jax.random.normal(jax.random.key(7), v.shape)) for n, v in graph.zeros("aby", batch.x).items()
     }
@@ -324,7 +325,7 @@ def test_nesterov_step_equals_its_definition():
 def test_every_verdict_has_a_message():
     assert [v.message for v in Verdict] == [v.message for v in sorted(Verdict)]
     assert len({v.message for v in Verdict}) == len(Verdict) == 4
-    assert eqx.tree_equal(Stopping().tightened(1e-3, 2).max_steps, 400)
+    assert eqx.tree_equal(Stopping().tighten(1e-3, 2).max_steps, 400)
 
 
 def test_an_untested_relaxation_that_ends_uphill_has_diverged():
@@ -342,7 +343,7 @@ def test_a_sample_without_cost_has_not_diverged():
     """Oracle: the output is right by 45 nats, of which the cost keeps nothing; so F rises by the states' errors."""
     graph = mlp([4, 5, 3], jnp.tanh, output_state=False, key=jax.random.key(0))
     biases = [jnp.zeros(5), jnp.array([45.0, 0.0, 0.0])]
-    graph = eqx.tree_at(lambda g: [g.fns[name].bias for name in ("layer1", "layer2")], graph, biases)
+    graph = eqx.tree_at(lambda g: [g.functions[name].bias for name in ("layer1", "layer2")], graph, biases)
     phase, start = begun(PredictiveCoding(CrossEntropy()), graph, jnp.zeros((1, 4)), jnp.eye(3)[:1], jnp.asarray(1.0))
     untested = GradientFlow(0.1, stop=Stopping(max_steps=5, check_every=0))
     settled = solve(untested, phase, start)

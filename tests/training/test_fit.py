@@ -90,7 +90,9 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_written(learne
     """Oracle: the message names the value; the folder does not exist afterwards."""
     wide = dataclasses.replace(data, classes=11)
     tall = dataclasses.replace(data, train=Split(np.zeros((30, 9, 8, 1), np.uint8), np.zeros(30, np.int32)))
-    broken = eqx.tree_at(lambda l: l.graph.fns["layer2"].weight, learner("backprop"), replace_fn=lambda w: w * np.nan)
+    broken = eqx.tree_at(
+        lambda l: l.graph.functions["layer2"].weight, learner("backprop"), replace_fn=lambda w: w * np.nan
+    )
     cases = [
         (SettingError, "epochs=0: train for at least one", {"epochs": 0}),
         (SettingError, "epochs=-1", {"epochs": -1}),
@@ -225,7 +227,10 @@ def test_relaxations_out_of_steps_are_warned_of(learner, train, capsys):
     short = dataclasses.replace(learner("pc"), solver=GradientFlow(0.1, stop=Stopping(1e-9, 2, 0)))
     (row,) = train(short, epochs=1, display=Terminal()).history
     assert row["out_of_steps_fraction"] == pytest.approx(0.5)
-    assert "50.00 % of the relaxations ran out of steps: raise --steps, or loosen --tol" in capsys.readouterr().err
+    assert (
+        "50.00 % of the relaxations ran out of steps: raise --max-relaxation-steps, or loosen --relaxation-tol"
+        in capsys.readouterr().err
+    )
 
 
 class Listener(Silent):

@@ -23,10 +23,10 @@ from energax import (
     load,
     networks,
 )
-from energax.dynamics.phase import prepared
+from energax.dynamics.phase import prepare_phase
 from energax.recipes import make_learner
 from energax.rules import Contrastive
-from energax.rules.quadrature import clamped, nudge
+from energax.rules.nudging import nudge, unit_nudge
 from energax.solvers import Held, PerSample, Unbounded, largest_curvature
 from energax.solvers.coordinates import StateCoordinates
 from energax.training import Learner
@@ -145,7 +145,7 @@ def relaxed_once(weights, biases, v, y, step):
 def held(refresh: int) -> Learner:
     """A net whose solver holds the curvature; `Contrastive` at beta = 1 measures in the nudged phase."""
     solver = GradientFlow(0.5, stop=Stopping(1e-3, 40), bound=Held(1.0, iterations=20))
-    rule = Contrastive(clamped())
+    rule = Contrastive(unit_nudge())
     return Learner(tanh_net(), PredictiveCoding(CrossEntropy()), solver, rule, optax.sgd(RATE), refresh)
 
 
@@ -164,9 +164,9 @@ def test_a_held_bound_is_measured_every_refresh_batches_and_not_in_between():
 
 
 def curvature(learner, graph, batch) -> float:
-    phase = prepared(learner.dynamics, graph, graph.clamp(batch.x), None, batch.y, jnp.ones(6))
+    phase = prepare_phase(learner.dynamics, graph, graph.clamp(batch.x), None, batch.y, jnp.ones(6))
     start = learner.dynamics.start(graph, phase.context).states
-    return float(jnp.max(largest_curvature(*StateCoordinates().chart(phase, start), 20)))
+    return float(jnp.max(largest_curvature(*StateCoordinates().view(phase, start), 20)))
 
 
 def test_without_refresh_a_held_bound_stays_as_it_was_given():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import energax as ex
 from energax.diagnostics.regime import flat
 from energax.recipes import make_learner
-from energax.training.feed import feed_of
+from energax.training.device_split import make_device_split
 
 
 def sides(data):
@@ -21,7 +21,7 @@ def test_one_batch_in_float32_is_backprops_gradient():
     learners = jax.tree.map(
         lambda a: a.astype(jnp.float32) if eqx.is_inexact_array(a) else a, sides(data), is_leaf=eqx.is_array
     )
-    batch = feed_of(data, data.train, standardise=False).batch(jnp.arange(64))
+    batch = make_device_split(data, data.train, standardise=False).batch(jnp.arange(64))
     batch = ex.Batch(batch.x.astype(jnp.float32), batch.y.astype(jnp.float32))
     step, exact = (flat(one.rule(one.dynamics, one.graph, batch, one.solver, ())[0]) for one in learners.values())
     assert step.dtype == jnp.float32

@@ -7,24 +7,24 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from energax.checks.means import (
-    changed,
+    change_targets,
     distance,
+    draw_feasible_states,
+    draw_states,
     energy_of,
-    feasible,
     force_of,
     free_phase_of,
     leaves,
-    minimised,
-    named,
+    minimise_block,
+    name_gradients,
     nudged_phase_of,
-    part,
     precision,
-    random_states,
     require,
     require_close,
     require_one_trace,
     rounding,
     samples,
+    take_part,
 )
 from energax.costs import SquaredError
 from energax.dynamics.base import AbstractBlockEnergy, AbstractDynamics, AbstractEnergy
@@ -78,7 +78,7 @@ def check_force_is_downhill(dynamics: AbstractDynamics, graph: AnyGraph, batch: 
     if not isinstance(dynamics, AbstractEnergy):
         return
     phase = nudged_phase_of(dynamics, graph, batch)
-    states, direction = random_states(phase, 0), random_states(phase, 1)
+    states, direction = draw_states(phase, 0), draw_states(phase, 1)
     step = precision(batch) ** (1 / 3)
 
     def energy(t):
@@ -93,8 +93,8 @@ def check_force_is_downhill(dynamics: AbstractDynamics, graph: AnyGraph, batch: 
 def check_samples_are_independent(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) -> None:
     """The force on a sample is the same alone and in its batch."""
     whole = nudged_phase_of(dynamics, graph, batch)
-    states = random_states(whole, 0)
-    single = nudged_phase_of(dynamics, graph, part(batch, slice(1)))
+    states = draw_states(whole, 0)
+    single = nudged_phase_of(dynamics, graph, take_part(batch, slice(1)))
     alone = force_of(single, jax.tree.map(lambda v: v[:1], states))
     together = jax.tree.map(lambda v: v[:1], force_of(whole, states))
     require_close(together, alone, rounding(batch), "the force on a sample depends on the rest of its batch")
@@ -103,7 +103,7 @@ def check_samples_are_independent(dynamics: AbstractDynamics, graph: AnyGraph, b
 def check_labels_stay_out_of_the_free_phase(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) -> None:
     """A nudge of strength 0 is no nudge; a positive one moves something."""
     free = free_phase_of(dynamics, graph, batch)
-    states = random_states(free, 0)
+    states = draw_states(free, 0)
     expected = force_of(free, states)
     none = force_of(nudged_phase_of(dynamics, graph, batch, 0.0), states)
     require_close(none, expected, rounding(batch), "the target reaches the force at beta = 0")
@@ -119,7 +119,7 @@ def check_parameter_gradient(dynamics: AbstractDynamics, graph: AnyGraph, batch:
     """
     parameters, rest = eqx.partition(graph, eqx.is_inexact_array)
     vector, unravel = ravel_pytree(parameters)
-    states, signal = (random_states(nudged_phase_of(dynamics, graph, batch), seed) for seed in (0, 1))
+    states, signal = (draw_states(nudged_phase_of(dynamics, graph, batch), seed) for seed in (0, 1))
 
     @jax.jit
     def objective(vector):
@@ -129,7 +129,9 @@ def check_parameter_gradient(dynamics: AbstractDynamics, graph: AnyGraph, batch:
         return sum(jnp.sum(f * s) for f, s in zip(leaves(phase.force(states)), leaves(signal), strict=True))
 
     found = jax.jit(jax.grad(objective))(vector)
-    lost = [name for name, fn in named(unravel(found)).items() if leaves(fn) and not any(map(np.any, leaves(fn)))]
+    lost = [
+        name for name, fn in name_gradients(unravel(found)).items() if leaves(fn) and not any(map(np.any, leaves(fn)))
+    ]
     require(not lost, f"no gradient reaches {lost}: is a hoisted map left out of prepare(), or its gradient stopped?")
     if not complete:
         return
@@ -149,10 +151,10 @@ def check_block_minimiser(dynamics: AbstractDynamics, graph: AnyGraph, batch: Ba
         phases.append(nudged_phase_of(dynamics, graph, batch))
     for phase in phases:
         names = graph.free(phase.context.clamped)
-        at, *others = (feasible(phase, seed) for seed in range(4))
+        at, *others = (draw_feasible_states(phase, seed) for seed in range(4))
         blocks = graph.colouring(names) if isinstance(graph, Graph) else (names,)
         for block in blocks:
-            best = minimised(phase, at, block)
+            best = minimise_block(phase, at, block)
             require(set(best) == set(block), f"block_minimiser moves {sorted(best)} for the block {sorted(block)}")
             lowest = energy_of(phase, {**at, **best})
             for other in (at, *others):
@@ -170,4 +172,6 @@ def check_force_traces_once(dynamics: AbstractDynamics, graph: AnyGraph, batch: 
         phase = nudged_phase_of(dynamics, graph, batch, beta)
         return phase.force(dynamics.start(graph, phase.context).states)
 
-    require_one_trace(force, [(dynamics, graph, b, jnp.asarray(s)) for b, s in ((batch, 0.5), (changed(batch), 0.25))])
+    require_one_trace(
+        force, [(dynamics, graph, b, jnp.asarray(s)) for b, s in ((batch, 0.5), (change_targets(batch), 0.25))]
+    )

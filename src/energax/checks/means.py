@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from energax.dynamics.base import AbstractBlockEnergy, AbstractDynamics
-from energax.dynamics.phase import Batch, Phase, prepared
+from energax.dynamics.phase import Batch, Phase, prepare_phase
 from energax.exceptions import EnergaxError
 from energax.graph.structure import AnyGraph, States
 
-prepare_phase = eqx.filter_jit(prepared)
+prepare_phase = eqx.filter_jit(prepare_phase)
 
 
 class CheckError(EnergaxError, AssertionError):
@@ -44,32 +44,32 @@ def energy_of(phase: Phase, states: States) -> Array:
 
 
 @eqx.filter_jit
-def minimised(phase: Phase, states: States, block: tuple[str, ...]) -> States:
+def minimise_block(phase: Phase, states: States, block: tuple[str, ...]) -> States:
     """One block at its minimiser, compiled."""
     arguments = (phase.graph, states, phase.context, phase.target, phase.beta, block)
     return cast(AbstractBlockEnergy, phase.dynamics).block_minimiser(*arguments)
 
 
-def random_states(phase: Phase, seed: int) -> States:
+def draw_states(phase: Phase, seed: int) -> States:
     """States of order 0.3 in (0, 1), inside every activation's range."""
     start = phase.dynamics.start(phase.graph, phase.context).states
     rng = np.random.default_rng(seed)
     return {name: jnp.asarray(rng.uniform(0.1, 0.5, v.shape), v.dtype) for name, v in start.items()}
 
 
-def feasible(phase: Phase, seed: int) -> States:
+def draw_feasible_states(phase: Phase, seed: int) -> States:
     """States that block minimisers can return, so that they keep to any box."""
-    states = random_states(phase, seed)
+    states = draw_states(phase, seed)
     force = force_of(phase, states)
     return {name: states[name] + force[name] for name in states}
 
 
-def changed(batch: Batch) -> Batch:
+def change_targets(batch: Batch) -> Batch:
     """Another batch of the same shape."""
     return Batch(jax.tree.map(lambda a: a[::-1] * 0.5, batch.x), batch.y[::-1], batch.key)
 
 
-def part(batch: Batch, rows: slice) -> Batch:
+def take_part(batch: Batch, rows: slice) -> Batch:
     """Some of the samples."""
     return Batch(jax.tree.map(lambda a: a[rows], batch.x), batch.y[rows], batch.key)
 
@@ -79,9 +79,9 @@ def samples(batch: Batch) -> int:
     return batch.y.shape[0]
 
 
-def named(gradient: AnyGraph) -> dict[str, PyTree]:
+def name_gradients(gradient: AnyGraph) -> dict[str, PyTree]:
     """Function name -> its part of a gradient, for reports."""
-    return gradient.fns if isinstance(gradient.fns, dict) else {"fns": gradient.fns}
+    return gradient.functions if isinstance(gradient.functions, dict) else {"functions": gradient.functions}
 
 
 def leaves(tree: PyTree) -> list:

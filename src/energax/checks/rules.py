@@ -5,7 +5,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from energax.checks.means import changed, leaves, part, require, require_close, require_one_trace, rounding, samples
+from energax.checks.means import (
+    change_targets,
+    leaves,
+    require,
+    require_close,
+    require_one_trace,
+    rounding,
+    samples,
+    take_part,
+)
 from energax.dynamics.base import AbstractDynamics
 from energax.dynamics.phase import Batch
 from energax.graph.structure import AnyGraph
@@ -43,11 +52,11 @@ def check_rule(
     require(info.cost.shape == (samples(batch),), f"info.cost has shape {info.cost.shape}; expected one per sample")
 
     half = samples(batch) // 2
-    halves = (part(batch, slice(half)), part(batch, slice(half, 2 * half)))
+    halves = (take_part(batch, slice(half)), take_part(batch, slice(half, 2 * half)))
     first, second = (call(rule, dynamics, graph, each, solver)[0] for each in halves)
     mean = jax.tree.map(lambda a, b: (a + b) / 2, first, second)
     require_close(gradient, mean, 1e2 * rounding(batch), "the gradient is not the average over the batch")
-    require_one_trace(update_of, [(rule, dynamics, graph, b, solver) for b in (batch, changed(batch))])
+    require_one_trace(update_of, [(rule, dynamics, graph, b, solver) for b in (batch, change_targets(batch))])
     if reference is not None:
         expected = call(reference, dynamics, graph, batch, solver)[0]
         require_close(gradient, expected, within, f"the gradient is not {type(reference).__name__}'s")

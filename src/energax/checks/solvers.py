@@ -14,11 +14,11 @@ from energax.checks.means import (
     force_of,
     leaves,
     nudged_phase_of,
-    part,
     precision,
     require,
     require_close,
     rounding,
+    take_part,
 )
 from energax.dynamics import PredictiveCoding
 from energax.dynamics.base import AbstractDynamics
@@ -56,7 +56,7 @@ def check_solver(
 
     check_solution(settled.states, linear_equilibrium(phase, start), settled.result, tol)
     check_verdict(phase, start, settled, tol)
-    first = nudged_phase_of(dynamics, graph, part(batch, slice(1)))
+    first = nudged_phase_of(dynamics, graph, take_part(batch, slice(1)))
     alone = settle(make(tol, max_steps), first, jax.tree.map(lambda v: v[:1], start))
     together = jax.tree.map(lambda v: v[:1], settled.states)
     require_close(together, alone.states, rounding(batch), "a sample's equilibrium depends on the rest of its batch")

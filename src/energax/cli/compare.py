@@ -31,7 +31,7 @@ def compare(options: CompareOptions) -> None:
     names = [name.strip() for name in options.recipes.split(",") if name.strip()]
     if not names or options.seeds < 1:
         raise SettingError(f"recipes={options.recipes!r}, seeds={options.seeds}: give at least one of each")
-    settings = divided(options.settings, names, options.data)
+    settings = divide_settings(options.settings, names, options.data)
     folder = RunFolder(options.out or Path("runs") / f"compare-{options.data}")
     rows, histories = [], {}
     for name in names:
@@ -41,7 +41,7 @@ def compare(options: CompareOptions) -> None:
             result, history = one_run(options, name, seed, settings[name], folder)
             results.append(result)
             histories.setdefault(name, []).append(history)
-        rows.append(aggregated(name, results))
+        rows.append(aggregate(name, results))
     show(rows, options)
     draw(folder.path / "compare.png", histories, f"{options.data}, {options.seeds} seeds")
     folder.write_json("compare.json", {"data": options.data, "seeds": options.seeds, "rows": rows})
@@ -50,7 +50,7 @@ def compare(options: CompareOptions) -> None:
         print(json.dumps(finite({"data": options.data, "seeds": options.seeds, "rows": rows})))
 
 
-def divided(given: Settings, names: list[str], data: str) -> dict[str, Settings]:
+def divide_settings(given: Settings, names: list[str], data: str) -> dict[str, Settings]:
     """For each recipe those of the given settings that it reads; one that no recipe reads is refused."""
     dataset = load(data)
     own = {}
@@ -73,7 +73,7 @@ def one_run(
     return run.result, run.history
 
 
-def aggregated(name: str, results: list[Row]) -> Row:
+def aggregate(name: str, results: list[Row]) -> Row:
     """Mean and spread over seeds; medians of times."""
 
     def values(key: str) -> list[float]:

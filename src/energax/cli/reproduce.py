@@ -20,7 +20,7 @@ STYLES = {"reproduced": "green", "reproduced with a change": "yellow", "not repr
 def reproduce(options: ReproduceOptions) -> None:
     """List the experiments, or run some and print their verdicts."""
     if options.list:
-        listed()
+        list_experiments()
         return
     if bool(options.names) == options.all:
         raise SettingError(f"give names of experiments or --all, not both; known: {', '.join(EXPERIMENTS)}")
@@ -61,7 +61,7 @@ def show(report: Report, console: rich.console.Console) -> None:
     console.print(f"  {report['name']}: {counts}", soft_wrap=True)
 
 
-def listed() -> None:
+def list_experiments() -> None:
     """The experiments and what they show."""
     table = rich.table.Table("experiment", "what it shows", "paper", box=rich.box.SIMPLE_HEAD)
     for one in EXPERIMENTS.values():

@@ -13,7 +13,7 @@ import rich.table
 from energax.cli.options import TrainOptions
 from energax.data import load
 from energax.exceptions import RunError, SettingError
-from energax.recipes import make_learner, settled
+from energax.recipes import complete_settings, make_learner
 from energax.recipes.settings import Settings
 from energax.training import Run, RunFolder, fit
 from energax.training.display import Display, Terminal
@@ -41,10 +41,10 @@ REPORTED = (
 def train(options: TrainOptions) -> None:
     """Train, print the result, and with --json one last line of JSON."""
     if options.resume is not None:
-        folder, run = resumed(options)
+        folder, run = resume_run(options)
         config = folder.config()
     else:
-        path = options.out or unused(Path("runs") / f"{options.recipe}-{options.data}-{options.seed}")
+        path = options.out or require_unused(Path("runs") / f"{options.recipe}-{options.data}-{options.seed}")
         folder, config = RunFolder(path), {"recipe": options.recipe, "data": options.data, "seed": options.seed}
         epochs = epochs_of(options.recipe, options.data, options.epochs)
         run = run_recipe(options.recipe, options.data, options.seed, epochs, options.settings, folder, Terminal())
@@ -54,7 +54,7 @@ def train(options: TrainOptions) -> None:
         print(json.dumps(finite({**facts, **{name: run.result[name] for name in REPORTED}})))
 
 
-def unused(path: Path) -> Path:
+def require_unused(path: Path) -> Path:
     """The path, with a number behind it where a run is kept there already."""
     numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
     return next(one for one in itertools.chain([path], numbered) if not one.exists())
@@ -64,7 +64,7 @@ def epochs_of(recipe: str, data: str, epochs: int | None) -> int:
     """The customary number of epochs where none is given: the digits are few."""
     if epochs is not None:
         return epochs
-    return 30 if data == "digits" else settled(recipe)[0].epochs
+    return 30 if data == "digits" else complete_settings(recipe)[0].epochs
 
 
 def run_recipe(
@@ -95,7 +95,7 @@ def run_recipe(
     )
 
 
-def resumed(options: TrainOptions) -> tuple[RunFolder, Run]:
+def resume_run(options: TrainOptions) -> tuple[RunFolder, Run]:
     """Continue a run with the settings it was started with."""
     if options.settings != Settings() or options.out is not None:
         raise SettingError("--resume continues with the settings of the run: of the others only --epochs may be given")

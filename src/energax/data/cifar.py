@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from energax.data.arrays import Split, check_arrays
-from energax.data.reader import AbstractReader, Parts, Sizes, cut, held_out, join
+from energax.data.reader import AbstractReader, Parts, Sizes, cut, hold_out, join
 from energax.exceptions import DataError
 
 _PIXELS = 3 * 32 * 32
@@ -47,13 +47,13 @@ class CifarReader(AbstractReader):
     def count(self, folder: Path) -> Sizes:
         """Return the sizes of the splits as they follow from the files' sizes."""
         train = sum(self._rows(folder / name) for name in self.train_files)
-        held = held_out(train, _ONE_IN, str(folder))
+        held = hold_out(train, _ONE_IN, str(folder))
         return Sizes(train - held, held, self._rows(folder / self.test_file))
 
     def read(self, folder: Path, *, progress: bool) -> Parts:
         """Read all files; the last tenth of the training rows is the validation split."""
         train = join(self._file(folder / name) for name in self.train_files)
-        return cut(train, held_out(len(train), _ONE_IN, str(folder)), self._file(folder / self.test_file))
+        return cut(train, hold_out(len(train), _ONE_IN, str(folder)), self._file(folder / self.test_file))
 
     def _rows(self, path: Path) -> int:
         size, row = path.stat().st_size, len(self.label_ranges) + _PIXELS

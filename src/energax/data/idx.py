@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from energax.data.arrays import Split, check_arrays
-from energax.data.reader import AbstractReader, Parts, Sizes, cut, held_out
+from energax.data.reader import AbstractReader, Parts, Sizes, cut, hold_out
 from energax.exceptions import DataError
 
 TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
@@ -49,13 +49,13 @@ class IdxReader(AbstractReader):
     def count(self, folder: Path) -> Sizes:
         """Return the sizes of the splits as the labels' headers state them."""
         train, test = (_dimensions(self._path(folder, names[1]), 1)[0] for names in (TRAIN, TEST))
-        held = held_out(train, _ONE_IN, str(folder))
+        held = hold_out(train, _ONE_IN, str(folder))
         return Sizes(train - held, held, test)
 
     def read(self, folder: Path, *, progress: bool) -> Parts:
         """Read the four files; the last sixth of the training rows is the validation split."""
         train, test = (self._split(folder, names) for names in (TRAIN, TEST))
-        return cut(train, held_out(len(train), _ONE_IN, str(folder)), test)
+        return cut(train, hold_out(len(train), _ONE_IN, str(folder)), test)
 
     def _path(self, folder: Path, name: str) -> Path:
         path = self.locate(folder, name)

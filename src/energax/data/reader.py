@@ -59,7 +59,7 @@ class AbstractReader(ABC):
         return [name for name in self.required() if self.locate(folder, name) is None]
 
 
-def held_out(rows: int, fraction: int, where: str) -> int:
+def hold_out(rows: int, fraction: int, where: str) -> int:
     """Return how many of the last training rows are held out for validation: `rows // fraction`.
 
     Raises:

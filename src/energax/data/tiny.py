@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import track
 
 from energax.data.arrays import Split, check_arrays
-from energax.data.reader import AbstractReader, Parts, Sizes, held_out
+from energax.data.reader import AbstractReader, Parts, Sizes, hold_out
 from energax.exceptions import DataError
 
 _ONE_IN = 10
@@ -70,7 +70,7 @@ class TinyReader(AbstractReader):
         for wnid, label in classes.items():
             images = folder / "train" / wnid / "images"
             rows = [(path, label) for path in _jpegs(images)]
-            kept = len(rows) - held_out(len(rows), _ONE_IN, str(images))
+            kept = len(rows) - hold_out(len(rows), _ONE_IN, str(images))
             train += rows[:kept]
             validation += rows[kept:]
         return train, validation, _annotated(folder / "val", classes)

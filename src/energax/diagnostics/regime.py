@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from energax.dynamics.base import AbstractDynamics
-from energax.dynamics.phase import Batch, prepared
+from energax.dynamics.phase import Batch, prepare_phase
 from energax.graph.structure import AnyGraph
 from energax.rules.adjoint import Adjoint
 from energax.rules.backprop import Backprop
@@ -64,16 +64,16 @@ def measure_regime(
         rule: the rule of the training.
     """
     gradient, info = settled_gradient(dynamics, graph, batch, solver, rule)
-    careful = solver.tightened(CAREFUL, 10)
-    phase = prepared(dynamics, graph, graph.clamp(batch.x), batch.key)
+    careful = solver.tighten(CAREFUL, 10)
+    phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), batch.key)
     start = dynamics.start(graph, phase.context)
     reference = Backprop() if start.settled else Adjoint()
     exact, _, exact_info = reference(dynamics, graph, batch, careful, ())
     free = start.states if start.settled else careful.solve(phase, start.states).states
-    nudged = prepared(dynamics, graph, graph.clamp(batch.x), batch.key, batch.y, jnp.ones(()))
-    curvature = jnp.max(largest_curvature(*StateCoordinates().chart(nudged, free)))
+    nudged = prepare_phase(dynamics, graph, graph.clamp(batch.x), batch.key, batch.y, jnp.ones(()))
+    curvature = jnp.max(largest_curvature(*StateCoordinates().view(nudged, free)))
     _, better = settled_gradient(dynamics, graph, batch, careful, rule) if info.phases else (None, exact_info)
-    cosine, ratio = compared(gradient, exact)
+    cosine, ratio = compare_gradients(gradient, exact)
     counts = verdict_shares(info)
     return Regime(
         cosine=cosine,
@@ -97,11 +97,11 @@ def settled_gradient(dynamics, graph, batch: Batch, solver, rule: AbstractRule) 
     return gradient, info
 
 
-def compared(gradient, exact) -> tuple[dict[str, Array], dict[str, Array]]:
+def compare_gradients(gradient, exact) -> tuple[dict[str, Array], dict[str, Array]]:
     """Cosines and norm ratios per function of the graph that has parameters, and over all of them."""
-    pairs = {name: (flat(gradient.fns[name]), flat(exact.fns[name])) for name in gradient.fns}
+    pairs = {name: (flat(gradient.functions[name]), flat(exact.functions[name])) for name in gradient.functions}
     pairs = {name: pair for name, pair in pairs.items() if pair[0].size}
-    pairs["all"] = (flat(gradient.fns), flat(exact.fns))
+    pairs["all"] = (flat(gradient.functions), flat(exact.functions))
     tiny = jnp.finfo(pairs["all"][0].dtype).tiny
     lengths = {name: (jnp.linalg.norm(a), jnp.linalg.norm(b)) for name, (a, b) in pairs.items()}
     cosine = {

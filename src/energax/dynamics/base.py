@@ -129,7 +129,7 @@ class AbstractEnergy(AbstractTotalEnergy):
 
     def force(self, graph, states, context, target, beta):
         """-dF/dv per sample: samples are summed, never averaged, so that none depends on the others."""
-        return downhill(lambda v: self.total_energy(graph, v, context, target, beta), states)
+        return descend(lambda v: self.total_energy(graph, v, context, target, beta), states)
 
 
 class AbstractErrorEnergy(AbstractEnergy):
@@ -174,7 +174,7 @@ class AbstractBlockEnergy(AbstractTotalEnergy):
         return {name: best[name] - state for name, state in states.items()}
 
 
-def downhill(energy: Callable[[States], Array], states: States) -> States:
+def descend(energy: Callable[[States], Array], states: States) -> States:
     """-dF/dv of energies per sample.
 
     A unit cotangent is the holomorphic derivative where states are complex, and the gradient where real.

@@ -10,7 +10,7 @@ from energax.dynamics.base import AbstractEnergy, Context, Start
 
 
 class FunctionEnergy(AbstractEnergy):
-    """E = function(fns, states), on a `Nodes` structure whose `fns` are the parameters.
+    """E = function(functions, states), on a `Nodes` structure whose `functions` are the parameters.
 
     Attributes:
         function: `(parameters, states) -> energy`, with states (clamped ones included) of shape
@@ -31,4 +31,4 @@ class FunctionEnergy(AbstractEnergy):
 
     def energy(self, graph, states, context):
         """The function's value."""
-        return self.function(graph.fns, context.everywhere(states))
+        return self.function(graph.functions, context.everywhere(states))

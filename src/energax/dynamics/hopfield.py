@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.activations import AbstractActivation, Box
-from energax.costs import AbstractCost, SquaredError, added, total
+from energax.arithmetic import add_all, total
+from energax.costs import AbstractCost, SquaredError
 from energax.dynamics.base import AbstractBlockEnergy, Context, Start
 from energax.exceptions import GraphError
 from energax.graph.graph import Graph
@@ -20,7 +21,7 @@ class Hopfield(AbstractBlockEnergy):
     Edges are read forwards in a_n and backwards through their exact transpose in the force, so feedback along an
     edge is gamma^(d(source) - d(target)) times the forward weight, d the distance to the output (Xie & Seung 2003;
     Millidge et al. 2023, section 3.3); gamma = 1 is the symmetric net of Scellier & Bengio. Biases belong to the
-    edges. A node's transform is its rho and must be an `AbstractActivation` (none: the identity). Nodes with
+    edges. A node's activation is its rho and must be an `AbstractActivation` (none: the identity). Nodes with
     `state=False` are pooling stages or an external readout: they add no term of their own.
 
     Blocks are minimised exactly where the edges are linear; max- and softmax-pooled edges are linearised at the
@@ -60,7 +61,7 @@ class Hopfield(AbstractBlockEnergy):
     def energy(self, graph, states, context):
         """E per sample (Millidge et al. 2023, Eq. 7, with the potential G and the sign of a descended energy)."""
         everywhere = context.everywhere(states)
-        stored = added(
+        stored = add_all(
             context.shared.get(name, 1) * total(activation_of(graph, name).potential(v))
             for name, v in everywhere.items()
             if name != graph.input or name in states
@@ -71,7 +72,7 @@ class Hopfield(AbstractBlockEnergy):
         """sum_n gamma^-d(n) <v_n, a_n> per sample."""
         everywhere = context.everywhere(states)
         arriving, _ = graph.arrivals(everywhere, context.constant)
-        return added(
+        return add_all(
             context.shared.get(name, 1) * total(everywhere[name] * sent)
             for name, sent in arriving.items()
             if name in everywhere
@@ -113,14 +114,14 @@ class Hopfield(AbstractBlockEnergy):
 
 
 def activation_of(graph: AbstractStructure, name: str) -> AbstractActivation:
-    """The activation of a node; the identity where it has no transform."""
+    """The activation of a node; the identity where it has no activation."""
     node = graph.node(name)
-    if node.transform is None or not node.state:
+    if node.activation is None or not node.state:
         return Box()
-    activation = graph.fns[node.transform]
+    activation = graph.functions[node.activation]
     if not isinstance(activation, AbstractActivation):
         raise GraphError(
             f"node {name!r}: a Hopfield energy needs an activation with a potential, and "
-            f"{node.transform!r} is {activation!r}; use one of energax.activations"
+            f"{node.activation!r} is {activation!r}; use one of energax.activations"
         )
     return activation

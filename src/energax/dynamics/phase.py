@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from energax.costs import added
+from energax.arithmetic import norm, subtract
 from energax.dynamics.base import (
     AbstractDynamics,
     AbstractEnergy,
@@ -15,7 +15,7 @@ from energax.dynamics.base import (
     AbstractTotalEnergy,
     Context,
     Start,
-    downhill,
+    descend,
     output_cost,
     output_of,
 )
@@ -109,42 +109,13 @@ class Phase(eqx.Module):
     def nudge(self, states: States) -> States:
         """What the nudge adds to the free force."""
         if isinstance(self.dynamics, AbstractEnergy):
-            return downhill(self.nudge_energy, states)  # F = E + beta C
+            return descend(self.nudge_energy, states)  # F = E + beta C
         free = Phase(self.dynamics, self.graph, self.context)
         return subtract(self.force(states), free.force(states))
 
 
-def prepared(dynamics: AbstractDynamics, graph: AnyGraph, clamped: States, key=None, target=None, beta=None) -> Phase:
+def prepare_phase(
+    dynamics: AbstractDynamics, graph: AnyGraph, clamped: States, key=None, target=None, beta=None
+) -> Phase:
     """A phase with its context computed from the clamped values."""
     return Phase(dynamics, graph, dynamics.prepare(graph, clamped, key), target, beta)
-
-
-def norm(states: States) -> Array:
-    """Euclidean norm over all nodes, per sample, shape `(batch,)`; real for complex states."""
-    return jnp.sqrt(dot(states, states))
-
-
-def dot(a: States, b: States) -> Array:
-    """Real inner product over all nodes, per sample, shape `(batch,)`."""
-    parts = jax.tree.map(lambda p, q: jnp.real(p * jnp.conj(q)).reshape(p.shape[0], -1).sum(1), a, b)
-    return added(jax.tree.leaves(parts))
-
-
-def subtract(a: States, b: States) -> States:
-    """Return a - b, node by node."""
-    return jax.tree.map(jnp.subtract, a, b)
-
-
-def scaled(factor: Array, states: States) -> States:
-    """A number per sample times the states."""
-    return jax.tree.map(lambda v: per_sample(factor, v) * v, states)
-
-
-def per_sample(factor: Array, like: Array) -> Array:
-    """Give a `(batch,)` array the axes of `like`; scalars pass."""
-    return factor.reshape(factor.shape + (1,) * (like.ndim - 1)) if factor.ndim else factor
-
-
-def choose(mask: Array, yes: States, no: States) -> States:
-    """`yes` for the samples where `mask` (shape `(batch,)`) holds, `no` for the others."""
-    return jax.tree.map(lambda a, b: jnp.where(per_sample(mask, a), a, b), yes, no)

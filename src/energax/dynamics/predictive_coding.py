@@ -4,7 +4,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.costs import AbstractCost, SquaredError, added, total
+from energax.arithmetic import add_all, total
+from energax.costs import AbstractCost, SquaredError
 from energax.dynamics.base import AbstractErrorEnergy, Context, Start
 
 
@@ -49,7 +50,7 @@ class PredictiveCoding(AbstractErrorEnergy):
 
     def error_energy(self, errors):
         """1/2 sum_n Pi_n |e_n|^2."""
-        return added(total(self.precisions.get(name, 1) * error**2) / 2 for name, error in errors.items())
+        return add_all(total(self.precisions.get(name, 1) * error**2) / 2 for name, error in errors.items())
 
     def precision(self, name):
         """Pi_n, 1 where none was given."""

@@ -3,7 +3,8 @@
 import equinox as eqx
 from jaxtyping import Array
 
-from energax.costs import AbstractCost, SquaredError, added, total
+from energax.arithmetic import add_all, total
+from energax.costs import AbstractCost, SquaredError
 from energax.dynamics.base import AbstractEnergy, Context, Start
 from energax.dynamics.hopfield import activation_of
 
@@ -36,5 +37,5 @@ class ScellierBengio(AbstractEnergy):
         """E per sample."""
         rates = self._rates(graph, context.everywhere(states))
         arriving, _ = graph.arrivals(rates, context.constant)
-        stored = added(total(v**2) / 2 for v in states.values())
-        return stored - added(total(rates[name] * sent) for name, sent in arriving.items() if name in rates)
+        stored = add_all(total(v**2) / 2 for v in states.values())
+        return stored - add_all(total(rates[name] * sent) for name, sent in arriving.items() if name in rates)

@@ -7,7 +7,7 @@ from energax.graph.mupc import fan_in as fan_in
 from energax.graph.mupc import mupc as mupc
 from energax.graph.rounding import PRECISIONS as PRECISIONS
 from energax.graph.rounding import Rounded as Rounded
-from energax.graph.rounding import rounded as rounded
+from energax.graph.rounding import round_products as round_products
 from energax.graph.stacking import Stacked as Stacked
 from energax.graph.structure import AbstractStructure as AbstractStructure
 from energax.graph.structure import Axis as Axis
@@ -15,4 +15,4 @@ from energax.graph.structure import Edge as Edge
 from energax.graph.structure import Node as Node
 from energax.graph.structure import Nodes as Nodes
 from energax.graph.structure import States as States
-from energax.graph.unrolling import unrolled as unrolled
+from energax.graph.unrolling import unroll as unroll

@@ -21,10 +21,10 @@ from energax.graph.structure import (
     add_to,
     axes_of,
     check_names,
-    known,
+    list_names,
     shifts_of,
 )
-from energax.graph.sweep import Plan, names_of, planned, swept
+from energax.graph.sweep import Plan, names_of, plan_sweep, sweep_nodes
 from energax.graph.wiring import check_shapes, check_wiring
 
 
@@ -34,7 +34,7 @@ class Graph(AbstractStructure):
     Attributes:
         nodes: the nodes.
         edges: the edges.
-        fns: name -> any `eqx.Module` or callable pytree, applied to one sample (no batch axis). All
+        functions: name -> any `eqx.Module` or callable pytree, applied to one sample (no batch axis). All
             parameters live here.
         input: name of the node that the data clamp.
         output: name of the node that the cost reads (at the last time step).
@@ -49,7 +49,7 @@ class Graph(AbstractStructure):
 
     nodes: tuple[Node, ...] = eqx.field(static=True, converter=tuple)
     edges: tuple[Edge, ...] = eqx.field(static=True, converter=tuple)
-    fns: dict[str, Callable]
+    functions: dict[str, Callable]
     input: str = eqx.field(static=True)
     output: str = eqx.field(static=True)
     length: int | None = eqx.field(static=True, default=None)
@@ -71,7 +71,7 @@ class Graph(AbstractStructure):
     @property
     def plan(self) -> Plan | None:
         """Feed-forward order of the nodes, axis within axis; None where they form a cycle without a delay."""
-        return planned(self.nodes, self.edges, self.length)
+        return plan_sweep(self.nodes, self.edges, self.length)
 
     @property
     def order(self) -> tuple[str, ...] | None:
@@ -112,11 +112,11 @@ class Graph(AbstractStructure):
         sums: States = {}
         for edge in self.edges:
             if edge.source in clamped:
-                add_to(sums, edge.target, self.send(edge, self.fns, clamped[edge.source]))
+                add_to(sums, edge.target, self.send(edge, self.functions, clamped[edge.source]))
         return Constant(frozenset(clamped), sums)
 
     def arrivals(self, states: States, constant: Constant | None = None) -> tuple[States, States]:
-        """What arrives at every receiving node, before its transform, and the values of all nodes.
+        """What arrives at every receiving node, before its activation, and the values of all nodes.
 
         Args:
             states: the state of every node that holds one, clamped ones included.
@@ -131,16 +131,16 @@ class Graph(AbstractStructure):
         for name in arrival_order(self.nodes, self.edges):
             for edge in self.edges:
                 if edge.target == name and edge.source not in done:
-                    add_to(arriving, name, self.send(edge, self.fns, values[edge.source]))
+                    add_to(arriving, name, self.send(edge, self.functions, values[edge.source]))
             if not self.node(name).state:
-                values[name] = self.transform(name, arriving[name])
+                values[name] = self.activate(name, arriving[name])
         return arriving, values
 
     def predict(self, states: States, constant: Constant | None = None) -> States:
-        """The prediction of every receiving node: the transform of the sum of what arrives (A, Eqs. 5 and 6)."""
+        """The prediction of every receiving node: the activation of the sum of what arrives (A, Eqs. 5 and 6)."""
         arriving, values = self.arrivals(states, constant)
         return {
-            name: self.transform(name, sent) if self.node(name).state else values[name]
+            name: self.activate(name, sent) if self.node(name).state else values[name]
             for name, sent in arriving.items()
         }
 
@@ -149,12 +149,14 @@ class Graph(AbstractStructure):
         value = states[self.output] if self.node(self.output).state else self.arrivals(states, constant)[1][self.output]
         return value[(slice(None), *(-1 for _ in self.axes(self.output)))]
 
-    def transform(self, name: str, arriving: Array, fns: Mapping[str, Callable] | None = None, level: int = 0) -> Array:
-        """Apply the node's transform to what arrives at it; `fns` and `level` as in `send`."""
-        transform = self.node(name).transform
-        if transform is None:
+    def activate(
+        self, name: str, arriving: Array, functions: Mapping[str, Callable] | None = None, level: int = 0
+    ) -> Array:
+        """Apply the node's activation to what arrives at it; `functions` and `level` as in `send`."""
+        activation = self.node(name).activation
+        if activation is None:
             return arriving
-        return jax.vmap(along((fns or self.fns)[transform], self.axes(name)[level:]))(arriving)
+        return jax.vmap(along((functions or self.functions)[activation], self.axes(name)[level:]))(arriving)
 
     def sweep(
         self, values: Array | Mapping[str, Array], errors: States | None = None, constant: Constant | None = None
@@ -174,20 +176,20 @@ class Graph(AbstractStructure):
         """
         if self.plan is None:
             raise GraphError(
-                f"no feed-forward pass: {known(self._cyclic())} form a cycle; start the relaxation from zeros, "
+                f"no feed-forward pass: {list_names(self._cyclic())} form a cycle; start the relaxation from zeros, "
                 "or give an edge of the cycle a delay and the graph a length"
             )
         clamped = self.clamp(values)
         arriving = self.constant(clamped) if constant is None else constant
-        values = swept(self, self.plan, clamped, errors or {}, arriving)
+        values = sweep_nodes(self, self.plan, clamped, errors or {}, arriving)
         return {name: value for name, value in values.items() if self.node(name).state}
 
-    def send(self, edge: Edge, fns: Mapping[str, Callable], value: Array, level: int = 0) -> Array:
+    def send(self, edge: Edge, functions: Mapping[str, Callable], value: Array, level: int = 0) -> Array:
         """What one edge adds at its target.
 
         Args:
             edge: the edge.
-            fns: the functions.
+            functions: the functions.
             value: of the source, shape `(batch, *lengths, *shape)`.
             level: how many of the outermost axes are left out, because all is at one position of them.
         """
@@ -196,7 +198,7 @@ class Graph(AbstractStructure):
         delays = [self.shifts(edge)[axis] for axis in both]
         reached = [slice(axis.length - delay) for axis, delay in zip(both, delays, strict=True)]
         value = value[(slice(None), *reached, *(-1 for _ in source[len(both) :]))]  # leaves from the last position
-        sent = jax.vmap(along(fns[edge.fn], both))(value)
+        sent = jax.vmap(along(functions[edge.function], both))(value)
         entered = target[len(both) :]
         sent = jnp.expand_dims(sent, tuple(range(1 + len(both), 1 + len(target))))
         pads = [(0, 0), *((delay, 0) for delay in delays), *((0, axis.length - 1) for axis in entered)]
@@ -214,6 +216,6 @@ def arrival_order(nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> tuple[str
     links = [(edge.source, edge.target) for edge in edges if edge.source in direct]
     order = topology.topological_order([node.name for node in nodes], links)
     if order is None:
-        raise GraphError(f"nodes without a state form a cycle: {known(direct)}; give one of them state=True")
+        raise GraphError(f"nodes without a state form a cycle: {list_names(direct)}; give one of them state=True")
     receiving = {edge.target for edge in edges}
     return tuple(name for name in order if name in receiving)

@@ -19,21 +19,21 @@ class Scaled(eqx.Module):
     """A layer times a fixed number, which is no parameter.
 
     Attributes:
-        fn: the layer.
+        function: the layer.
         factor: the number.
     """
 
-    fn: Callable
+    function: Callable
     factor: float = eqx.field(static=True)
 
     def __call__(self, x: Array) -> Array:
         """Apply the layer and multiply."""
-        return self.factor * self.fn(x)
+        return self.factor * self.function(x)
 
 
 @is_analytic.register
 def _(layer: Scaled) -> bool:
-    return is_analytic(layer.fn)
+    return is_analytic(layer.function)
 
 
 @singledispatch
@@ -74,17 +74,17 @@ def mupc(graph: Graph, *, key: PRNGKeyArray) -> Graph:
     Reference: Innocenti, Achour & Buckley 2025, "muPC: scaling predictive coding to 100+ layer networks".
     """
     additions = residual_additions(graph)
-    fns = dict(graph.fns)
-    for name, one in zip(sorted(fns), jax.random.split(key, len(fns)), strict=True):
-        edges = [edge for edge in graph.edges if edge.fn == name]
+    functions = dict(graph.functions)
+    for name, one in zip(sorted(functions), jax.random.split(key, len(functions)), strict=True):
+        edges = [edge for edge in graph.edges if edge.function == name]
         if edges:
-            fns[name] = _drawn(fns[name], _last_factor(graph, edges, additions), one)
-    return eqx.tree_at(lambda g: g.fns, graph, fns)
+            functions[name] = _draw(functions[name], _last_factor(graph, edges, additions), one)
+    return eqx.tree_at(lambda g: g.functions, graph, functions)
 
 
 def residual_additions(graph: Graph) -> int:
     """How many times, over all nodes and positions, a branch with parameters is added to a skip."""
-    branches = [edge for edge in graph.edges if has_parameters(graph.fns[edge.fn])]
+    branches = [edge for edge in graph.edges if has_parameters(graph.functions[edge.function])]
     return sum(max((common(graph, edge, skip) for skip in skips_beside(graph, edge)), default=0) for edge in branches)
 
 
@@ -96,7 +96,7 @@ def has_parameters(fn: PyTree) -> bool:
 def skips_beside(graph: Graph, edge: Edge) -> list[Edge]:
     """The edges without parameters that arrive where an edge does."""
     others = [other for other in graph.edges if other.target == edge.target]
-    return [skip for skip in others if not has_parameters(graph.fns[skip.fn]) and common(graph, edge, skip)]
+    return [skip for skip in others if not has_parameters(graph.functions[skip.function]) and common(graph, edge, skip)]
 
 
 def common(graph: Graph, a: Edge, b: Edge) -> int:
@@ -118,11 +118,11 @@ def _last_factor(graph: Graph, edges: list[Edge], additions: int) -> Callable[[i
     return lambda fan: fan**-0.5
 
 
-def _drawn(fn: Callable, last: Callable[[int], float], key: PRNGKeyArray) -> Callable:
+def _draw(fn: Callable, last: Callable[[int], float], key: PRNGKeyArray) -> Callable:
     """The function with new weights and with factors in front of its layers."""
     if isinstance(fn, Stacked):
         keys = jax.random.split(key, fn.positions)
-        return Stacked(eqx.filter_vmap(lambda one, k: _drawn(one, last, k))(fn.fn, keys), fn.axis)
+        return Stacked(eqx.filter_vmap(lambda one, k: _draw(one, last, k))(fn.function, keys), fn.axis)
     leaves, structure = jax.tree.flatten(fn, is_leaf=lambda leaf: fan_in(leaf) is not None)
     layers = [index for index, leaf in enumerate(leaves) if fan_in(leaf) is not None]
     for index, one in zip(layers, jax.random.split(key, len(leaves)), strict=False):

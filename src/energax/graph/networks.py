@@ -21,7 +21,7 @@ def sequential(
     """A chain of nodes, the short form: one node per entry of `layers`.
 
     Args:
-        layers: each a map, or a pair `(map, activation)`; the activation becomes the node's transform.
+        layers: each a map, or a pair `(map, activation)`; the activation becomes the node's activation.
         shape: shape of one input.
         output_state: False makes the output direct: it has no state, the cost reads its prediction.
 
@@ -31,21 +31,21 @@ def sequential(
     """
     if not layers:
         raise GraphError("sequential() needs at least one layer")
-    nodes, edges, fns = [Node("input", tuple(shape))], [], {}
+    nodes, edges, functions = [Node("input", tuple(shape))], [], {}
     for index, layer in enumerate(layers, start=1):
         fn, activation = layer if isinstance(layer, tuple) else (layer, None)
         last = index == len(layers)
         name = "output" if last else f"hidden{index}"
-        fns[f"layer{index}"] = fn
+        functions[f"layer{index}"] = fn
         edges.append(Edge(nodes[-1].name, name, f"layer{index}"))
         arriving = out_shape(fn, nodes[-1].shape)
-        transform = None
+        called = None
         if activation is not None:
-            transform = f"activation{index}"
-            fns[transform] = activation
+            called = f"activation{index}"
+            functions[called] = activation
             arriving = out_shape(activation, arriving)
-        nodes.append(Node(name, arriving, transform, state=output_state or not last))
-    return Graph(nodes=nodes, edges=edges, fns=fns, input="input", output="output")
+        nodes.append(Node(name, arriving, called, state=output_state or not last))
+    return Graph(nodes=nodes, edges=edges, functions=functions, input="input", output="output")
 
 
 def mlp(
@@ -61,7 +61,7 @@ def mlp(
 
     Args:
         sizes: units per layer, input and output included.
-        activation: transform of the hidden nodes.
+        activation: activation of the hidden nodes.
         shape: shape of one input, if it is no vector of `sizes[0]`.
         output_state: as in `sequential`.
         gain: initial weights and biases are U(+-gain / sqrt(fan_in)).
@@ -94,7 +94,7 @@ def convolutional(
         shape: `(height, width, channels)` of one image.
         channels: channels of each convolution.
         classes: size of the output.
-        activation: transform of the hidden nodes.
+        activation: activation of the hidden nodes.
         pool: None halves by stride 2; otherwise by 2 x 2 pooling with this reduction, e.g. `layers.maximum`,
             inside the edge (so that a Hopfield energy unpools on the way back).
         kernel_size: side of the kernels, of all or of each; the padding keeps the size.
@@ -143,13 +143,13 @@ def residual(
     """
     keys = iter(jax.random.split(key, 2 * len(channels) + 1))
     nodes, edges = [Node("input", tuple(shape))], []
-    fns: dict[str, Callable] = {"skip": Identity()}
+    functions: dict[str, Callable] = {"skip": Identity()}
     for stage, (before, after) in enumerate(zip([shape[-1], *channels], channels, strict=False), start=1):
         first: Callable = Conv2d(before, after, 3, stride=2, padding=1, gain=gain, key=next(keys))
         if stage > 1:
             first = Chain((activation, first))
-        fns[f"down{stage}"] = first
-        fns[f"block{stage}"] = Chain((activation, Conv2d(after, after, 3, padding=1, gain=gain, key=next(keys))))
+        functions[f"down{stage}"] = first
+        functions[f"block{stage}"] = Chain((activation, Conv2d(after, after, 3, padding=1, gain=gain, key=next(keys))))
         size = out_shape(first, nodes[-1].shape)
         edges += [
             Edge(nodes[-1].name, f"down{stage}", f"down{stage}"),
@@ -158,10 +158,10 @@ def residual(
         ]
         nodes += [Node(f"down{stage}", size), Node(f"block{stage}", size)]
     readout = Linear(nodes[-1].shape[-1], classes, gain=gain, key=next(keys))
-    fns["readout"] = Chain((activation, mean_over_image, readout))
+    functions["readout"] = Chain((activation, mean_over_image, readout))
     edges.append(Edge(nodes[-1].name, "output", "readout"))
     nodes.append(Node("output", (classes,), state=output_state))
-    return Graph(nodes=nodes, edges=edges, fns=fns, input="input", output="output")
+    return Graph(nodes=nodes, edges=edges, functions=functions, input="input", output="output")
 
 
 def residual_mlp(
@@ -207,7 +207,7 @@ def residual_mlp(
             Edge("block", "block", "skip", delay=1),
             Edge("block", "output", "readout"),
         ],
-        fns={
+        functions={
             "embed": Chain((Flatten(), Linear(prod(shape), width, use_bias=False, key=keys[0]))),
             "branch": Stacked(eqx.filter_vmap(branch)(jax.random.split(keys[1], depth)), axis),
             "skip": Identity(),

@@ -22,11 +22,11 @@ class Rounded(eqx.Module):
     """A map whose parameters and input are rounded before they are multiplied; sums and derivatives are not.
 
     Attributes:
-        fn: the map; one that is linear in its parameters and in its input loses nothing else.
+        function: the map; one that is linear in its parameters and in its input loses nothing else.
         precision: a name of `PRECISIONS`.
     """
 
-    fn: Callable
+    function: Callable
     precision: str = eqx.field(static=True)
 
     def __call__(self, x: Array) -> Array:
@@ -34,24 +34,24 @@ class Rounded(eqx.Module):
         bits, products = PRECISIONS[self.precision]
 
         def short(a):
-            return shortened(bits, a.astype(jnp.float32)) if eqx.is_inexact_array(a) else a
+            return round_mantissa(bits, a.astype(jnp.float32)) if eqx.is_inexact_array(a) else a
 
         with jax.default_matmul_precision(products):
-            return jax.tree.map(short, self.fn)(short(x)).astype(x.dtype)
+            return jax.tree.map(short, self.function)(short(x)).astype(x.dtype)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def shortened(bits: int, a: Array) -> Array:
+def round_mantissa(bits: int, a: Array) -> Array:
     """Round to `bits` bits of mantissa, with the range of float32; to a derivative this is the identity."""
     return jax.lax.reduce_precision(a, exponent_bits=8, mantissa_bits=bits)
 
 
-@shortened.defjvp
+@round_mantissa.defjvp
 def _(bits, primals, tangents):
-    return shortened(bits, *primals), *tangents
+    return round_mantissa(bits, *primals), *tangents
 
 
-def rounded(graph: Graph, precision: str) -> Graph:
+def round_products(graph: Graph, precision: str) -> Graph:
     """The graph with everything that its edges multiply rounded: one network, in every phase and in the gradient.
 
     Both phases of a contrast, and the predictions that errors are measured against, must be rounded alike: an error
@@ -69,15 +69,15 @@ def rounded(graph: Graph, precision: str) -> Graph:
         raise SettingError(f"precision={precision}: give {', '.join(PRECISIONS)}")
     if precision == "float32":
         return graph
-    sending = {edge.fn for edge in graph.edges}
-    fns = {name: rounded_map(fn, precision) if name in sending else fn for name, fn in graph.fns.items()}
-    return eqx.tree_at(lambda g: g.fns, graph, fns)
+    sending = {edge.function for edge in graph.edges}
+    functions = {name: round_map(fn, precision) if name in sending else fn for name, fn in graph.functions.items()}
+    return eqx.tree_at(lambda g: g.functions, graph, functions)
 
 
-def rounded_map(fn: Callable, precision: str) -> Callable:
+def round_map(fn: Callable, precision: str) -> Callable:
     """The map with its parametrised parts `Rounded`; parts without parameters multiply nothing and stay."""
     if isinstance(fn, Chain):
-        return Chain(tuple(rounded_map(part, precision) for part in fn.layers))
+        return Chain(tuple(round_map(part, precision) for part in fn.layers))
     if isinstance(fn, Stacked):
-        return Stacked(rounded_map(fn.fn, precision), fn.axis)
+        return Stacked(round_map(fn.function, precision), fn.axis)
     return Rounded(fn, precision) if any(map(eqx.is_inexact_array, jax.tree.leaves(fn))) else fn

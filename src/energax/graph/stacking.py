@@ -19,21 +19,21 @@ class Stacked(eqx.Module):
     batched operation, compiled once. An edge of delay d reaches `length - d` positions and takes as many functions.
 
     Attributes:
-        fn: the stacked functions.
+        function: the stacked functions.
         axis: the axis along which they differ.
     """
 
-    fn: Callable
+    function: Callable
     axis: Axis = eqx.field(static=True)
 
     @classmethod
-    def of(cls, fns: Sequence[Callable], axis: Axis) -> "Stacked":
+    def of(cls, functions: Sequence[Callable], axis: Axis) -> "Stacked":
         """Stack functions of one structure, in the order of their positions.
 
         Raises:
             GraphError: functions that differ in more than the values of their arrays.
         """
-        parts = [eqx.partition(fn, eqx.is_array) for fn in fns]
+        parts = [eqx.partition(fn, eqx.is_array) for fn in functions]
         arrays, rests = zip(*parts, strict=True)
         shapes = [[leaf.shape for leaf in jax.tree.leaves(one)] for one in arrays]
         if not all(eqx.tree_equal(rest, rests[0]) for rest in rests) or any(shape != shapes[0] for shape in shapes):
@@ -44,7 +44,7 @@ class Stacked(eqx.Module):
     @property
     def positions(self) -> int:
         """How many functions are stacked."""
-        sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(eqx.filter(self.fn, eqx.is_array))}
+        sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(eqx.filter(self.function, eqx.is_array))}
         if len(sizes) != 1:
             raise GraphError(
                 f"arrays stacked along {self.axis.name!r} have {sorted(sizes)} positions; give all of them as many"
@@ -53,16 +53,16 @@ class Stacked(eqx.Module):
 
     def at(self, position: int) -> Callable:
         """One of the functions."""
-        return jax.tree.map(lambda leaf: leaf[position] if eqx.is_array(leaf) else leaf, self.fn)
+        return jax.tree.map(lambda leaf: leaf[position] if eqx.is_array(leaf) else leaf, self.function)
 
     def __call__(self, x: Array) -> Array:
         """Shape `(positions, ...)` to `(positions, ...)`, each position by its own function."""
-        return eqx.filter_vmap(lambda one, part: one(part))(self.fn, x)
+        return eqx.filter_vmap(lambda one, part: one(part))(self.function, x)
 
 
 @is_analytic.register
 def _(layer: Stacked) -> bool:
-    return is_analytic(layer.fn)
+    return is_analytic(layer.function)
 
 
 def along(fn: Callable, axes: Sequence[Axis]) -> Callable:
@@ -70,7 +70,7 @@ def along(fn: Callable, axes: Sequence[Axis]) -> Callable:
     if not axes:
         return fn
     if isinstance(fn, Stacked) and fn.axis == axes[0]:
-        return eqx.Partial(eqx.filter_vmap(lambda one, part: along(one, axes[1:])(part)), fn.fn)
+        return eqx.Partial(eqx.filter_vmap(lambda one, part: along(one, axes[1:])(part)), fn.function)
     return jax.vmap(along(fn, axes[1:]))
 
 

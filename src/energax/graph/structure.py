@@ -41,7 +41,7 @@ class Node:
     Attributes:
         name: unique in the graph.
         shape: shape of one sample's state at one position, without batch and axes; channels last for images.
-        transform: name in `Graph.fns` of the map applied to the sum of what arrives (an activation), or None.
+        activation: name in `Graph.functions` of the map applied to the sum of what arrives (an activation), or None.
         state: False for a node that holds no state of its own: its value *is* its prediction (a direct
             output, a readout, a pooling stage).
         axes: what the node repeats along, outermost first, beside the graph's time.
@@ -49,7 +49,7 @@ class Node:
 
     name: str
     shape: tuple[int, ...]
-    transform: str | None = None
+    activation: str | None = None
     state: bool = True
     axes: tuple[Axis, ...] = ()
 
@@ -64,18 +64,18 @@ class Edge:
     Attributes:
         source: name of the node that is read.
         target: name of the node that receives.
-        fn: name in `Graph.fns`; two edges that name one function share its parameters.
+        function: name in `Graph.functions`; two edges that name one function share its parameters.
         delay: positions from source to target along the axis that both ends have; where they have several, one
             number for each, outermost first.
     """
 
     source: str
     target: str
-    fn: str
+    function: str
     delay: int | tuple[int, ...] = 0
 
     def __str__(self):
-        return f"{self.source} -> {self.target} ({self.fn})"
+        return f"{self.source} -> {self.target} ({self.function})"
 
 
 class Constant(eqx.Module):
@@ -89,7 +89,7 @@ class AbstractStructure(eqx.Module):
     """What solvers and rules need to know of a network: its nodes, its input and its output."""
 
     nodes: eqx.AbstractVar[tuple[Node, ...]]
-    fns: eqx.AbstractVar[Any]
+    functions: eqx.AbstractVar[Any]
     input: eqx.AbstractVar[str]
     output: eqx.AbstractVar[str]
 
@@ -106,7 +106,7 @@ class AbstractStructure(eqx.Module):
         for node in self.nodes:
             if node.name == name:
                 return node
-        raise GraphError(f"unknown node {name!r}; the graph has: {known(node.name for node in self.nodes)}")
+        raise GraphError(f"unknown node {name!r}; the graph has: {list_names(node.name for node in self.nodes)}")
 
     def free(self, clamped: Collection[str]) -> tuple[str, ...]:
         """Names of the nodes that hold a state and are not clamped."""
@@ -166,13 +166,13 @@ class Nodes(AbstractStructure):
 
     Attributes:
         nodes: the nodes.
-        fns: the parameters, any pytree.
+        functions: the parameters, any pytree.
         input: name of the node that the data clamp.
         output: name of the node that the cost reads.
     """
 
     nodes: tuple[Node, ...] = eqx.field(static=True, converter=tuple)
-    fns: Any
+    functions: Any
     input: str = eqx.field(static=True)
     output: str = eqx.field(static=True)
 
@@ -225,7 +225,7 @@ def add_to(sums: States, name: str, value: Array) -> None:
     sums[name] = sums[name] + value if name in sums else value
 
 
-def known(names) -> str:
+def list_names(names) -> str:
     """A readable list of names for error messages."""
     return ", ".join(sorted(names)) or "none"
 
@@ -235,10 +235,10 @@ def check_names(nodes: Sequence[Node], source: str, output: str) -> None:
     names = [node.name for node in nodes]
     doubled = {name for name in names if names.count(name) > 1}
     if doubled:
-        raise GraphError(f"duplicate node name: {known(doubled)}; the graph has: {known(names)}")
+        raise GraphError(f"duplicate node name: {list_names(doubled)}; the graph has: {list_names(names)}")
     for role, name in (("input", source), ("output", output)):
         if name not in names:
-            raise GraphError(f"the {role} {name!r} is not a node; the graph has: {known(names)}")
+            raise GraphError(f"the {role} {name!r} is not a node; the graph has: {list_names(names)}")
 
 
 def out_shape(fn: Callable, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -32,14 +32,14 @@ Fns = dict[str, Callable]
 
 
 @lru_cache
-def planned(nodes: tuple[Node, ...], edges: tuple[Edge, ...], length: int | None) -> Plan | None:
+def plan_sweep(nodes: tuple[Node, ...], edges: tuple[Edge, ...], length: int | None) -> Plan | None:
     """The feed-forward order of a graph; None where nodes form a cycle without a delay."""
     axes = {node.name: axes_of(node, length) for node in nodes}
     links = tuple((e.source, e.target, shifts_of(e, axes[e.source], axes[e.target])) for e in edges)
-    return _planned(tuple(axes), links, axes, 0)
+    return _plan(tuple(axes), links, axes, 0)
 
 
-def _planned(names: tuple[str, ...], links, axes: dict[str, tuple[Axis, ...]], level: int) -> Plan | None:
+def _plan(names: tuple[str, ...], links, axes: dict[str, tuple[Axis, ...]], level: int) -> Plan | None:
     unit = {name: axes[name][level] if len(axes[name]) > level else name for name in names}
     between = [(unit[a], unit[b]) for a, b, _ in links if unit[a] != unit[b] or isinstance(unit[a], str)]
     order = topology.topological_order(tuple(dict.fromkeys(unit.values())), between)
@@ -52,7 +52,7 @@ def _planned(names: tuple[str, ...], links, axes: dict[str, tuple[Axis, ...]], l
             continue
         inside = tuple(name for name in names if unit[name] == one)
         now = [(a, b, shift) for a, b, shift in links if a in inside and b in inside and not shift.get(one)]
-        parts = _planned(inside, now, axes, level + 1)
+        parts = _plan(inside, now, axes, level + 1)
         if parts is None:
             return None
         plan.append(Unit(one, parts))
@@ -65,22 +65,22 @@ def names_of(plan: Plan) -> tuple[str, ...]:
     return tuple(name for part in parts for name in part)
 
 
-def swept(graph: AnyGraph, plan: Plan, clamped: States, errors: States, arriving: Constant) -> States:
+def sweep_nodes(graph: AnyGraph, plan: Plan, clamped: States, errors: States, arriving: Constant) -> States:
     """The values of all nodes, direct ones included: predictions plus errors, and the clamped values.
 
     `arriving` is what the clamped nodes send, to all positions at once.
     """
-    return _walk(graph, graph.fns, plan, 0, clamped, errors, arriving)
+    return _walk(graph, graph.functions, plan, 0, clamped, errors, arriving)
 
 
 def _walk(
-    graph: AnyGraph, fns: Fns, plan: Plan, level: int, clamped: States, errors: States, arriving: Constant
+    graph: AnyGraph, functions: Fns, plan: Plan, level: int, clamped: States, errors: States, arriving: Constant
 ) -> States:
     """The values of the nodes in `plan` at one position of the first `level` axes.
 
     Args:
         graph: the network.
-        fns: its functions, those stacked along these axes at the position.
+        functions: its functions, those stacked along these axes at the position.
         plan: the nodes and their order.
         level: how many axes are entered.
         clamped: clamped values at the position.
@@ -89,37 +89,39 @@ def _walk(
     """
     values, sums = dict(clamped), dict(arriving.sums)
     inside = set(names_of(plan)) - arriving.sources
-    now = [edge for edge in _undelayed(graph, level) if edge.source in inside]
+    now = [edge for edge in _select_undelayed(graph, level) if edge.source in inside]
     for part in plan:
         members = names_of((part,))
         for edge in now:
             if edge.target in members and edge.source not in members:
-                add_to(sums, edge.target, graph.send(edge, fns, values[edge.source], level))
+                add_to(sums, edge.target, graph.send(edge, functions, values[edge.source], level))
         if isinstance(part, Unit):
-            here = Constant(arriving.sources, _only(sums, members))
-            values |= _scan(graph, fns, part, level, _only(clamped, members), _only(errors, members), here)
+            here = Constant(arriving.sources, _select(sums, members))
+            values |= _scan(graph, functions, part, level, _select(clamped, members), _select(errors, members), here)
         elif part not in clamped:
-            values[part] = graph.transform(part, sums[part], fns, level) + errors.get(part, 0)
+            values[part] = graph.activate(part, sums[part], functions, level) + errors.get(part, 0)
     return values
 
 
 def _scan(
-    graph: AnyGraph, fns: Fns, unit: Unit, level: int, clamped: States, errors: States, arriving: Constant
+    graph: AnyGraph, functions: Fns, unit: Unit, level: int, clamped: States, errors: States, arriving: Constant
 ) -> States:
     """The values of a unit's nodes, position after position; the carry holds the values at the last few."""
     members = set(names_of(unit.parts))
     sending = members - arriving.sources
     within = [
-        (e, graph.shifts(e)[unit.axis]) for e in _undelayed(graph, level) if e.source in sending and e.target in members
+        (e, graph.shifts(e)[unit.axis])
+        for e in _select_undelayed(graph, level)
+        if e.source in sending and e.target in members
     ]
     delayed = [(edge, delay) for edge, delay in within if delay]
     history = _history(graph, delayed, level, next(iter((clamped or arriving.sums).values())))
-    slices, rest = _slices(fns, unit.axis)
+    slices, rest = _slices(functions, unit.axis)
 
     def step(carry, now):
         position, history = carry
         clamped, errors, sums, own = now
-        here = {**fns, **eqx.combine(own, rest)}
+        here = {**functions, **eqx.combine(own, rest)}
         sums = dict(sums)
         for edge, delay in delayed:
             sent = graph.send(edge, here, history[edge.source][delay - 1], level + 1)
@@ -141,7 +143,7 @@ def _history(graph: AnyGraph, delayed: list[tuple[Edge, int]], level: int, like:
     return {name: jnp.zeros((depth, like.shape[0], *shape), like.dtype) for name, shape in shapes.items()}
 
 
-def _slices(fns: Fns, axis: Axis):
+def _slices(functions: Fns, axis: Axis):
     """The arrays of the functions stacked along an axis, one function per position, and what they all share.
 
     A delayed edge has no function for the first positions, which it does not reach; the first one stands in.
@@ -151,15 +153,15 @@ def _slices(fns: Fns, axis: Axis):
         missing = axis.length - leaf.shape[0]
         return jnp.concatenate([jnp.repeat(leaf[:1], missing, axis=0), leaf]) if missing else leaf
 
-    own = {name: fn.fn for name, fn in fns.items() if isinstance(fn, Stacked) and fn.axis == axis}
+    own = {name: fn.function for name, fn in functions.items() if isinstance(fn, Stacked) and fn.axis == axis}
     arrays, rest = eqx.partition(own, eqx.is_array)
     return jax.tree.map(filled, arrays), rest
 
 
-def _undelayed(graph: AnyGraph, level: int) -> list[Edge]:
+def _select_undelayed(graph: AnyGraph, level: int) -> list[Edge]:
     """The edges that stay at one position of the first `level` axes."""
     return [edge for edge in graph.edges if not any(graph.shifts(edge).get(a) for a in graph.axes(edge.target)[:level])]
 
 
-def _only(states: States, names: Collection[str]) -> States:
+def _select(states: States, names: Collection[str]) -> States:
     return {name: value for name, value in states.items() if name in names}

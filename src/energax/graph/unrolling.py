@@ -10,7 +10,7 @@ from energax.graph.stacking import Stacked
 from energax.graph.structure import Axis, Edge, Node
 
 
-def unrolled(graph: Graph, axis: Axis) -> Graph:
+def unroll(graph: Graph, axis: Axis) -> Graph:
     """The graph with node `n` as `n0`, `n1`, ... along an axis, and its stacked functions one by one.
 
     A function that reaches position i is named with i; shared functions keep their names. Use it to look at single
@@ -27,20 +27,20 @@ def unrolled(graph: Graph, axis: Axis) -> Graph:
         raise GraphError(f"the input {graph.input!r} has the axis {axis.name!r}, so it cannot become separate nodes")
     nodes: list[Node] = []
     edges: list[Edge] = []
-    fns: dict[str, Callable] = {}
+    functions: dict[str, Callable] = {}
     for node in graph.nodes:
         for i in range(axis.length) if axis in node.axes else (None,):
-            transform = _placed(graph, fns, node.transform, axis, i, i)
+            activation = _place(graph, functions, node.activation, axis, i, i)
             rest = tuple(other for other in node.axes if other != axis)
-            nodes.append(Node(_name(node.name, i), node.shape, transform, node.state, rest))
+            nodes.append(Node(_name(node.name, i), node.shape, activation, node.state, rest))
     for edge in graph.edges:
         shifts = graph.shifts(edge)
         delay = tuple(d for other, d in shifts.items() if other != axis)
         for source, target in _ends(graph, edge, axis):
-            fn = _placed(graph, fns, edge.fn, axis, source, target)
+            fn = _place(graph, functions, edge.function, axis, source, target)
             edges.append(Edge(_name(edge.source, source), _name(edge.target, target), str(fn), delay or 0))
     output = _name(graph.output, axis.length - 1 if axis in graph.axes(graph.output) else None)
-    return Graph(nodes=nodes, edges=edges, fns=fns, input=graph.input, output=output, length=graph.length)
+    return Graph(nodes=nodes, edges=edges, functions=functions, input=graph.input, output=output, length=graph.length)
 
 
 def _ends(graph: Graph, edge: Edge, axis: Axis) -> list[tuple[int | None, int | None]]:
@@ -52,27 +52,27 @@ def _ends(graph: Graph, edge: Edge, axis: Axis) -> list[tuple[int | None, int | 
     return [(source, 0 if axis in graph.axes(edge.target) else None)]
 
 
-def _placed(graph: Graph, fns: dict, name: str | None, axis: Axis, index: int | None, position: int | None):
+def _place(graph: Graph, functions: dict, name: str | None, axis: Axis, index: int | None, position: int | None):
     """The name of a function at a position, after putting it there."""
     if name is None:
         return None
-    fn = graph.fns[name]
-    if index is None or taken(fn, axis, index) is fn:
-        fns[name] = fn
+    fn = graph.functions[name]
+    if index is None or take_position(fn, axis, index) is fn:
+        functions[name] = fn
         return name
-    fns[_name(name, position)] = taken(fn, axis, index)
+    functions[_name(name, position)] = take_position(fn, axis, index)
     return _name(name, position)
 
 
-def taken(fn: Callable, axis: Axis, index: int) -> Callable:
+def take_position(fn: Callable, axis: Axis, index: int) -> Callable:
     """The function at one position of an axis; the function itself where it is shared along it."""
     if not isinstance(fn, Stacked):
         return fn
     if fn.axis == axis:
         return fn.at(index)
-    if not isinstance(fn.fn, Stacked):
+    if not isinstance(fn.function, Stacked):
         return fn
-    return Stacked(eqx.filter_vmap(lambda one: taken(one, axis, index))(fn.fn), fn.axis)
+    return Stacked(eqx.filter_vmap(lambda one: take_position(one, axis, index))(fn.function), fn.axis)
 
 
 def _name(name: str, position: int | None) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from energax.exceptions import GraphError
 from energax.graph import topology
 from energax.graph.stacking import along, check_stacked
-from energax.graph.structure import AnyGraph, Axis, Edge, known, out_shape
+from energax.graph.structure import AnyGraph, Axis, Edge, list_names, out_shape
 
 
 def check_wiring(graph: AnyGraph) -> None:
@@ -16,22 +16,27 @@ def check_wiring(graph: AnyGraph) -> None:
     for edge in graph.edges:
         for end in (edge.source, edge.target):
             if end not in names:
-                raise GraphError(f"edge {edge}: unknown node {end!r}; the graph has: {known(names)}")
-        if edge.fn not in graph.fns:
-            raise GraphError(f"edge {edge}: unknown function {edge.fn!r}; fns has: {known(graph.fns)}")
+                raise GraphError(f"edge {edge}: unknown node {end!r}; the graph has: {list_names(names)}")
+        if edge.function not in graph.functions:
+            raise GraphError(
+                f"edge {edge}: unknown function {edge.function!r}; the graph has: {list_names(graph.functions)}"
+            )
         check_delays(edge, graph)
     for node in graph.nodes:
-        if node.transform is not None and node.transform not in graph.fns:
-            raise GraphError(f"node {node.name!r}: unknown transform {node.transform!r}; fns has: {known(graph.fns)}")
+        if node.activation is not None and node.activation not in graph.functions:
+            raise GraphError(
+                f"node {node.name!r}: unknown activation {node.activation!r}; "
+                f"the graph has: {list_names(graph.functions)}"
+            )
         if node.name not in topology.reachable([graph.input], links):
             raise GraphError(
                 f"node {node.name!r} has no path from the input {graph.input!r}: add an edge to it; "
-                f"the graph has: {known(names)}"
+                f"the graph has: {list_names(names)}"
             )
         if graph.output not in topology.reachable([node.name], links):
             raise GraphError(
                 f"node {node.name!r} has no path to the output {graph.output!r}: add an edge from it; "
-                f"the graph has: {known(names)}"
+                f"the graph has: {list_names(names)}"
             )
     if not graph.node(graph.input).state:
         raise GraphError(f"the input {graph.input!r} must hold a state: it is what the data clamp")
@@ -74,12 +79,12 @@ def check_shapes(graph: AnyGraph) -> None:
             source = graph.node(edge.source)
             shifts = graph.shifts(edge)
             reached = [axis.length - delay for axis, delay in shifts.items()]
-            check_stacked(f"edge {edge}", graph.fns[edge.fn], tuple(shifts), reached)
+            check_stacked(f"edge {edge}", graph.functions[edge.function], tuple(shifts), reached)
             try:
-                shape = sent_shape(graph.fns[edge.fn], tuple(shifts), reached, source.shape)
+                shape = sent_shape(graph.functions[edge.function], tuple(shifts), reached, source.shape)
             except (TypeError, ValueError, AssertionError) as error:
                 raise GraphError(
-                    f"edge {edge}: {edge.fn!r} cannot be applied to node {source.name!r} of shape "
+                    f"edge {edge}: {edge.function!r} cannot be applied to node {source.name!r} of shape "
                     f"{source.shape}: {error}"
                 ) from error
             if arriving is not None and shape != arriving:
@@ -90,11 +95,11 @@ def check_shapes(graph: AnyGraph) -> None:
         if arriving is None:
             continue
         shape = arriving
-        if node.transform is not None:
+        if node.activation is not None:
             axes = graph.axes(node.name)
             reached = [axis.length for axis in axes]
-            check_stacked(f"transform of node {node.name!r}", graph.fns[node.transform], axes, reached)
-            shape = sent_shape(graph.fns[node.transform], axes, reached, arriving)
+            check_stacked(f"activation of node {node.name!r}", graph.functions[node.activation], axes, reached)
+            shape = sent_shape(graph.functions[node.activation], axes, reached, arriving)
         if shape != node.shape:
             raise GraphError(f"node {node.name!r} has shape {node.shape}, but what arrives there has shape {shape}")
 

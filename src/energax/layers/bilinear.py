@@ -131,7 +131,7 @@ ALIGNED = 4  # channels that a processor takes at once: of an odd number the con
 FEW = 36  # rows of `unfolded` up to which it is the fastest
 
 
-def unfolded(x: Array, geometry: Geometry) -> Array:
+def unfold(x: Array, geometry: Geometry) -> Array:
     """What every window sees, windows last, shape `(k * l * i, n * h' * w')`: whole rows of pixels are copied."""
     parts = corners(x.transpose(3, 0, 1, 2), geometry, 2)
     return jnp.concatenate(parts).reshape(len(parts) * x.shape[3], -1)
@@ -147,7 +147,7 @@ def ordinary_convolution(x: Array, w: Array, geometry: Geometry) -> Array:
     """The definition; of a single channel one product of matrices, and an odd number is made even by zeros."""
     channels, out = w.shape[2:]
     if channels == 1:
-        return (unfolded(x, geometry).T @ w.reshape(-1, out)).reshape(len(x), *geometry.windows, out)
+        return (unfold(x, geometry).T @ w.reshape(-1, out)).reshape(len(x), *geometry.windows, out)
     if filters(len(x), geometry, channels, out):
         return winograd.winograd_convolution(x, w, geometry.padding, geometry.windows)
     more = (0, -channels % ALIGNED if channels > 2 else 0)
@@ -170,7 +170,7 @@ def ordinary_correlation(x: Array, y: Array, geometry: Geometry) -> Array:
     """Convolution in which the channels of x are the images, its images the channels, and y is the kernel."""
     channels, out = x.shape[3], y.shape[3]
     if math.prod(geometry.kernel) * channels <= FEW:
-        return (unfolded(x, geometry) @ y.reshape(-1, out)).reshape(*geometry.kernel, channels, out)
+        return (unfold(x, geometry) @ y.reshape(-1, out)).reshape(*geometry.kernel, channels, out)
     if filters(len(x), geometry, channels, out):
         return winograd.winograd_correlation(x, y, geometry.padding)
     padding = [(geometry.padding, geometry.padding - rest) for rest in geometry.remainder]

@@ -41,7 +41,7 @@ class Pool(eqx.Module):
         return self.reduce(image.reshape(height // k, k, width // k, k, channels), (1, 3))
 
 
-def folded(operation: Callable[[Array, Array], Array], windows: Array, axes: Axes) -> Array:
+def fold(operation: Callable[[Array, Array], Array], windows: Array, axes: Axes) -> Array:
     """Reduce short axes by arithmetic between slices."""
     axes = tuple(axis % windows.ndim for axis in ((axes,) if isinstance(axes, int) else axes))
     places = itertools.product(*(range(windows.shape[axis]) for axis in axes))
@@ -55,19 +55,19 @@ def folded(operation: Callable[[Array, Array], Array], windows: Array, axes: Axe
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
-def added(windows: Array, axes: Axes = -1) -> Array:
+def add_windows(windows: Array, axes: Axes = -1) -> Array:
     """Sum over short axes."""
-    return folded(operator.add, windows, axes)
+    return fold(operator.add, windows, axes)
 
 
-@added.defjvp
+@add_windows.defjvp
 def _(axes, primals, tangents):
-    return added(primals[0], axes), jnp.sum(tangents[0], axes)
+    return add_windows(primals[0], axes), jnp.sum(tangents[0], axes)
 
 
 def average(windows: Array, axes: Axes = -1) -> Array:
     """Mean over the given axes."""
-    total = added(windows, axes)
+    total = add_windows(windows, axes)
     return total * (total.size / windows.size)
 
 
@@ -77,14 +77,14 @@ def maximum(windows: Array, axes: Axes = -1) -> Array:
 
     Where several entries are the largest, the derivative is the mean over them: a subgradient, its shares add up to 1.
     """
-    return folded(jnp.maximum, windows, axes)
+    return fold(jnp.maximum, windows, axes)
 
 
 @maximum.defjvp
 def _(axes, primals, tangents):
     highest = maximum(primals[0], axes)
     hits = (primals[0] == jnp.expand_dims(highest, axes)).astype(highest.dtype)
-    return highest, jnp.sum(tangents[0] * hits, axes) / folded(operator.add, hits, axes)
+    return highest, jnp.sum(tangents[0] * hits, axes) / fold(operator.add, hits, axes)
 
 
 def mean_over_image(image: Array) -> Array:
@@ -99,6 +99,6 @@ class SoftmaxPooling(eqx.Module):
 
     def __call__(self, windows: Array, axes: Axes = -1) -> Array:
         """Weighted average over the given axes."""
-        shift = jax.lax.stop_gradient(folded(jnp.maximum, windows.real, axes))
+        shift = jax.lax.stop_gradient(fold(jnp.maximum, windows.real, axes))
         weights = jnp.exp(self.sharpness * (windows - jnp.expand_dims(shift, axes)))
-        return added(weights * windows, axes) / added(weights, axes)
+        return add_windows(weights * windows, axes) / add_windows(weights, axes)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from energax.costs import added
+from energax.arithmetic import add_all
 
 POINTS = (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)
 SIDE = 3  # of the kernel
@@ -48,10 +48,10 @@ def transforms(points: Sequence[float], side: int) -> tuple[np.ndarray, np.ndarr
 DATA, KERNEL, RESULT = transforms(POINTS, SIDE)
 
 
-def mixed(matrix: np.ndarray, parts: Sequence[Array], axis: int = 0) -> Array:
+def mix(matrix: np.ndarray, parts: Sequence[Array], axis: int = 0) -> Array:
     """The matrix times the parts, along a new axis; so small a matrix is faster as sums."""
     rows = [[float(c) * part for c, part in zip(row, parts, strict=True) if c] for row in matrix]
-    return jnp.stack([added(row) for row in rows], axis)
+    return jnp.stack([add_all(row) for row in rows], axis)
 
 
 def kernels(dtype: jnp.dtype) -> Array:
@@ -71,7 +71,7 @@ def winograd_convolution(x: Array, w: Array, padding: int, windows: tuple[int, i
     kernel = kernels(w.dtype) @ w.swapaxes(0, 1).reshape(SIDE**2, -1)
     flat = spectrum(x, padding, windows) @ kernel.reshape(SIZE**2, *w.shape[2:])
     found = flat.reshape(SIZE, SIZE, len(x), *tiles(windows), -1)
-    out = mixed(RESULT.T, list(mixed(RESULT.T, list(found), 4)), 2)
+    out = mix(RESULT.T, list(mix(RESULT.T, list(found), 4)), 2)
     rows, columns = tiles(windows)
     return out.reshape(len(x), TILE * rows, TILE * columns, -1)[:, : windows[0], : windows[1]]
 
@@ -82,8 +82,8 @@ def winograd_correlation(x: Array, y: Array, padding: int) -> Array:
     rows, columns = tiles(windows)
     edges = ((0, 0), (0, TILE * rows - windows[0]), (0, TILE * columns - windows[1]), (0, 0))
     blocks = jnp.pad(y, edges).reshape(len(y), rows, TILE, columns, TILE, -1)
-    lines = mixed(RESULT, [blocks[:, :, k] for k in range(TILE)])
-    errors = mixed(RESULT, [lines[..., k, :] for k in range(TILE)]).reshape(SIZE**2, -1, y.shape[3])
+    lines = mix(RESULT, [blocks[:, :, k] for k in range(TILE)])
+    errors = mix(RESULT, [lines[..., k, :] for k in range(TILE)]).reshape(SIZE**2, -1, y.shape[3])
     found = spectrum(x, padding, windows).swapaxes(1, 2) @ errors
     kernel = kernels(x.dtype).T @ found.reshape(SIZE**2, -1)
     return kernel.reshape(SIDE, SIDE, x.shape[3], y.shape[3]).swapaxes(0, 1)
@@ -94,8 +94,8 @@ def spectrum(x: Array, padding: int, windows: tuple[int, int]) -> Array:
     rows, columns = tiles(windows)
     far = [TILE * count + SIDE - 1 - padding - size for count, size in zip(tiles(windows), x.shape[1:3], strict=True)]
     x = jnp.pad(x, ((0, 0), (padding, far[0]), (padding, far[1]), (0, 0)))
-    lines = mixed(DATA, [cut(x, k, rows, 1) for k in range(SIZE)])
-    return mixed(DATA, [cut(lines, k, columns, 3) for k in range(SIZE)]).reshape(SIZE**2, -1, x.shape[3])
+    lines = mix(DATA, [cut(x, k, rows, 1) for k in range(SIZE)])
+    return mix(DATA, [cut(lines, k, columns, 3) for k in range(SIZE)]).reshape(SIZE**2, -1, x.shape[3])
 
 
 def tiles(windows: tuple[int, int]) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from energax.exceptions import SettingError
 from energax.papers.experiment import Experiment as Experiment
 from energax.papers.experiment import Judgement as Judgement
 from energax.papers.experiment import Outcome as Outcome
-from energax.papers.experiment import judged as judged
+from energax.papers.experiment import judge_claim as judge_claim
 from energax.papers.millidge2023 import EXPERIMENTS as MILLIDGE2023
 from energax.papers.reproduction import redraw as redraw
 from energax.papers.reproduction import reproduce as reproduce

@@ -65,7 +65,7 @@ class Experiment:
     judge: Callable[[Numbers], list[Judgement]]
 
 
-def judged(source: str, claim: str, holds: bool, found: str, *, change: str = "", tried: str = "") -> Judgement:
+def judge_claim(source: str, claim: str, holds: bool, found: str, *, change: str = "", tried: str = "") -> Judgement:
     """The verdict on a claim that holds or not; `change` is what it took, `tried` what did not help."""
     if not holds:
         return Judgement(source, claim, Outcome.FAILED, found, tried)

@@ -74,7 +74,7 @@ def page(experiment: Experiment, judgements: list[Judgement], facts: dict[str, A
     rows = "\n".join(
         f"| {one.source} | {one.claim} | **{one.outcome}** | {one.found} | {one.remark} |" for one in judgements
     )
-    settings = "\n".join(f"| {name} | {shown(value)} |" for name, value in facts["settings"].items())
+    settings = "\n".join(f"| {name} | {show_value(value)} |" for name, value in facts["settings"].items())
     others = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if name not in ("size", "settings"))
     return f"""# {experiment.name}
 
@@ -95,7 +95,7 @@ def page(experiment: Experiment, judgements: list[Judgement], facts: dict[str, A
 """
 
 
-def shown(value: Any) -> str:
+def show_value(value: Any) -> str:
     """A setting for a table."""
     if isinstance(value, list):
         return ", ".join(f"{item:.4g}" if isinstance(item, float) else str(item) for item in value)

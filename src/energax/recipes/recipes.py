@@ -16,7 +16,7 @@ from energax.dynamics import Hopfield, PredictiveCoding
 from energax.dynamics.base import AbstractDynamics
 from energax.exceptions import SettingError
 from energax.graph.graph import Graph
-from energax.graph.rounding import rounded
+from energax.graph.rounding import round_products
 from energax.layers import average, maximum
 from energax.recipes.settings import COMMON, Chosen, Reader, Settings, require_ranges
 from energax.rules import AbstractRule
@@ -51,8 +51,8 @@ cosine = functools.cache(optax.cosine_decay_schedule)
 def optimiser_of(settings: Chosen) -> optax.GradientTransformation:
     """The optax optimiser; the same object for the same settings, so that another seed does not compile again."""
     rate = settings.learning_rate
-    if settings.decay is not None:
-        rate = cosine(rate, settings.decay)
+    if settings.lr_decay_steps is not None:
+        rate = cosine(rate, settings.lr_decay_steps)
     if settings.optimiser == "adam":
         return adam(rate)
     return sgd(rate, momentum=settings.momentum)
@@ -60,7 +60,7 @@ def optimiser_of(settings: Chosen) -> optax.GradientTransformation:
 
 def graph_of(settings: Chosen, shape: Sequence[int], classes: int, key, activation, output_state: bool) -> Graph:
     """The network, its products as precise as is asked for."""
-    return rounded(network_of(settings, shape, classes, key, activation, output_state), settings.precision)
+    return round_products(network_of(settings, shape, classes, key, activation, output_state), settings.precision)
 
 
 def network_of(settings: Chosen, shape: Sequence[int], classes: int, key, activation, output_state: bool) -> Graph:
@@ -76,26 +76,38 @@ def network_of(settings: Chosen, shape: Sequence[int], classes: int, key, activa
     return networks.mlp([units, *settings.hidden, classes], activation, shape=shape, **options)
 
 
-def errors(settings: Chosen) -> AbstractSolver:
+def make_cg_errors(settings: Chosen) -> AbstractSolver:
     """Conjugate gradients on the prediction errors, tested after every step."""
-    return ConjugateGradient(Stopping(settings.tol, settings.steps, check_every=1), ErrorCoordinates())
+    return ConjugateGradient(
+        Stopping(settings.relaxation_tol, settings.max_relaxation_steps, check_every=1), ErrorCoordinates()
+    )
 
 
-def blocks(settings: Chosen) -> AbstractSolver:
+def make_cg_states(settings: Chosen) -> AbstractSolver:
+    """Conjugate gradients on the states, tested after every step."""
+    return ConjugateGradient(Stopping(settings.relaxation_tol, settings.max_relaxation_steps, check_every=1))
+
+
+def make_blocks(settings: Chosen) -> AbstractSolver:
     """Exact minimisation block after block."""
-    return FixedPoint(stop=Stopping(settings.tol, settings.steps, settings.check_every))
+    return FixedPoint(stop=Stopping(settings.relaxation_tol, settings.max_relaxation_steps, settings.check_every))
 
 
-def flow(settings: Chosen) -> AbstractSolver:
+def make_flow(settings: Chosen) -> AbstractSolver:
     """Gradient flow of the states with momentum, its step bounded by the measured curvature."""
     return GradientFlow(
         step_size=settings.step_size,
         momentum=settings.state_momentum or None,
-        stop=Stopping(settings.tol, settings.steps),
+        stop=Stopping(settings.relaxation_tol, settings.max_relaxation_steps),
     )
 
 
-SOLVERS: dict[str, Callable[[Chosen], AbstractSolver]] = {"errors": errors, "flow": flow, "blocks": blocks}
+SOLVERS: dict[str, Callable[[Chosen], AbstractSolver]] = {
+    "cg-errors": make_cg_errors,
+    "cg-states": make_cg_states,
+    "flow": make_flow,
+    "blocks": make_blocks,
+}
 
 
 def solver_of(settings: Chosen) -> AbstractSolver:
@@ -103,19 +115,19 @@ def solver_of(settings: Chosen) -> AbstractSolver:
     return SOLVERS[settings.solver](settings)
 
 
-def nothing_settles(settings: Chosen) -> AbstractSolver:
+def make_unused_solver(settings: Chosen) -> AbstractSolver:
     """For rules that settle nothing: any solver, of which no setting is read."""
     return ConjugateGradient(coordinates=ErrorCoordinates())
 
 
-def single_steps(settings: Chosen) -> AbstractSolver:
+def make_single_steps(settings: Chosen) -> AbstractSolver:
     """Gradient flow, for rules that take its steps one by one."""
     if settings.solver != "flow":
         raise SettingError(f"solver={settings.solver}: this recipe takes single steps of the states; give flow")
-    return flow(settings)
+    return make_flow(settings)
 
 
-def predictive(rule: Callable[[Chosen], AbstractRule], solver: Callable[[Chosen], AbstractSolver] = solver_of):
+def make_predictive(rule: Callable[[Chosen], AbstractRule], solver: Callable[[Chosen], AbstractSolver] = solver_of):
     """Predictive coding with a direct softmax output and ReLU units, under a rule made from the settings."""
 
     def build(settings: Chosen, shape, classes, key) -> Learner:
@@ -131,9 +143,9 @@ def predictive(rule: Callable[[Chosen], AbstractRule], solver: Callable[[Chosen]
     return build
 
 
-def unit_of(settings: Chosen) -> AbstractActivation:
+def make_activation(settings: Chosen) -> AbstractActivation:
     """The activation of a Hopfield net by its name."""
-    return {"hard-sigmoid": hard_sigmoid, "rectifier": rectifier}[settings.unit]()
+    return {"hard-sigmoid": hard_sigmoid, "rectifier": rectifier}[settings.activation]()
 
 
 def tanh(settings: Chosen) -> AbstractActivation:
@@ -141,10 +153,10 @@ def tanh(settings: Chosen) -> AbstractActivation:
     return Tanh()
 
 
-def hopfield(
+def make_hopfield(
     rule: Callable[[Chosen], AbstractRule],
     dynamics: Callable[[Chosen], AbstractDynamics],
-    activation: Callable[[Chosen], AbstractActivation] = unit_of,
+    activation: Callable[[Chosen], AbstractActivation] = make_activation,
 ):
     """A Hopfield energy with a linear output, settled by exact alternating blocks; states in [0, 1] by default."""
 
@@ -161,61 +173,67 @@ def hopfield(
     return build
 
 
-def fed_back(settings: Chosen) -> AbstractDynamics:
+def make_hopfield_dynamics(settings: Chosen) -> AbstractDynamics:
     """Feedback scaled by gamma; symmetric where that is left out."""
     return Hopfield(SquaredError(), settings.gamma)
 
 
 SMALL = Settings(hidden=(128, 64))
-EP = Settings(hidden=(512,), solver="blocks", learning_rate=0.02, gain=0.7, beta=0.2, tol=1e-2, steps=60)
+EP = Settings(
+    hidden=(512,), solver="blocks", learning_rate=0.02, gain=0.7, beta=0.2, relaxation_tol=1e-2, max_relaxation_steps=60
+)
 
 RECIPES: dict[str, Recipe] = {
     "backprop": Recipe(
         "backpropagation through the feed-forward pass",
         SMALL,
-        predictive(lambda s: rules.Backprop(), nothing_settles),
+        make_predictive(lambda s: rules.Backprop(), make_unused_solver),
     ),
     "pc": Recipe(
         "predictive coding: gradient at the beta = 1 equilibrium",
-        dataclasses.replace(SMALL, tol=1e-3),  # near a kink of a trained net, 5e-3 left 3 % of the gradient
-        predictive(lambda s: rules.Contrastive(rules.clamped())),
+        dataclasses.replace(SMALL, relaxation_tol=1e-3),  # near a kink of a trained net, 5e-3 left 3 % of the gradient
+        make_predictive(lambda s: rules.Contrastive(rules.unit_nudge())),
     ),
     "ipc": Recipe(
         "incremental predictive coding: a parameter step after every relaxation step",
-        dataclasses.replace(SMALL, solver="flow", steps=8, step_size=0.3, state_momentum=0.0, learning_rate=0.02),
-        predictive(lambda s: rules.Incremental(s.steps), single_steps),
+        dataclasses.replace(
+            SMALL, solver="flow", max_relaxation_steps=8, step_size=0.3, state_momentum=0.0, learning_rate=0.02
+        ),
+        make_predictive(lambda s: rules.Incremental(s.max_relaxation_steps), make_single_steps),
     ),
     "pc-nudge": Recipe(
         "predictive coding with a weak nudge: backprop's gradient by local learning",
         dataclasses.replace(SMALL, beta=1e-3),
-        predictive(lambda s: rules.Contrastive(rules.nudge(s.beta))),
+        make_predictive(lambda s: rules.Contrastive(rules.nudge(s.beta))),
     ),
     "first-step": Recipe(
         "the first relaxation step in error coordinates: exactly backprop's gradient",
         SMALL,
-        predictive(lambda s: rules.FirstStep(), nothing_settles),
+        make_predictive(lambda s: rules.FirstStep(), make_unused_solver),
     ),
     "ep": Recipe(
         "equilibrium propagation, centred nudging",
         EP,
-        hopfield(lambda s: rules.Contrastive(rules.centred(s.beta)), fed_back),
+        make_hopfield(lambda s: rules.Contrastive(rules.centred(s.beta)), make_hopfield_dynamics),
         epochs=10,
     ),
     "ep-one-sided": Recipe(
         "equilibrium propagation, one-sided nudging",
         EP,
-        hopfield(lambda s: rules.Contrastive(rules.one_sided(s.beta)), fed_back),
+        make_hopfield(lambda s: rules.Contrastive(rules.one_sided(s.beta)), make_hopfield_dynamics),
         epochs=10,
     ),
     "ep-holomorphic": Recipe(
         "equilibrium propagation, complex nudging with N points (tanh units)",
-        dataclasses.replace(EP, points=4, hidden=(128,), learning_rate=0.05),
-        hopfield(lambda s: rules.Contrastive(rules.holomorphic(s.beta, s.points)), fed_back, tanh),
+        dataclasses.replace(EP, nudge_points=4, hidden=(128,), learning_rate=0.05),
+        make_hopfield(
+            lambda s: rules.Contrastive(rules.holomorphic(s.beta, s.nudge_points)), make_hopfield_dynamics, tanh
+        ),
     ),
     "chl": Recipe(
         "contrastive Hebbian learning with weak feedback: the output clamped",
         dataclasses.replace(EP, gamma=0.3),
-        hopfield(lambda s: rules.ContrastiveHebbian(), fed_back),
+        make_hopfield(lambda s: rules.ContrastiveHebbian(), make_hopfield_dynamics),
         epochs=10,
     ),
 }
@@ -225,7 +243,7 @@ FEEDING = ("batch", "standardise")
 """Settings that are read by whoever feeds the learner."""
 
 
-def settled(name: str, given: Settings | None = None) -> tuple[Recipe, Settings]:
+def complete_settings(name: str, given: Settings | None = None) -> tuple[Recipe, Settings]:
     """A recipe by name, and its settings with the given ones on top.
 
     Raises:
@@ -244,7 +262,7 @@ def settled(name: str, given: Settings | None = None) -> tuple[Recipe, Settings]
 
 def build(name: str, shape: Sequence[int], classes: int, key, given: Settings | None) -> tuple[Learner, Settings]:
     """A recipe's learner, and the settings that were read to build or to feed it."""
-    recipe, complete = settled(name, given)
+    recipe, complete = complete_settings(name, given)
     reader = Reader(complete, already=FEEDING)
     return recipe.build(reader, shape, classes, key), reader.only_read()
 

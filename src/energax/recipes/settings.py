@@ -12,12 +12,12 @@ from energax.exceptions import SettingError
 Network = Literal["mlp", "conv", "residual"]
 Pool = Literal["stride", "average", "maximum"]
 Optimiser = Literal["sgd", "adam"]
-Solver = Literal["errors", "flow", "blocks"]
-Unit = Literal["hard-sigmoid", "rectifier"]
+Solver = Literal["cg-errors", "cg-states", "flow", "blocks"]
+Activation = Literal["hard-sigmoid", "rectifier"]
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 
 
-def told(text: str) -> Any:
+def describe(text: str) -> Any:
     """The help text of a setting; its value, where none is given, is the recipe's."""
     return tyro.conf.arg(help=text, help_behavior_hint="(the recipe chooses)")
 
@@ -26,43 +26,47 @@ def told(text: str) -> Any:
 class Settings:
     """Everything a recipe can be told. What is left out is the recipe's own choice; `settled` fills it in."""
 
-    network: Annotated[Network | None, told("kind of network")] = None
-    hidden: Annotated[tuple[int, ...] | None, told("units of the hidden layers of an mlp")] = None
-    channels: Annotated[tuple[int, ...] | None, told("channels of a conv or residual net")] = None
-    pool: Annotated[Pool | None, told("how a conv net halves its images")] = None
-    kernel: Annotated[int | None, told("side of a conv net's kernels, odd")] = None
-    unit: Annotated[Unit | None, told("activation of a Hopfield net: clipped to [0, 1], or only from below")] = None
-    precision: Annotated[Precision | None, told("of what is multiplied; sums, states and parameters are float32")] = (
-        None
-    )
-    gain: Annotated[float | None, told("initial weights are U(+-gain / sqrt(fan_in))")] = None
-    optimiser: Annotated[Optimiser | None, told("optimiser of the parameters")] = None
-    learning_rate: Annotated[float | None, told("its learning rate")] = None
-    momentum: Annotated[float | None, told("its momentum (sgd)")] = None
-    decay: Annotated[
-        int | None, told("updates over which the learning rate falls to 0 along a half cosine; left out: it stays")
+    network: Annotated[Network | None, describe("kind of network")] = None
+    hidden: Annotated[tuple[int, ...] | None, describe("units of the hidden layers of an mlp")] = None
+    channels: Annotated[tuple[int, ...] | None, describe("channels of a conv or residual net")] = None
+    pool: Annotated[Pool | None, describe("how a conv net halves its images")] = None
+    kernel: Annotated[int | None, describe("side of a conv net's kernels, odd")] = None
+    activation: Annotated[
+        Activation | None, describe("activation of a Hopfield net: clipped to [0, 1], or only from below")
     ] = None
-    beta: Annotated[float | None, told("nudge strength")] = None
-    points: Annotated[int | None, told("nudge strengths of ep-holomorphic")] = None
+    precision: Annotated[
+        Precision | None, describe("of what is multiplied; sums, states and parameters are float32")
+    ] = None
+    gain: Annotated[float | None, describe("initial weights are U(+-gain / sqrt(fan_in))")] = None
+    optimiser: Annotated[Optimiser | None, describe("optimiser of the parameters")] = None
+    learning_rate: Annotated[float | None, describe("its learning rate")] = None
+    momentum: Annotated[float | None, describe("its momentum (sgd)")] = None
+    lr_decay_steps: Annotated[
+        int | None, describe("updates over which the learning rate falls to 0 along a half cosine; left out: it stays")
+    ] = None
+    beta: Annotated[float | None, describe("nudge strength")] = None
+    nudge_points: Annotated[int | None, describe("nudge strengths of ep-holomorphic")] = None
     gamma: Annotated[
-        float | None, told("feedback scale of a Hopfield net; 1 is symmetric feedback (ep: 1 where left out)")
+        float | None, describe("feedback scale of a Hopfield net; 1 is symmetric feedback (ep: 1 where left out)")
     ] = None
     solver: Annotated[
         Solver | None,
-        told(
-            "errors: conjugate gradients on the prediction errors (fast); flow: gradient flow of the states, a "
-            "local neural dynamics; blocks: exact minimisation block after block"
+        describe(
+            "cg-errors: conjugate gradients on the prediction errors (fast); cg-states: the same on the states; "
+            "flow: gradient flow of the states, a local neural dynamics; blocks: exact minimisation block after block"
         ),
     ] = None
-    tol: Annotated[float | None, told("relative residual at which a sample has converged")] = None
-    check_every: Annotated[int | None, told("blocks: sweeps between tests of the residual")] = None
-    steps: Annotated[int | None, told("most relaxation steps (ipc: steps per batch)")] = None
-    step_size: Annotated[float | None, told("flow: nominal step of the states; the measured curvature bounds it")] = (
+    relaxation_tol: Annotated[float | None, describe("relative residual at which a sample has converged")] = None
+    check_every: Annotated[int | None, describe("blocks: sweeps between tests of the residual")] = None
+    max_relaxation_steps: Annotated[int | None, describe("most relaxation steps (ipc: steps per batch)")] = None
+    step_size: Annotated[
+        float | None, describe("flow: nominal step of the states; the measured curvature bounds it")
+    ] = None
+    state_momentum: Annotated[float | None, describe("flow: momentum of the states")] = None
+    batch: Annotated[int | None, describe("rows per update")] = None
+    standardise: Annotated[bool | None, describe("normalise pixels per channel instead of leaving them in [0, 1]")] = (
         None
     )
-    state_momentum: Annotated[float | None, told("flow: momentum of the states")] = None
-    batch: Annotated[int | None, told("rows per update")] = None
-    standardise: Annotated[bool | None, told("normalise pixels per channel instead of leaving them in [0, 1]")] = None
 
 
 COMMON = Settings(
@@ -70,15 +74,15 @@ COMMON = Settings(
     channels=(8, 16),
     pool="stride",
     kernel=3,
-    unit="hard-sigmoid",
+    activation="hard-sigmoid",
     precision="float32",
     gain=1.0,
     optimiser="sgd",
     learning_rate=0.05,
     momentum=0.9,
-    solver="errors",
-    tol=5e-3,
-    steps=400,
+    solver="cg-errors",
+    relaxation_tol=5e-3,
+    max_relaxation_steps=400,
     check_every=5,
     step_size=1.0,
     state_momentum=0.8,
@@ -107,22 +111,22 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "pool": one_of(Pool),
     "solver": one_of(Solver),
     "optimiser": one_of(Optimiser),
-    "unit": one_of(Unit),
+    "activation": one_of(Activation),
     "precision": one_of(Precision),
     "kernel": (lambda value: value >= 1 and value % 2 == 1, "give an odd number"),
-    "decay": COUNT,
+    "lr_decay_steps": COUNT,
     "check_every": COUNT,
     "gamma": (lambda value: 0 < value <= 1, "the feedback scale must be in (0, 1]"),
     "hidden": COUNTS,
     "channels": COUNTS,
-    "steps": COUNT,
+    "max_relaxation_steps": COUNT,
     "batch": COUNT,
     "gain": POSITIVE,
     "learning_rate": POSITIVE,
     "step_size": POSITIVE,
     "momentum": BELOW_ONE,
     "state_momentum": BELOW_ONE,
-    "tol": (lambda value: 0 <= value < math.inf, "give a number of at least 0"),
+    "relaxation_tol": (lambda value: 0 <= value < math.inf, "give a number of at least 0"),
 }
 
 

@@ -5,9 +5,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from energax.dynamics.phase import Phase, choose, dot, norm, prepared, scaled
+from energax.arithmetic import add_trees, choose, dot, norm, scale
+from energax.dynamics.phase import Phase, prepare_phase
 from energax.graph.structure import States
-from energax.rules.base import AbstractRule, Info, add, batch_size, free_phase
+from energax.rules.base import AbstractRule, Info, batch_size, free_phase
 
 
 class Adjoint(AbstractRule):
@@ -47,8 +48,8 @@ class Adjoint(AbstractRule):
 
     def tune(self, dynamics, graph, batch, solver):
         """Measure in the free phase."""
-        phase = prepared(dynamics, graph, graph.clamp(batch.x), batch.key)
-        return solver.tuned(phase, dynamics.start(graph, phase.context).states)
+        phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), batch.key)
+        return solver.calibrate(phase, dynamics.start(graph, phase.context).states)
 
 
 def through_force(
@@ -61,7 +62,7 @@ def through_force(
     """
 
     def objective(graph):
-        again = prepared(phase.dynamics, graph, clamped, key)
+        again = prepare_phase(phase.dynamics, graph, clamped, key)
         force = again.force(states)
         pulled = sum(jnp.sum(force[name] * s) for name, s in signal.items())
         return (pulled + jnp.sum(again.cost(states, target))) / batch
@@ -96,9 +97,9 @@ def conjugate_gradients(operator, right: States, tol: float | None, max_steps: i
         pushed = operator(direction)
         square = dot(residual, residual)
         length = square / jnp.maximum(dot(direction, pushed), tiny)
-        x_new = add(x, scaled(length, direction))
-        r_new = add(residual, scaled(-length, pushed))
-        d_new = add(r_new, scaled(dot(r_new, r_new) / jnp.maximum(square, tiny), direction))
+        x_new = add_trees(x, scale(length, direction))
+        r_new = add_trees(residual, scale(-length, pushed))
+        d_new = add_trees(r_new, scale(dot(r_new, r_new) / jnp.maximum(square, tiny), direction))
         return (
             choose(active, x_new, x),
             choose(active, r_new, residual),

@@ -4,12 +4,11 @@ import abc
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from energax.dynamics.base import AbstractDynamics, AbstractTotalEnergy
-from energax.dynamics.phase import Batch, Phase, prepared
+from energax.dynamics.phase import Batch, Phase, prepare_phase
 from energax.exceptions import SettingError
 from energax.graph.structure import AnyGraph, States
 from energax.solvers.engine import AbstractSolver
@@ -86,7 +85,7 @@ def free_phase(
     solver: AbstractSolver,
 ) -> tuple[Phase, Equilibrium, PhaseInfo]:
     """Settle the free phase, or take it from the dynamics where it is known by construction."""
-    phase = prepared(dynamics, graph, clamped, batch.key)
+    phase = prepare_phase(dynamics, graph, clamped, batch.key)
     start = dynamics.start(graph, phase.context)
     if start.settled:
         return (
@@ -112,7 +111,7 @@ def phase_info(phase: Phase, start: States, settled: Equilibrium) -> PhaseInfo:
     return PhaseInfo(phase.energy(start), phase.energy(settled.states), settled.steps, settled.residual, settled.result)
 
 
-def with_energy(dynamics: AbstractDynamics, rule: str) -> AbstractTotalEnergy:
+def require_energy(dynamics: AbstractDynamics, rule: str) -> AbstractTotalEnergy:
     """The dynamics, if it has an energy to differentiate."""
     if not isinstance(dynamics, AbstractTotalEnergy):
         raise SettingError(
@@ -139,18 +138,13 @@ def energy_gradient(
     """
 
     def objective(graph):
-        again = prepared(phase.dynamics, graph, clamped, key, phase.target, phase.beta)
+        again = prepare_phase(phase.dynamics, graph, clamped, key, phase.target, phase.beta)
         return jnp.real(jnp.sum(weights * again.energy(states))) / batch
 
     return eqx.filter_grad(objective)(phase.graph)
 
 
-def add(a: PyTree, b: PyTree) -> PyTree:
-    """Sum of two gradients."""
-    return jax.tree.map(jnp.add, a, b)
-
-
-def sound(*ends: Equilibrium) -> Array:
+def not_diverged(*ends: Equilibrium) -> Array:
     """Samples none of whose relaxations diverged, shape `(batch,)`; the others must not move the parameters.
 
     Relaxations may hold several points per sample, one batch after the other; the first holds one.

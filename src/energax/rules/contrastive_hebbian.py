@@ -4,18 +4,18 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.dynamics.phase import prepared
+from energax.arithmetic import add_trees
+from energax.dynamics.phase import prepare_phase
 from energax.exceptions import SettingError
 from energax.rules.base import (
     AbstractRule,
     Info,
-    add,
     batch_size,
     energy_gradient,
     free_phase,
+    not_diverged,
     phase_info,
-    sound,
-    with_energy,
+    require_energy,
 )
 
 
@@ -43,19 +43,19 @@ class ContrastiveHebbian(AbstractRule):
 
     def __call__(self, dynamics, graph, batch, solver, carry):
         """Settle both phases and take their difference."""
-        with_energy(dynamics, "ContrastiveHebbian")
+        require_energy(dynamics, "ContrastiveHebbian")
         require_state(graph)
         clamped = graph.clamp(batch.x)
         size = batch_size(clamped)
         free, settled, report = free_phase(dynamics, graph, clamped, batch, solver)
         output = free.output(settled.states)
         both = {**clamped, graph.output: output + self.strength * (batch.y - output)}
-        phase = prepared(dynamics, graph, both, batch.key)
+        phase = prepare_phase(dynamics, graph, both, batch.key)
         start = {name: v for name, v in settled.states.items() if name != graph.output}
         end = solver.solve(phase, start)
 
-        weights = jnp.where(sound(settled, end), 1 / self.strength, 0)
-        gradient = add(
+        weights = jnp.where(not_diverged(settled, end), 1 / self.strength, 0)
+        gradient = add_trees(
             energy_gradient(phase, both, end.states, weights, size, batch.key),
             energy_gradient(free, clamped, settled.states, -weights, size, batch.key),
         )
@@ -64,8 +64,8 @@ class ContrastiveHebbian(AbstractRule):
 
     def tune(self, dynamics, graph, batch, solver):
         """Measure in the free phase."""
-        phase = prepared(dynamics, graph, graph.clamp(batch.x), batch.key)
-        return solver.tuned(phase, dynamics.start(graph, phase.context).states)
+        phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), batch.key)
+        return solver.calibrate(phase, dynamics.start(graph, phase.context).states)
 
 
 def require_state(graph) -> None:

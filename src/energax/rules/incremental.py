@@ -4,10 +4,10 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.dynamics.phase import Phase, prepared
+from energax.dynamics.phase import Phase, prepare_phase
 from energax.exceptions import SettingError
 from energax.graph.structure import States
-from energax.rules.base import AbstractRule, Info, batch_size, energy_gradient, phase_info, sound, with_energy
+from energax.rules.base import AbstractRule, Info, batch_size, energy_gradient, not_diverged, phase_info, require_energy
 from energax.solvers.engine import AbstractIteration, Stopping
 
 
@@ -36,17 +36,17 @@ class Incremental(AbstractRule):
 
     def init(self, dynamics, graph, batch):
         """Start from the dynamics' free start."""
-        phase = prepared(dynamics, graph, graph.clamp(batch.x), batch.key)
+        phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), batch.key)
         start = dynamics.start(graph, phase.context).states
         return _Going(start, phase.output(start))
 
     def __call__(self, dynamics, graph, batch, solver, carry):
         """One relaxation step, then the gradient where it arrived."""
-        with_energy(dynamics, "Incremental")
+        require_energy(dynamics, "Incremental")
         clamped = graph.clamp(batch.x)
         phase = self._phase(dynamics, graph, clamped, batch)
         end = one_step(solver).solve(phase, carry.states)
-        weights = jnp.where(sound(end), 1 / self.beta, 0)
+        weights = jnp.where(not_diverged(end), 1 / self.beta, 0)
         gradient = energy_gradient(phase, clamped, end.states, weights, batch_size(clamped), batch.key)
         info = Info(
             carry.output,
@@ -56,12 +56,12 @@ class Incremental(AbstractRule):
         return gradient, _Going(end.states, carry.output), info
 
     def _phase(self, dynamics, graph, clamped, batch) -> Phase:
-        return prepared(dynamics, graph, clamped, batch.key, batch.y, self.beta)
+        return prepare_phase(dynamics, graph, clamped, batch.key, batch.y, self.beta)
 
     def tune(self, dynamics, graph, batch, solver):
         """Measure at the start of the batch."""
         phase = self._phase(dynamics, graph, graph.clamp(batch.x), batch)
-        return solver.tuned(phase, dynamics.start(graph, phase.context).states)
+        return solver.calibrate(phase, dynamics.start(graph, phase.context).states)
 
 
 def one_step(solver):

@@ -1,8 +1,8 @@
 """Solvers: they settle force = 0 and return states with a verdict per sample."""
 
 from energax.solvers.conjugate_gradient import ConjugateGradient as ConjugateGradient
-from energax.solvers.coordinates import AbstractChart as AbstractChart
 from energax.solvers.coordinates import AbstractCoordinates as AbstractCoordinates
+from energax.solvers.coordinates import AbstractView as AbstractView
 from energax.solvers.coordinates import ErrorCoordinates as ErrorCoordinates
 from energax.solvers.coordinates import StateCoordinates as StateCoordinates
 from energax.solvers.diffrax import Diffrax as Diffrax

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.dynamics.base import Start
-from energax.dynamics.phase import Phase, prepared
+from energax.dynamics.phase import Phase, prepare_phase
 from energax.graph.structure import States
-from energax.solvers.verdict import Equilibrium, ended, precision_floor, uphill, within_scale
+from energax.solvers.verdict import Equilibrium, conclude, ended_uphill, keep_in_scale, precision_floor
 
 
 def settle_apart(
@@ -30,21 +30,23 @@ def settle_apart(
     beta = None if phase.beta is None else jnp.broadcast_to(phase.beta, scale.shape)
 
     def alone(state, clamped, target, beta, scale):
-        one_phase = prepared(phase.dynamics, phase.graph, batched(clamped), None, batched(target), batched(beta))
+        one_phase = prepare_phase(
+            phase.dynamics, phase.graph, add_batch_axis(clamped), None, add_batch_axis(target), add_batch_axis(beta)
+        )
         return one(one_phase, state, scale)
 
     states, steps = jax.vmap(alone)(start, phase.context.clamped, phase.target, beta, scale)
-    states, lost = within_scale(start, states)
+    states, lost = keep_in_scale(start, states)
     if phase.has_energy:
-        lost |= uphill(jnp.real(phase.energy(start)), jnp.real(phase.energy(states)), floor)
-    return ended(phase, states, steps, scale, lost, tol)
+        lost |= ended_uphill(jnp.real(phase.energy(start)), jnp.real(phase.energy(states)), floor)
+    return conclude(phase, states, steps, scale, lost, tol)
 
 
-def batched(tree):
+def add_batch_axis(tree):
     """Add a batch axis of one."""
     return jax.tree.map(lambda a: a[None], tree)
 
 
-def single(tree):
+def drop_batch_axis(tree):
     """Take the batch axis of one away."""
     return jax.tree.map(lambda a: a[0], tree)

@@ -17,7 +17,9 @@ Stage = Callable[[Phase, States, PyTree, int], PyTree]
 """`(phase, start, now, rest) -> now`: goes on until at most `rest` samples are unfinished."""
 
 
-def in_stages(stage: Stage, phase: Phase, start: States, now: PyTree, unfinished: Callable[[PyTree], Array]) -> PyTree:
+def run_in_stages(
+    stage: Stage, phase: Phase, start: States, now: PyTree, unfinished: Callable[[PyTree], Array]
+) -> PyTree:
     """Run a stage on all samples until few are unfinished, gather these, and so on with ever fewer.
 
     Args:
@@ -35,12 +37,12 @@ def in_stages(stage: Stage, phase: Phase, start: States, now: PyTree, unfinished
 
     def gathered():
         rows = jnp.argsort(~unfinished(end))[:rest]
-        few = in_stages(stage, phase.rows(rows), taken(start, rows), taken(end, rows), unfinished)
+        few = run_in_stages(stage, phase.rows(rows), take_rows(start, rows), take_rows(end, rows), unfinished)
         return jax.tree.map(lambda all_, some: all_.at[rows].set(some) if all_.ndim else some, end, few)
 
     return jax.lax.cond(jnp.any(unfinished(end)), gathered, lambda: end)
 
 
-def taken(tree: PyTree, rows: Array) -> PyTree:
+def take_rows(tree: PyTree, rows: Array) -> PyTree:
     """Some samples of arrays; scalars as they are."""
     return jax.tree.map(lambda a: a[rows] if eqx.is_array(a) and a.ndim else a, tree)

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from energax.costs import added
+from energax.arithmetic import add_all, choose, scale
 from energax.dynamics.base import AbstractEnergy
-from energax.dynamics.phase import Phase, choose, scaled
+from energax.dynamics.phase import Phase
 from energax.exceptions import SettingError
 from energax.solvers.coordinates import AbstractCoordinates, StateCoordinates
 from energax.solvers.coordinates.base import Point
@@ -58,34 +58,34 @@ class ConjugateGradient(AbstractIteration):
     stop: Stopping = eqx.field(default_factory=lambda: Stopping(check_every=1))
     coordinates: AbstractCoordinates = eqx.field(default_factory=StateCoordinates)
 
-    def init(self, chart, point):
+    def init(self, view, point):
         """Nothing is tried yet."""
-        require_gradient(chart.phase, type(self).__name__)
-        zero, one = jax.tree.map(jnp.zeros_like, point), jnp.ones_like(chart.norm(point))
-        image = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(lambda: chart.model(point).image))
+        require_gradient(view.phase, type(self).__name__)
+        zero, one = jax.tree.map(jnp.zeros_like, point), jnp.ones_like(view.norm(point))
+        image = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(lambda: view.model(point).image))
         return Trial(zero, jnp.inf * one, 0 * one, image, one)
 
-    def step(self, chart, point, carry):
+    def step(self, view, point, carry):
         """Judge the last step, and try the next."""
-        model = chart.model(point)
+        model = view.model(point)
         # before the first step there is no last one: its energy is infinite, and nothing can be higher
         known = jnp.isfinite(carry.energy)
-        rose = known & higher(model.energy, carry.energy)
+        rose = known & rose_above(model.energy, carry.energy)
         secant = jax.tree.map(jnp.subtract, model.image, carry.image)
         secant = choose(known, secant, jax.tree.map(jnp.zeros_like, secant))
         directions = [model.force, carry.move]
         z, gain = model.least(directions, [model.push(model.force), secant])
-        move = sum_of(directions, [carry.damping * length for length in z])
+        move = combine(directions, [carry.damping * length for length in z])
         # where the energy rose, the same step is tried again from where it set out, only shorter
-        share = shortened(carry, model.energy)
+        share = shorten_step(carry, model.energy)
         trial = Trial(
-            choose(rose, scaled(share, carry.move), move),
+            choose(rose, scale(share, carry.move), move),
             jnp.where(rose, carry.energy, model.energy),
             jnp.where(rose, share * carry.gain, carry.damping * gain),
             choose(rose, carry.image, model.image),
             carry.damping,
         )
-        return jax.tree.map(jnp.add, point, choose(rose, scaled(share - 1, carry.move), move)), trial
+        return jax.tree.map(jnp.add, point, choose(rose, scale(share - 1, carry.move), move)), trial
 
     def retreat(self, carry, rose):
         """Go back, forget the past, and halve the steps."""
@@ -101,23 +101,23 @@ class ConjugateGradient(AbstractIteration):
             jnp.where(rose, carry.damping / 2, carry.damping),
         ), rose
 
-    def tuned(self, phase, start):
+    def calibrate(self, phase, start):
         """Nothing is measured."""
         return self
 
 
-def higher(energy: Array, before: Array) -> Array:
+def rose_above(energy: Array, before: Array) -> Array:
     """Where the energy rose by more than rounding (for a cost such as log(1 + tiny) that of 1), or is no number."""
     return ~(energy <= before + 64 * jnp.finfo(energy.dtype).eps * (1 + jnp.abs(energy)))
 
 
-def sum_of(directions: Sequence[Point], lengths: Sequence[Array]) -> Point:
+def combine(directions: Sequence[Point], lengths: Sequence[Array]) -> Point:
     """Return sum_i lengths_i directions_i."""
-    parts = [scaled(length, direction) for length, direction in zip(lengths, directions, strict=True)]
-    return jax.tree.map(lambda *values: added(values), *parts)
+    parts = [scale(length, direction) for length, direction in zip(lengths, directions, strict=True)]
+    return jax.tree.map(lambda *values: add_all(values), *parts)
 
 
-def shortened(trial: Trial, energy: Array) -> Array:
+def shorten_step(trial: Trial, energy: Array) -> Array:
     """The share of a failed step, a tenth to a half, at which a parabola has its minimum.
 
     It goes through F and its slope where the step set out from, and through F where it led.

@@ -7,9 +7,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.dynamics.phase import norm
+from energax.arithmetic import norm
 from energax.exceptions import SettingError
-from energax.solvers.apart import batched, settle_apart, single
+from energax.solvers.apart import add_batch_axis, drop_batch_axis, settle_apart
 from energax.solvers.engine import AbstractSolver
 
 
@@ -36,15 +36,15 @@ class Diffrax(AbstractSolver):
 
     def solve(self, phase, start):
         """One integration per sample, batched by `vmap`."""
-        diffrax = imported()
+        diffrax = import_diffrax()
         accuracy = jnp.minimum(self.accuracy, self.tol / 10)
 
         def one(phase, state, scale):
             def size(force):
-                return norm(batched(force))[0]
+                return norm(add_batch_axis(force))[0]
 
             solution = diffrax.diffeqsolve(
-                diffrax.ODETerm(lambda t, v, _: single(phase.force(batched(v)))),
+                diffrax.ODETerm(lambda t, v, _: drop_batch_axis(phase.force(add_batch_axis(v)))),
                 self.method,
                 0.0,
                 self.time,
@@ -56,20 +56,20 @@ class Diffrax(AbstractSolver):
                 throw=False,
                 adjoint=diffrax.DirectAdjoint(),
             )
-            return single(solution.ys), solution.stats["num_steps"]
+            return drop_batch_axis(solution.ys), solution.stats["num_steps"]
 
         return settle_apart(phase, start, self.tol, one)
 
-    def tuned(self, phase, start):
+    def calibrate(self, phase, start):
         """Nothing is measured."""
         return self
 
-    def tightened(self, tol, factor):
+    def tighten(self, tol, factor):
         """A smaller tolerance for the event, more steps and more time."""
         return Diffrax(self.method, tol, self.time * factor, self.max_steps * factor, self.accuracy)
 
 
-def imported():
+def import_diffrax():
     """The diffrax package."""
     try:
         return importlib.import_module("diffrax")

@@ -9,14 +9,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from energax.arithmetic import choose, dot, norm, subtract
 from energax.dynamics.base import Start
-from energax.dynamics.phase import Phase, choose, dot, norm, subtract
+from energax.dynamics.phase import Phase
 from energax.exceptions import SettingError
 from energax.graph.structure import States
-from energax.solvers.compaction import in_stages
-from energax.solvers.coordinates import AbstractChart, AbstractCoordinates
+from energax.solvers.compaction import run_in_stages
+from energax.solvers.coordinates import AbstractCoordinates, AbstractView
 from energax.solvers.coordinates.base import Point
-from energax.solvers.verdict import Equilibrium, Verdict, ended, judged, precision_floor, uphill, within_scale
+from energax.solvers.verdict import Equilibrium, Verdict, conclude, ended_uphill, judge, keep_in_scale, precision_floor
 
 
 class Stopping(eqx.Module):
@@ -42,7 +43,7 @@ class Stopping(eqx.Module):
         if self.check_every < 0:
             raise SettingError(f"check_every={self.check_every}: give a number of steps, or 0 for no test on the way")
 
-    def tightened(self, tol: float, factor: int) -> "Stopping":
+    def tighten(self, tol: float, factor: int) -> "Stopping":
         """A rule for references: a smaller tolerance, more steps, tests on the way."""
         return Stopping(tol, self.max_steps * factor, self.check_every or 5, self.stall)
 
@@ -60,11 +61,11 @@ class AbstractSolver(eqx.Module):
         """Relax from `start`, the states of the free nodes, or these with what is known of them."""
 
     @abc.abstractmethod
-    def tuned(self, phase: Phase, start: States) -> Self:
+    def calibrate(self, phase: Phase, start: States) -> Self:
         """The same solver with whatever it measures once in a while measured on this phase."""
 
     @abc.abstractmethod
-    def tightened(self, tol: float, factor: int) -> Self:
+    def tighten(self, tol: float, factor: int) -> Self:
         """The same solver with a smaller tolerance and `factor` times the steps, for references."""
 
     @property
@@ -85,11 +86,11 @@ class AbstractIteration(AbstractSolver):
     coordinates: eqx.AbstractVar[AbstractCoordinates]
 
     @abc.abstractmethod
-    def init(self, chart: AbstractChart, point: Point) -> Any:
+    def init(self, view: AbstractView, point: Point) -> Any:
         """What the solver carries from step to step: arrays with the batch first, or scalars."""
 
     @abc.abstractmethod
-    def step(self, chart: AbstractChart, point: Point, carry: Any) -> tuple[Point, Any]:
+    def step(self, view: AbstractView, point: Point, carry: Any) -> tuple[Point, Any]:
         """One step of all samples."""
 
     @abc.abstractmethod
@@ -108,9 +109,9 @@ class AbstractIteration(AbstractSolver):
         """Run the engine."""
         return settle(self, phase, Start.at(start))
 
-    def tightened(self, tol, factor):
+    def tighten(self, tol, factor):
         """The stopping rule tightened."""
-        return eqx.tree_at(lambda s: s.stop, self, self.stop.tightened(tol, factor))
+        return eqx.tree_at(lambda s: s.stop, self, self.stop.tighten(tol, factor))
 
 
 class _Gain(eqx.Module):
@@ -151,54 +152,54 @@ RETREATS = 3  # rises of the energy in a row, each followed by a shorter step, a
 def settle(solver: AbstractIteration, phase: Phase, begin: Start) -> Equilibrium:
     """Relax until every sample has a verdict; finished samples stop moving."""
     stop, start = solver.stop, begin.states
-    chart, point = solver.coordinates.chart(phase, begin)
+    view, point = solver.coordinates.view(phase, begin)
     floor = precision_floor(start)
     scale = jnp.maximum(phase.drive(start), floor)
     if stop.check_every == 0:
         # what the first step shares with the start is computed once, since it stands before the loop
-        opened, carry = solver.step(chart, point, solver.init(chart, point))
-        end, _ = run(solver, chart, opened, carry, stop.max_steps - 1)
-        end, lost = within_scale(point, end)
+        opened, carry = solver.step(view, point, solver.init(view, point))
+        end, _ = run(solver, view, opened, carry, stop.max_steps - 1)
+        end, lost = keep_in_scale(point, end)
         if phase.has_energy:
-            lost |= uphill(phase.energy_of(begin), chart.energy(end), floor)
-        return ended(phase, chart.states(end), jnp.full(scale.shape, stop.max_steps), scale, lost, stop.tol)
+            lost |= ended_uphill(phase.energy_of(begin), view.energy(end), floor)
+        return conclude(phase, view.states(end), jnp.full(scale.shape, stop.max_steps), scale, lost, stop.tol)
 
     force = phase.force(start)
     residual = norm(force) / scale
     energy = jnp.real(phase.energy(start))
     none = jnp.zeros(residual.shape, int)
     gain = _Gain(jnp.zeros_like(residual), energy, (energy, residual))
-    result = judged(residual, stop.tol, RUNNING)
-    carry = solver.init(chart, point)
+    result = judge(residual, stop.tol, RUNNING)
+    carry = solver.init(view, point)
     first = _Progress(point, start, force, carry, gain, none, residual, none, scale, result, jnp.zeros((), int))
 
     def unfinished(now: _Progress):
         return (now.result == RUNNING) & (now.taken < stop.max_steps)
 
     def stage(phase: Phase, start: States, now: _Progress, rest: int):
-        chart, _ = solver.coordinates.chart(phase, start)
+        view, _ = solver.coordinates.view(phase, start)
         return jax.lax.while_loop(
-            lambda now: jnp.sum(unfinished(now)) > rest, lambda now: tested(solver, chart, now), now
+            lambda now: jnp.sum(unfinished(now)) > rest, lambda now: advance_and_test(solver, view, now), now
         )
 
-    end = in_stages(stage, phase, start, first, unfinished)
+    end = run_in_stages(stage, phase, start, first, unfinished)
     result = jnp.where(end.result == RUNNING, Verdict.OUT_OF_STEPS, end.result)
     return Equilibrium(end.states, end.steps, end.residual, result, result == Verdict.DIVERGED)
 
 
-def tested(solver: AbstractIteration, chart: AbstractChart, now: _Progress) -> _Progress:
+def advance_and_test(solver: AbstractIteration, view: AbstractView, now: _Progress) -> _Progress:
     """Take the steps up to the next test and judge every sample."""
-    stop, phase = solver.stop, chart.phase
+    stop, phase = solver.stop, view.phase
     count = jnp.minimum(stop.check_every, stop.max_steps - now.taken)
-    point, carry = run(solver, chart, now.point, now.carry, count)
-    states = chart.states(point)
+    point, carry = run(solver, view, now.point, now.carry, count)
+    states = view.states(point)
     force = phase.force(states)
     residual = norm(force) / now.scale
     active = now.result == RUNNING
-    gain, rose, stalled = weighed(stop, phase, now, states, force, residual)
+    gain, rose, stalled = measure_progress(stop, phase, now, states, force, residual)
     carry, back = solver.retreat(carry, active & rose)
     stalled |= norm(force) <= precision_floor(states) / 32
-    result = judged(residual, stop.tol, jnp.where(stalled, Verdict.STALLED, RUNNING))
+    result = judge(residual, stop.tol, jnp.where(stalled, Verdict.STALLED, RUNNING))
     rises = jnp.where(back, now.rises + 1, 0)
     # a sample that went back keeps its old residual; where ever shorter steps do not help, it sits on a kink
     given_up = jnp.where(jnp.isfinite(residual), int(Verdict.STALLED), int(Verdict.DIVERGED))
@@ -219,7 +220,7 @@ def tested(solver: AbstractIteration, chart: AbstractChart, now: _Progress) -> _
     )
 
 
-def weighed(
+def measure_progress(
     stop: Stopping, phase: Phase, now: _Progress, states: States, force: States, residual: Array
 ) -> tuple[_Gain, Array, Array]:
     """What the energy says of the steps since the last test: the gain, where it rose, and where nothing is gained."""
@@ -241,9 +242,9 @@ def weighed(
     return _Gain(total, energy, watched), rose, stalled
 
 
-def run(solver: AbstractIteration, chart: AbstractChart, point: Point, carry: Any, count) -> tuple[Point, Any]:
+def run(solver: AbstractIteration, view: AbstractView, point: Point, carry: Any, count) -> tuple[Point, Any]:
     """`count` steps without a test."""
-    return jax.lax.fori_loop(0, count, lambda _, at: solver.step(chart, *at), (point, carry))
+    return jax.lax.fori_loop(0, count, lambda _, at: solver.step(view, *at), (point, carry))
 
 
 def trace(
@@ -254,11 +255,11 @@ def trace(
     Returns:
         The last states, and the observations stacked along a new first axis of length `steps + 1`.
     """
-    chart, point = solver.coordinates.chart(phase, start)
+    view, point = solver.coordinates.view(phase, start)
 
     def step(at, _):
-        after = solver.step(chart, *at)
-        return after, observe(chart.states(after[0]))
+        after = solver.step(view, *at)
+        return after, observe(view.states(after[0]))
 
-    (point, _), seen = jax.lax.scan(step, (point, solver.init(chart, point)), length=steps)
-    return chart.states(point), jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), observe(start), seen)
+    (point, _), seen = jax.lax.scan(step, (point, solver.init(view, point)), length=steps)
+    return view.states(point), jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), observe(start), seen)

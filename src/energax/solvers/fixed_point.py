@@ -30,16 +30,16 @@ class FixedPoint(AbstractIteration):
         if not isinstance(self.coordinates, StateCoordinates):
             raise SettingError(f"{self.coordinates}: blocks are blocks of states; use StateCoordinates()")
 
-    def init(self, chart, point):
+    def init(self, view, point):
         """Nothing is carried."""
-        blockwise(chart.phase.dynamics)
+        require_blocks(view.phase.dynamics)
         return ()
 
-    def step(self, chart, point, carry):
+    def step(self, view, point, carry):
         """One sweep."""
-        phase, states = chart.phase, point
+        phase, states = view.phase, point
         for block in self.order.blocks(phase, tuple(states)):
-            update = blockwise(phase.dynamics).block_minimiser(
+            update = require_blocks(phase.dynamics).block_minimiser(
                 phase.graph, states, phase.context, phase.target, phase.beta, block
             )
             states = {**states, **update}
@@ -49,12 +49,12 @@ class FixedPoint(AbstractIteration):
         """Nothing to shorten: exact blocks do not overshoot."""
         return carry, jnp.zeros_like(rose)
 
-    def tuned(self, phase, start):
+    def calibrate(self, phase, start):
         """Nothing is measured."""
         return self
 
 
-def blockwise(dynamics: AbstractDynamics) -> AbstractBlockEnergy:
+def require_blocks(dynamics: AbstractDynamics) -> AbstractBlockEnergy:
     """The dynamics, if it has block minimisers."""
     if not isinstance(dynamics, AbstractBlockEnergy):
         raise SettingError(

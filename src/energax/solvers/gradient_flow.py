@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array
 
-from energax.dynamics.phase import choose, per_sample
+from energax.arithmetic import align_batch, choose
 from energax.exceptions import SettingError
-from energax.solvers.coordinates import AbstractChart, AbstractCoordinates, StateCoordinates
+from energax.solvers.coordinates import AbstractCoordinates, AbstractView, StateCoordinates
 from energax.solvers.coordinates.base import Point
 from energax.solvers.engine import AbstractIteration, Stopping
 from energax.solvers.spectrum import largest_curvature
@@ -21,11 +21,11 @@ class AbstractStepBound(eqx.Module):
     """How the step of an explicit scheme is kept stable."""
 
     @abc.abstractmethod
-    def limit(self, chart: AbstractChart, point: Point) -> Array:
+    def limit(self, view: AbstractView, point: Point) -> Array:
         """Largest stable step of plain gradient descent times the margin; shape `()` or `(batch,)`."""
 
     @abc.abstractmethod
-    def tuned(self, chart: AbstractChart, point: Point) -> Self:
+    def calibrate(self, view: AbstractView, point: Point) -> Self:
         """The bound with what it holds measured anew."""
 
 
@@ -40,11 +40,11 @@ class PerSample(AbstractStepBound):
     margin: Array = eqx.field(converter=jnp.asarray, default=0.8)
     iterations: int = eqx.field(static=True, default=8)
 
-    def limit(self, chart, point):
+    def limit(self, view, point):
         """Return margin * 2 / curvature, per sample."""
-        return self.margin * 2 / largest_curvature(chart, point, self.iterations)
+        return self.margin * 2 / largest_curvature(view, point, self.iterations)
 
-    def tuned(self, chart, point):
+    def calibrate(self, view, point):
         """Nothing is held."""
         return self
 
@@ -58,7 +58,7 @@ class Held(AbstractStepBound):
     A sample then depends on the training so far, as it does through the parameters, but not on its own batch.
 
     Attributes:
-        curvature: the value held; refreshed by `tuned`, which `fit` calls every `Recipe.refresh` batches.
+        curvature: the value held; refreshed by `calibrate`, which `fit` calls every `Recipe.refresh` batches.
         margin: share of 2 / curvature that is used.
         iterations: products with the Jacobian for the estimate.
     """
@@ -67,24 +67,24 @@ class Held(AbstractStepBound):
     margin: Array = eqx.field(converter=jnp.asarray, default=0.8)
     iterations: int = eqx.field(static=True, default=8)
 
-    def limit(self, chart, point):
+    def limit(self, view, point):
         """Return margin * 2 / the held curvature."""
         return self.margin * 2 / self.curvature
 
-    def tuned(self, chart, point):
+    def calibrate(self, view, point):
         """Measure on this phase."""
-        largest = jnp.max(largest_curvature(chart, point, self.iterations))
+        largest = jnp.max(largest_curvature(view, point, self.iterations))
         return Held(largest, self.margin, self.iterations)
 
 
 class Unbounded(AbstractStepBound):
     """Take the step as given: for studying what an unstable step does."""
 
-    def limit(self, chart, point):
+    def limit(self, view, point):
         """Infinity."""
         return jnp.asarray(jnp.inf)
 
-    def tuned(self, chart, point):
+    def calibrate(self, view, point):
         """Nothing is held."""
         return self
 
@@ -126,20 +126,20 @@ class GradientFlow(AbstractIteration):
         """As given; the bound may shorten it."""
         return self.step_size
 
-    def init(self, chart, point):
+    def init(self, view, point):
         """Bound the step and start at rest."""
-        limit = self.bound.limit(chart, point)
+        limit = self.bound.limit(view, point)
         if self.momentum is not None:
             limit = limit * (1 + self.momentum) / (1 + 2 * self.momentum)
-        step = bounded(self.step_size, limit, chart.norm(point))
+        step = bound_step(self.step_size, limit, view.norm(point))
         return _Moving({} if self.momentum is None else jax.tree.map(jnp.zeros_like, point), step)
 
-    def step(self, chart, point, carry):
+    def step(self, view, point, carry):
         """One step of gradient descent, or of Nesterov's accelerated gradient."""
         if self.momentum is None:
-            return moved(point, carry.step, chart.force(point)), carry
+            return move(point, carry.step, view.force(point)), carry
         ahead = jax.tree.map(lambda v, u: v + self.momentum * u, point, carry.velocity)
-        after = moved(ahead, carry.step, chart.force(ahead))
+        after = move(ahead, carry.step, view.force(ahead))
         return after, _Moving(jax.tree.map(jnp.subtract, after, point), carry.step)
 
     def retreat(self, carry, rose):
@@ -149,16 +149,16 @@ class GradientFlow(AbstractIteration):
         rest = jax.tree.map(jnp.zeros_like, carry.velocity)
         return _Moving(choose(rose, rest, carry.velocity), jnp.where(rose, carry.step / 2, carry.step)), rose
 
-    def tuned(self, phase, start):
+    def calibrate(self, phase, start):
         """Refresh what the step bound holds."""
-        return eqx.tree_at(lambda s: s.bound, self, self.bound.tuned(*self.coordinates.chart(phase, start)))
+        return eqx.tree_at(lambda s: s.bound, self, self.bound.calibrate(*self.coordinates.view(phase, start)))
 
 
-def bounded(step_size: Array, limit: Array, like: Array) -> Array:
+def bound_step(step_size: Array, limit: Array, like: Array) -> Array:
     """The step per sample, in the shape and precision of `like`."""
     return jnp.broadcast_to(jnp.minimum(step_size, limit), like.shape).astype(like.dtype)
 
 
-def moved(point: Point, step: Array, force: Point) -> Point:
+def move(point: Point, step: Array, force: Point) -> Point:
     """Return v + step * force with one step per sample."""
-    return jax.tree.map(lambda v, f: v + per_sample(step, v) * f, point, force)
+    return jax.tree.map(lambda v, f: v + align_batch(step, v) * f, point, force)

@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from energax.dynamics.phase import Phase
 from energax.exceptions import SettingError
-from energax.solvers.apart import batched, settle_apart, single
+from energax.solvers.apart import add_batch_axis, drop_batch_axis, settle_apart
 from energax.solvers.engine import AbstractSolver
 
 
@@ -34,7 +34,7 @@ class Optimistix(AbstractSolver):
     def _settle(self, phase: Phase, state, scale):
         if isinstance(self.method, optx.AbstractRootFinder):
             found = optx.root_find(
-                lambda v, _: single(phase.force(batched(v))),
+                lambda v, _: drop_batch_axis(phase.force(add_batch_axis(v))),
                 self.method,
                 state,
                 max_steps=self.max_steps,
@@ -44,7 +44,7 @@ class Optimistix(AbstractSolver):
             if not phase.has_energy:
                 raise SettingError(f"{type(phase.dynamics).__name__} has no energy to minimise; use a root finder")
             found = optx.minimise(
-                lambda v, _: phase.energy(batched(v))[0],
+                lambda v, _: phase.energy(add_batch_axis(v))[0],
                 self.method,
                 state,
                 max_steps=self.max_steps,
@@ -54,10 +54,10 @@ class Optimistix(AbstractSolver):
             raise SettingError(f"{type(self.method).__name__} is neither an optimistix root finder nor a minimiser")
         return found.value, found.stats["num_steps"]
 
-    def tuned(self, phase, start):
+    def calibrate(self, phase, start):
         """Nothing is measured."""
         return self
 
-    def tightened(self, tol, factor):
+    def tighten(self, tol, factor):
         """A smaller tolerance for the verdict and more steps; the method's own tolerances stay."""
         return Optimistix(self.method, tol, self.max_steps * factor)

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.costs import total
+from energax.arithmetic import total
 
 TRIALS = 2  # points of the model that are tried: the first finds the scale, the second the place
 
 
-def quadratic_minimum(slope: Array, bend: Array) -> Array:
+def minimise_quadratic(slope: Array, bend: Array) -> Array:
     """The z that minimises slope.z + 1/2 z.B z per sample, by B = L D L^T with |D| for D.
 
     Where B is not positive, the size of the curvature still sets the scale (as in saddle-free Newton). A direction
@@ -44,7 +44,7 @@ def quadratic_minimum(slope: Array, bend: Array) -> Array:
     return jnp.stack(least)
 
 
-def minimum(
+def minimise_in_plane(
     slope: Array, bend: Array, cost: Callable[[Array], Array], output: Array, pushed: Array, trials: int = TRIALS
 ) -> Array:
     """The z that minimises slope.z + 1/2 z.B z + cost(output + sum_i z_i pushed_i) per sample.
@@ -67,16 +67,16 @@ def minimum(
         return back(jnp.ones_like(value))[0], value
 
     def look(z: Array) -> _Look:
-        here = output + jnp.sum(per_sample_of(z, pushed) * pushed, axis=0)
+        here = output + jnp.sum(align_directions(z, pushed) * pushed, axis=0)
         fall, turn, value = jax.linearize(pull, here, has_aux=True)
         falls = jax.vmap(lambda move: total(fall * move))(pushed)
         turned = jax.vmap(turn)(pushed)
         bends = bend + jax.vmap(lambda a: jax.vmap(lambda b: total(a * b))(pushed))(turned)
         bent = jnp.sum(bend * z, axis=1)
         slopes = slope + bent + falls
-        newton = quadratic_minimum(slopes, bends)
+        newton = minimise_quadratic(slopes, bends)
         arch = jnp.sum(newton * jnp.sum((bends - bend) * newton, axis=1), axis=0)
-        reach = worthwhile(value, -jnp.sum(newton * falls, axis=0), arch)
+        reach = limit_share(value, -jnp.sum(newton * falls, axis=0), arch)
         height = jnp.sum(z * (slope + bent / 2), axis=0) + value
         return _Look(z, height, slopes, newton, -jnp.sum(newton * slopes, axis=0), reach)
 
@@ -97,7 +97,7 @@ def minimum(
     return best.z
 
 
-def worthwhile(value: Array, fall: Array, arch: Array) -> Array:
+def limit_share(value: Array, fall: Array, arch: Array) -> Array:
     """The share t of a step, at most 1, at which value - fall t + arch t^2 / 2 reaches 0; 1 where it does not."""
     under = fall**2 - 2 * value * arch
     below = (fall > 0) & (value > 0) & (under > 0)
@@ -116,6 +116,6 @@ class _Look(NamedTuple):
     reach: Array
 
 
-def per_sample_of(z: Array, pushed: Array) -> Array:
+def align_directions(z: Array, pushed: Array) -> Array:
     """Give `(directions, batch)` the axes of `(directions, batch, ...)`."""
     return z.reshape(z.shape + (1,) * (pushed.ndim - 2))

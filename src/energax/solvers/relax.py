@@ -7,7 +7,7 @@ from jax.core import Tracer
 from jaxtyping import Array, PRNGKeyArray
 
 from energax.dynamics.base import AbstractDynamics
-from energax.dynamics.phase import prepared
+from energax.dynamics.phase import prepare_phase
 from energax.exceptions import DataError, GraphError
 from energax.graph.structure import AnyGraph, States
 from energax.solvers.engine import AbstractSolver
@@ -47,7 +47,7 @@ def relax(
         raise DataError("nothing is clamped: give at least one node a value, so that the batch has a size")
     clamped = graph.clamp(clamp)
     require_finite(clamped)
-    phase = prepared(dynamics, graph, clamped, key)
+    phase = prepare_phase(dynamics, graph, clamped, key)
     states = dynamics.start(graph, phase.context).states
     for name, value in graph.clamp(start or {}).items():
         if name not in states:

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.dynamics.phase import per_sample, scaled
-from energax.solvers.coordinates import AbstractChart
+from energax.arithmetic import align_batch, scale
+from energax.solvers.coordinates import AbstractView
 from energax.solvers.coordinates.base import Point
-from energax.solvers.plane import per_sample_of
+from energax.solvers.plane import align_directions
 
 
-def largest_curvature(chart: AbstractChart, point: Point, iterations: int = 8) -> Array:
+def largest_curvature(view: AbstractView, point: Point, iterations: int = 8) -> Array:
     """Estimate the largest curvature (the largest |eigenvalue| of d force / dpoint) of every sample.
 
     The largest |J q| / |q| in the space that a fixed vector and its first images span (Arnoldi): after as many products
@@ -19,7 +19,7 @@ def largest_curvature(chart: AbstractChart, point: Point, iterations: int = 8) -
     approaches J's norm, which is no less than what is asked for.
 
     Args:
-        chart: the phase in some coordinates, `StateCoordinates().chart(phase, states)`.
+        view: the phase in some coordinates, `StateCoordinates().view(phase, states)`.
         point: where to measure.
         iterations: products with the Jacobian.
 
@@ -28,14 +28,14 @@ def largest_curvature(chart: AbstractChart, point: Point, iterations: int = 8) -
 
     Reference: Arnoldi 1951; Saad 2011, *Numerical Methods for Large Eigenvalue Problems*, chapter 6.
     """
-    _, tangent = jax.linearize(chart.force, point)
-    first, size = normed(chart, jax.tree.map(fixed_vector, point))
+    _, tangent = jax.linearize(view.force, point)
+    first, size = normalise(view, jax.tree.map(fixed_vector, point))
     basis = jax.tree.map(lambda v: jnp.zeros((iterations + 1, *v.shape), v.dtype).at[0].set(v), first)
     images = jnp.zeros((iterations, iterations + 1, *size.shape), size.dtype)
 
     def split(vector, basis):
-        along = jax.vmap(lambda b: chart.dot(b, vector))(basis)
-        return along, jax.tree.map(lambda v, b: v - jnp.sum(per_sample_of(along, b) * b, axis=0), vector, basis)
+        along = jax.vmap(lambda b: view.dot(b, vector))(basis)
+        return along, jax.tree.map(lambda v, b: v - jnp.sum(align_directions(along, b) * b, axis=0), vector, basis)
 
     def product(index, carry):
         basis, images = carry
@@ -44,8 +44,8 @@ def largest_curvature(chart: AbstractChart, point: Point, iterations: int = 8) -
         rounding, rest = split(rest, basis)
         along = along + rounding
         # where the space has no more dimensions, what is left is rounding
-        left = chart.norm(rest) > 64 * jnp.finfo(size.dtype).eps * chart.norm(pushed)
-        unit, length = normed(chart, jax.tree.map(lambda r: jnp.where(per_sample(left, r), r, 0), rest))
+        left = view.norm(rest) > 64 * jnp.finfo(size.dtype).eps * view.norm(pushed)
+        unit, length = normalise(view, jax.tree.map(lambda r: jnp.where(align_batch(left, r), r, 0), rest))
         basis = jax.tree.map(lambda b, u: b.at[index + 1].set(u), basis, unit)
         return basis, images.at[index].set(along.at[index + 1].set(length))
 
@@ -69,10 +69,10 @@ def largest_eigenvalue(matrices: Array) -> Array:
     return jnp.einsum("bij,bji->b", matrices, power)
 
 
-def normed(chart: AbstractChart, vector: Point) -> tuple[Point, Array]:
+def normalise(view: AbstractView, vector: Point) -> tuple[Point, Array]:
     """The vector at length 1, or 0 where it has none, and its length."""
-    size = chart.norm(vector)
-    return scaled(1 / jnp.maximum(size, jnp.finfo(size.dtype).tiny), vector), size
+    size = view.norm(vector)
+    return scale(1 / jnp.maximum(size, jnp.finfo(size.dtype).tiny), vector), size
 
 
 def fixed_vector(like: Array) -> Array:

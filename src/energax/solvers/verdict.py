@@ -6,7 +6,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.dynamics.phase import Phase, choose, norm
+from energax.arithmetic import choose, norm
+from energax.dynamics.phase import Phase
 from energax.graph.structure import States
 from energax.solvers.coordinates.base import Point
 
@@ -60,13 +61,13 @@ class Equilibrium(eqx.Module):
         return jnp.mean(self.result == verdict, dtype=self.residual.dtype)
 
 
-def judged(residual: Array, tol: Array, otherwise: Array | int) -> Array:
+def judge(residual: Array, tol: Array, otherwise: Array | int) -> Array:
     """Converged, diverged, or `otherwise`, per sample."""
     result = jnp.where(residual <= tol, int(Verdict.CONVERGED), otherwise)
     return jnp.where(residual < BEYOND, result, int(Verdict.DIVERGED))
 
 
-def ended(phase: Phase, states: States, steps: Array, scale: Array, lost: Array, tol: Array) -> Equilibrium:
+def conclude(phase: Phase, states: States, steps: Array, scale: Array, lost: Array, tol: Array) -> Equilibrium:
     """The verdict on a relaxation that was not tested on the way; without an energy only the force can tell more."""
     residual = norm(phase.force(states)) / scale
     if not phase.has_energy:
@@ -76,7 +77,7 @@ def ended(phase: Phase, states: States, steps: Array, scale: Array, lost: Array,
     return Equilibrium(states, steps, jnp.where(lost, jnp.inf, residual), result, lost)
 
 
-def within_scale(begin: Point, end: Point) -> tuple[Point, Array]:
+def keep_in_scale(begin: Point, end: Point) -> tuple[Point, Array]:
     """`end`, with samples that left every scale back at `begin`, and which these are.
 
     They must not reach a gradient, where a weight of 0 does not cancel a NaN.
@@ -85,7 +86,7 @@ def within_scale(begin: Point, end: Point) -> tuple[Point, Array]:
     return choose(lost, begin, end), lost
 
 
-def uphill(before: Array, after: Array, floor: Array) -> Array:
+def ended_uphill(before: Array, after: Array, floor: Array) -> Array:
     """Which samples' energies ended above where they began: an unstable step that was given no time to overflow.
 
     Their states stay: the verdict keeps them from the parameters, and the forward pass that is taken here serves

@@ -86,7 +86,8 @@ class Terminal:
         left = row["out_of_steps_fraction"]
         if left == left and left > 0.01:
             self.bar.console.print(
-                f"  [yellow]{percent(left)} of the relaxations ran out of steps: raise --steps, or loosen --tol[/]"
+                f"  [yellow]{percent(left)} of the relaxations ran out of steps: "
+                "raise --max-relaxation-steps, or loosen --relaxation-tol[/]"
             )
         if row["diverged_fraction"] > 0:
             self.bar.console.print(

@@ -7,8 +7,8 @@ from jaxtyping import Array, PRNGKeyArray
 
 from energax.rules.base import Info
 from energax.solvers.verdict import Verdict
-from energax.training.feed import Feed
-from energax.training.learner import Learner, Progress, strong, update
+from energax.training.device_split import DeviceSplit
+from energax.training.learner import Learner, Progress, strengthen_dtypes, update
 
 
 class Sums(eqx.Module):
@@ -50,7 +50,7 @@ class Sums(eqx.Module):
         }
 
 
-def summed(sums: Sums, info: Info, target: Array) -> Sums:
+def add_info(sums: Sums, info: Info, target: Array) -> Sums:
     """Add one batch."""
     phases = list(info.phases.values())
     results = jnp.concatenate([p.result for p in phases]) if phases else jnp.zeros(0, int)
@@ -69,39 +69,39 @@ def summed(sums: Sums, info: Info, target: Array) -> Sums:
     )
 
 
-def trained(
-    learner: Learner, progress: Progress, feed: Feed, size: int, key: PRNGKeyArray, first: Array, last: Array
+def train_batches(
+    learner: Learner, progress: Progress, split: DeviceSplit, size: int, key: PRNGKeyArray, first: Array, last: Array
 ) -> tuple[Progress, Sums]:
     """Train on batches `first` to `last` (exclusive) of the epoch whose key is given; never returns in between.
 
     Args:
         learner: what is trained; its graph and solver are those of `progress`.
         progress: what changes.
-        feed: the training rows.
+        split: the training rows.
         size: rows per batch.
         key: the epoch's key; the order of the rows and every batch's key follow from it alone.
         first: index of the first batch.
         last: index after the last one.
     """
-    order = jax.random.permutation(key, len(feed.labels))
+    order = jax.random.permutation(key, len(split.labels))
     dynamic, static = eqx.partition((progress, Sums.zero()), eqx.is_array)
 
     def one(index, dynamic):
         progress, sums = eqx.combine(dynamic, static)
         rows = jax.lax.dynamic_slice(order, (index * size,), (size,))
-        batch = feed.batch(rows, jax.random.fold_in(key, index))
+        batch = split.batch(rows, jax.random.fold_in(key, index))
         progress, info = update(learner, progress, batch)
-        return eqx.filter(strong((progress, strong(summed(sums, info, batch.y)))), eqx.is_array)
+        return eqx.filter(strengthen_dtypes((progress, strengthen_dtypes(add_info(sums, info, batch.y)))), eqx.is_array)
 
-    return eqx.combine(jax.lax.fori_loop(first, last, one, strong(dynamic)), static)
+    return eqx.combine(jax.lax.fori_loop(first, last, one, strengthen_dtypes(dynamic)), static)
 
 
-stretch = eqx.filter_jit(trained)
+stretch = eqx.filter_jit(train_batches)
 
 
 @eqx.filter_jit(donate="all-except-first")
 def stretch_in_place(
-    given: tuple[Learner, Feed, int, PRNGKeyArray, Array, Array], progress: Progress
+    given: tuple[Learner, DeviceSplit, int, PRNGKeyArray, Array, Array], progress: Progress
 ) -> tuple[Progress, Sums]:
     """`stretch` in the memory of `progress`, which must not be read again.
 
@@ -110,5 +110,5 @@ def stretch_in_place(
             away must not be read by another name.
         progress: what changes.
     """
-    learner, feed, size, key, first, last = given
-    return trained(learner, progress, feed, size, key, first, last)
+    learner, split, size, key, first, last = given
+    return train_batches(learner, progress, split, size, key, first, last)

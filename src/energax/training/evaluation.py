@@ -11,7 +11,7 @@ from energax.data import Dataset, Split
 from energax.dynamics.phase import Batch
 from energax.rules.base import free_phase
 from energax.solvers.verdict import Verdict
-from energax.training.feed import Feed, feed_of
+from energax.training.device_split import DeviceSplit, make_device_split
 from energax.training.learner import Learner
 
 
@@ -41,26 +41,26 @@ def evaluate(
         batch: rows at a time.
         standardise: whether pixels are normalised per channel.
     """
-    return evaluate_feed(learner, feed_of(data, split, standardise=standardise), batch)
+    return evaluate_device_split(learner, make_device_split(data, split, standardise=standardise), batch)
 
 
-def evaluate_feed(learner: Learner, feed: Feed, batch: int) -> Evaluation:
+def evaluate_device_split(learner: Learner, split: DeviceSplit, batch: int) -> Evaluation:
     """`evaluate`, for a split that is on the device already."""
-    rows = len(feed.labels)
-    sums = [float(value) for value in _tested(learner, feed, min(batch, rows))]
+    rows = len(split.labels)
+    sums = [float(value) for value in _test(learner, split, min(batch, rows))]
     return Evaluation(*(value / rows for value in sums))
 
 
 @eqx.filter_jit
-def _tested(learner: Learner, feed: Feed, batch: int) -> Array:
+def _test(learner: Learner, split: DeviceSplit, batch: int) -> Array:
     """Sums of correct rows, cost and settled rows; the last batch is filled up with rows that do not count."""
-    rows = len(feed.labels)
+    rows = len(split.labels)
     total = -(-rows // batch)
 
     def one(index, sums):
         at = index * batch + jnp.arange(batch)
         counts = at < rows
-        filled = feed.batch(jnp.minimum(at, rows - 1))
+        filled = split.batch(jnp.minimum(at, rows - 1))
         inputs = Batch(filled.x, filled.y)
         phase, settled, _ = free_phase(
             learner.dynamics, learner.graph, learner.graph.clamp(inputs.x), inputs, learner.solver

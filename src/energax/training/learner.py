@@ -25,7 +25,7 @@ class Learner(eqx.Module):
         solver: what settles them.
         rule: what turns settled states into a gradient.
         optimiser: any optax transformation.
-        refresh: batches between calls of `rule.tune`, which lets the solver measure what it holds (`Held`); 0
+        refresh: batches between calls of `rule.calibrate`, which lets the solver measure what it holds (`Held`); 0
             never calls it.
     """
 
@@ -56,10 +56,12 @@ class Progress(eqx.Module):
 def begin(learner: Learner) -> Progress:
     """The progress before the first batch."""
     parameters = eqx.filter(learner.graph, eqx.is_inexact_array)
-    return strong(Progress(learner.graph, learner.optimiser.init(parameters), learner.solver, jnp.zeros((), int)))
+    return strengthen_dtypes(
+        Progress(learner.graph, learner.optimiser.init(parameters), learner.solver, jnp.zeros((), int))
+    )
 
 
-def strong(tree):
+def strengthen_dtypes(tree):
     """Give every array a definite dtype, so that a loop's carry keeps its type."""
     return jax.tree.map(lambda a: jnp.asarray(a, a.dtype) if eqx.is_array(a) else a, tree)
 
@@ -72,7 +74,7 @@ def update(learner: Learner, progress: Progress, batch: Batch) -> tuple[Progress
     """
     graph, solver = progress.graph, progress.solver
     if learner.refresh:
-        solver = refreshed(learner, progress, batch)
+        solver = refresh_solver(learner, progress, batch)
     carry = learner.rule.init(learner.dynamics, graph, batch)
     graph, state, carry, info = one_update(learner, graph, progress.optimiser, solver, batch, carry)
     if learner.rule.updates_per_batch > 1:
@@ -95,7 +97,7 @@ def one_update(learner: Learner, graph, state, solver, batch: Batch, carry):
     return eqx.apply_updates(graph, updates), state, carry, info
 
 
-def refreshed(learner: Learner, progress: Progress, batch: Batch) -> AbstractSolver:
+def refresh_solver(learner: Learner, progress: Progress, batch: Batch) -> AbstractSolver:
     """The solver, measured anew every `refresh` batches."""
     dynamic, static = eqx.partition(progress.solver, eqx.is_array)
 

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from energax.data import Dataset
 from energax.diagnostics.regime import Regime, measure_regime
 from energax.exceptions import RunError, SettingError
+from energax.training.device_split import DeviceSplit, make_device_split
 from energax.training.display import Display, Silent
 from energax.training.epoch import Sums, stretch_in_place
-from energax.training.evaluation import evaluate_feed
-from energax.training.feed import Feed, feed_of
+from energax.training.evaluation import evaluate_device_split
 from energax.training.learner import Learner, Progress, begin, root_key
 from energax.training.pages import draw_curve, write_summary
 from energax.training.run_folder import History, RunFolder, machine
@@ -94,7 +94,7 @@ def fit(
         folder.resume(chosen, len(history))
     elif folder is not None:
         folder.start(settings)
-    return trainer.run(copied(progress), history, epochs, folder, settings)
+    return trainer.run(copy_progress(progress), history, epochs, folder, settings)
 
 
 def require_settings(learner: Learner, data: Dataset, epochs: int, batch: int) -> None:
@@ -116,7 +116,7 @@ def require_settings(learner: Learner, data: Dataset, epochs: int, batch: int) -
 
 def require_finite_parameters(graph, when: str) -> None:
     """Refuse NaN and infinite parameters, naming the function that holds them."""
-    for name, fn in graph.fns.items():
+    for name, fn in graph.functions.items():
         for leaf in jax.tree.leaves(eqx.filter(fn, eqx.is_inexact_array)):
             if not bool(jnp.all(jnp.isfinite(leaf))):
                 raise RunError(
@@ -129,12 +129,12 @@ class _Trainer:
     """One training in progress; holds the data on the device."""
 
     def __init__(self, learner: Learner, data: Dataset, batch: int, seed: int, standardise: bool, display: Display):
-        def feed(split, augment=False) -> Feed:
-            return feed_of(data, split, standardise=standardise, augment=augment)
+        def place(split, augment=False) -> DeviceSplit:
+            return make_device_split(data, split, standardise=standardise, augment=augment)
 
         self.learner, self.size, self.display = learner, batch, display
         self.bare = eqx.tree_at(lambda l: (l.graph, l.solver), learner, (None, None))
-        self.train, self.validation, self.test = feed(data.train, True), feed(data.validation), feed(data.test)
+        self.train, self.validation, self.test = place(data.train, True), place(data.validation), place(data.test)
         self.key = root_key(seed)
         self.batches = len(data.train) // batch
         self.probe = self.train.batch(jnp.arange(min(64, len(data.train))))
@@ -152,7 +152,7 @@ class _Trainer:
                 history = [*history, row]
                 chosen = best_row is None or _validation(row) > _validation(best_row)
                 if chosen:
-                    best, best_row = copied(progress), row
+                    best, best_row = copy_progress(progress), row
                 if folder is not None:
                     folder.save(progress, {"history": history}, best=chosen)
                 self.display.epoch(row)
@@ -160,8 +160,8 @@ class _Trainer:
             self.display.end()
         result = self.result(progress, best, best_row, history)
         if folder is not None:
-            keep(folder, settings, result, history)
-        return Run(self.learned(progress), history, result)
+            write_results(folder, settings, result, history)
+        return Run(self.current_learner(progress), history, result)
 
     def epoch(self, progress: Progress, epoch: int) -> tuple[Progress, dict[str, Any]]:
         """One pass over the training split, and everything measured after it; `progress` is used up."""
@@ -174,7 +174,7 @@ class _Trainer:
                 continue
             given = (self.bare, self.train, self.size, key, jnp.asarray(first), jnp.asarray(last))
             progress, sums = stretch_in_place(given, progress)
-            total = merged(total, sums)
+            total = merge_sums(total, sums)
             averages = total.averages()
             if not averages["cost"] < float("inf"):
                 raise RunError(
@@ -188,8 +188,8 @@ class _Trainer:
 
     def row(self, progress: Progress, epoch: int, averages: dict[str, float], seconds: float) -> dict[str, Any]:
         """The log's line of one epoch."""
-        learner = self.learned(progress)
-        tested = evaluate_feed(learner, self.validation, 500)
+        learner = self.current_learner(progress)
+        tested = evaluate_device_split(learner, self.validation, 500)
         regime = self.regime(learner.dynamics, learner.graph, self.probe, learner.solver, learner.rule)
         training = {f"train_{name}" if name in ("cost", "accuracy") else name: v for name, v in averages.items()}
         return {
@@ -202,15 +202,15 @@ class _Trainer:
             "seconds": seconds,
         }
 
-    def learned(self, progress: Progress) -> Learner:
+    def current_learner(self, progress: Progress) -> Learner:
         """The learner with the parameters and the solver of `progress`."""
         return eqx.tree_at(lambda l: (l.graph, l.solver), self.learner, (progress.graph, progress.solver))
 
     def result(self, progress: Progress, best: Progress, best_row, history: History) -> dict[str, Any]:
         """Test the last epoch and the epoch that validation chooses."""
         last = history[-1]
-        tested = evaluate_feed(self.learned(progress), self.test, 500)
-        selected = tested if best_row is last else evaluate_feed(self.learned(best), self.test, 500)
+        tested = evaluate_device_split(self.current_learner(progress), self.test, 500)
+        selected = tested if best_row is last else evaluate_device_split(self.current_learner(best), self.test, 500)
         names = (
             "validation_accuracy",
             "converged_fraction",
@@ -238,12 +238,12 @@ def _validation(row: dict[str, Any]) -> float:
     return row["validation_accuracy"]
 
 
-def copied(progress: Progress) -> Progress:
+def copy_progress(progress: Progress) -> Progress:
     """The same numbers in memory of their own: what an epoch is given, it uses up."""
     return jax.tree.map(lambda a: jnp.copy(a) if eqx.is_array(a) else a, progress)
 
 
-def merged(a: Sums, b: Sums) -> Sums:
+def merge_sums(a: Sums, b: Sums) -> Sums:
     """Sums of two stretches."""
     both = jax.tree.map(jnp.add, a, b)
     return eqx.tree_at(lambda s: s.worst, both, jnp.maximum(a.worst, b.worst))
@@ -265,7 +265,7 @@ def regime_row(regime: Regime) -> dict[str, Any]:
     }
 
 
-def keep(folder: RunFolder, settings: dict[str, Any], result: dict[str, Any], history: History) -> None:
+def write_results(folder: RunFolder, settings: dict[str, Any], result: dict[str, Any], history: History) -> None:
     """Write what people look at."""
     folder.write_json("result.json", result)
     title = f"{settings.get('recipe', 'run')} on {settings['data']}, seed {settings['seed']}"

@@ -62,7 +62,7 @@ class RunFolder:
             SettingError: it has more epochs already.
         """
         kept = self.config()
-        before, now = flattened(kept), flattened(finite(config))
+        before, now = flatten_config(kept), flatten_config(finite(config))
         for name in sorted(before.keys() & now.keys() - {"epochs"}):
             if before[name] != now[name]:
                 raise RunError(
@@ -123,7 +123,7 @@ def machine() -> dict[str, str]:
     }
 
 
-def flattened(config: dict[str, Any]) -> dict[str, Any]:
+def flatten_config(config: dict[str, Any]) -> dict[str, Any]:
     """The settings of a run by name, those of its recipe among them."""
     own = {name: value for name, value in config.items() if name != "settings"}
     return {**own, **config.get("settings", {})}

@@ -14,10 +14,10 @@ from jaxtyping import Array, PyTree
 import energax as ex
 from energax.data import Dataset
 from energax.diagnostics.regime import flat
-from energax.dynamics.phase import Phase, prepared
+from energax.dynamics.phase import Phase, prepare_phase
 from energax.graph.structure import States
 from energax.solvers import Unbounded
-from energax.training.feed import feed_of
+from energax.training.device_split import make_device_split
 from energax.training.learner import root_key
 
 PAPER = "Millidge et al. 2023"
@@ -39,23 +39,23 @@ def network(data: Dataset, seed: int, activation: Callable = jax.nn.relu) -> ex.
 
 def first_rows(data: Dataset, rows: int) -> ex.Batch:
     """The first training images, pixels in [0, 1]."""
-    return feed_of(data, data.train, standardise=False).batch(jnp.arange(rows))
+    return make_device_split(data, data.train, standardise=False).batch(jnp.arange(rows))
 
 
-def printed(step: float = 0.1, steps: int = 50) -> ex.GradientFlow:
+def printed_solver(step: float = 0.1, steps: int = 50) -> ex.GradientFlow:
     """The paper's relaxation: 50 explicit steps of .1, whatever comes of it."""
     return ex.GradientFlow(step_size=step, bound=Unbounded(), stop=ex.Stopping(max_steps=steps, check_every=0))
 
 
-def converged(tol: float, steps: int = 5000) -> ex.GradientFlow:
+def converged_solver(tol: float, steps: int = 5000) -> ex.GradientFlow:
     """Relaxation to a relative residual of `tol`, its step bounded by the measured curvature."""
     return ex.GradientFlow(step_size=1.0, momentum=0.8, stop=ex.Stopping(tol, steps))
 
 
-def nudged(graph: ex.Graph, batch: ex.Batch, beta: Array | float) -> tuple[Phase, States]:
+def nudge_net(graph: ex.Graph, batch: ex.Batch, beta: Array | float) -> tuple[Phase, States]:
     """The nudged phase of predictive coding and its start, the feed-forward pass."""
     dynamics = energy()
-    phase = prepared(dynamics, graph, graph.clamp(batch.x), None, batch.y, jnp.asarray(beta))
+    phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), None, batch.y, jnp.asarray(beta))
     return phase, dynamics.start(graph, phase.context).states
 
 
@@ -67,7 +67,7 @@ def gradient(rule, dynamics, graph, batch: ex.Batch, solver) -> PyTree:
 
 def backprop(graph: ex.Graph, batch: ex.Batch) -> PyTree:
     """The exact gradient; nothing is relaxed."""
-    return ex.Backprop()(energy(), graph, batch, printed(), ())[0]
+    return ex.Backprop()(energy(), graph, batch, printed_solver(), ())[0]
 
 
 def distance(found: PyTree, exact: PyTree) -> Array:
@@ -89,7 +89,7 @@ def cosine(found: PyTree, exact: PyTree) -> Array:
 def backprop_of_states(graph: ex.Graph, batch: ex.Batch) -> States:
     """dC/dv of every free state along the feed-forward pass, the vector that backprop hands down, per sample."""
     dynamics = energy()
-    rest = jax.tree.map(jnp.zeros_like, nudged(graph, batch, 1.0)[1])
+    rest = jax.tree.map(jnp.zeros_like, nudge_net(graph, batch, 1.0)[1])
 
     def cost(errors):
         return jnp.sum(dynamics.cost(graph.output_value(graph.sweep(batch.x, errors)), batch.y))
@@ -104,7 +104,7 @@ def over_seeds(rows: Sequence[Sequence[float]]) -> tuple[list[float], list[float
     return [statistics.fmean(point) for point in points], spread
 
 
-def said(values: Sequence[float], digits: int = 3) -> str:
+def print_values(values: Sequence[float], digits: int = 3) -> str:
     """A range of numbers for a sentence."""
     low, high = f"{min(values):.{digits}g}", f"{max(values):.{digits}g}"
     return low if low == high else f"{low}..{high}"

@@ -10,9 +10,18 @@ from matplotlib.figure import Figure
 
 import energax as ex
 from energax.papers.cells import Cells
-from energax.papers.experiment import Experiment, Judgement, Numbers, judged
+from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 from energax.papers.fits import order
-from energax.papers.millidge2023.common import PAPER, energy, first_rows, network, nudged, over_seeds, printed, said
+from energax.papers.millidge2023.common import (
+    PAPER,
+    energy,
+    first_rows,
+    network,
+    nudge_net,
+    over_seeds,
+    print_values,
+    printed_solver,
+)
 from energax.papers.pictures import QUIET, band, panels
 from energax.solvers import trace
 
@@ -46,7 +55,7 @@ ENERGIES = {"internal": "internal energy E", "supervised": "supervised loss C", 
 @eqx.filter_jit
 def energies(graph, batch, beta, step, steps: int) -> dict:
     """E, beta C and F averaged over the batch, before and after each step."""
-    phase, start = nudged(graph, batch, beta)
+    phase, start = nudge_net(graph, batch, beta)
 
     def observe(states):
         supervised = jnp.mean(beta * phase.cost(states, batch.y))
@@ -54,13 +63,13 @@ def energies(graph, batch, beta, step, steps: int) -> dict:
         internal = jnp.mean(energy().energy(graph, states, phase.context))
         return {"internal": internal, "supervised": supervised, "total": total}
 
-    return trace(printed(step, steps), phase, start, steps, observe)[1]
+    return trace(printed_solver(step, steps), phase, start, steps, observe)[1]
 
 
 @eqx.filter_jit
 def slopes(graph, batch, beta) -> dict:
     """dF/dt and beta dC/dt at t = 0, averaged over the batch."""
-    phase, start = nudged(graph, batch, beta)
+    phase, start = nudge_net(graph, batch, beta)
     force = phase.force(start)
     total = jax.jvp(lambda v: jnp.mean(phase.energy(v)), (start,), (force,))[1]
     supervised = jax.jvp(lambda v: jnp.mean(beta * phase.cost(v, batch.y)), (start,), (force,))[1]
@@ -121,36 +130,36 @@ def judge(numbers: Numbers) -> list[Judgement]:
     fits = [order(numbers["short"], one["departure"])[0] for one in seeds]
     where = "Fig. 2A"
     return [
-        judged(
+        judge_claim(
             where,
             "the internal energy starts at 0 and rises",
             bool(np.all(internal[:, 0] == 0) and np.all(internal[:, -1] > 0) and np.all(internal[:, 1] > 0)),
-            f"0 at the start, {said(internal[:, -1].tolist())} at the end",
+            f"0 at the start, {print_values(internal[:, -1].tolist())} at the end",
         ),
-        judged(
+        judge_claim(
             where,
             "the supervised loss falls",
             bool(np.all(supervised[:, -1] < supervised[:, 0])),
-            f"from {said(supervised[:, 0].tolist())} to {said(supervised[:, -1].tolist())}",
+            f"from {print_values(supervised[:, 0].tolist())} to {print_values(supervised[:, -1].tolist())}",
         ),
-        judged(
+        judge_claim(
             where,
             "the total energy falls",
             bool(np.all(total[:, -1] < total[:, 0]) and np.all(rises < 1e-2)),
-            f"by {said((1 - total[:, -1] / total[:, 0]).tolist())} of itself; largest rise in a step "
+            f"by {print_values((1 - total[:, -1] / total[:, 0]).tolist())} of itself; largest rise in a step "
             f"{rises.max():.1g} of the fall (kinks of ReLU)",
         ),
-        judged(
+        judge_claim(
             where,
             "at the start the total energy changes as the supervised loss does",
             bool(np.all(np.abs(ratio) < 1e-12)),
             f"slopes differ by {max(map(abs, ratio)):.1g} of themselves",
         ),
-        judged(
+        judge_claim(
             "energax",
             "after a step of size h they differ by a share of order h",
             bool(np.all(np.abs(np.asarray(fits) - 1) < 0.05)),
-            f"log-log slope {said(fits, 4)} over seeds",
+            f"log-log slope {print_values(fits, 4)} over seeds",
         ),
     ]
 

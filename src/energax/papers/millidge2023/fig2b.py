@@ -9,20 +9,20 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import energax as ex
-from energax.dynamics.phase import norm, subtract
+from energax.arithmetic import norm, subtract
 from energax.papers.cells import Cells
-from energax.papers.experiment import Experiment, Judgement, Numbers, judged
+from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 from energax.papers.millidge2023.common import (
     PAPER,
     backprop,
     backprop_of_states,
     first_rows,
     network,
-    nudged,
+    nudge_net,
     over_seeds,
-    printed,
+    print_values,
+    printed_solver,
     relative,
-    said,
 )
 from energax.papers.pictures import QUIET, band, panels
 from energax.rules.base import energy_gradient
@@ -63,7 +63,7 @@ READINGS = {
 @eqx.filter_jit
 def distances(graph, batch, beta, step, steps: int) -> dict:
     """Euclidean distance over the norm of what is compared with, averaged over samples, per step and reading."""
-    phase, start = nudged(graph, batch, beta)
+    phase, start = nudge_net(graph, batch, beta)
     exact = backprop(graph, batch)
     handed = jax.tree.map(lambda g: -beta * g, backprop_of_states(graph, batch))
     begin = phase.force(start)
@@ -74,15 +74,15 @@ def distances(graph, batch, beta, step, steps: int) -> dict:
         weights = jnp.ones(len(batch.y)) / beta
         learned = energy_gradient(phase, phase.context.clamped, states, weights, len(batch.y))
         return {
-            "velocity": apart(force, begin),
-            "states": apart(force, handed),
-            "displacement": apart(subtract(states, start), handed),
-            "errors": apart(error, handed),
+            "velocity": measure_distance(force, begin),
+            "states": measure_distance(force, handed),
+            "displacement": measure_distance(subtract(states, start), handed),
+            "errors": measure_distance(error, handed),
             "images": image_by_image(graph, batch, beta, states),
             "parameters": relative(learned, exact),
         }
 
-    return trace(printed(step, steps), phase, start, steps, observe)[1]
+    return trace(printed_solver(step, steps), phase, start, steps, observe)[1]
 
 
 def image_by_image(graph, batch, beta, states, images: int = 16):
@@ -90,7 +90,7 @@ def image_by_image(graph, batch, beta, states, images: int = 16):
 
     def one(x, y, v):
         alone = ex.Batch(x[None], y[None])
-        phase, _ = nudged(graph, alone, beta)
+        phase, _ = nudge_net(graph, alone, beta)
         learned = energy_gradient(
             phase, phase.context.clamped, jax.tree.map(lambda a: a[None], v), jnp.ones(1) / beta, 1
         )
@@ -100,7 +100,7 @@ def image_by_image(graph, batch, beta, states, images: int = 16):
     return jnp.mean(jax.vmap(one)(*first))
 
 
-def apart(found, expected):
+def measure_distance(found, expected):
     """|found - expected| / |expected|, averaged over samples."""
     return jnp.mean(norm(subtract(found, expected)) / norm(expected))
 
@@ -144,16 +144,16 @@ def judge(numbers: Numbers) -> list[Judgement]:
     for name, label in READINGS.items():
         values = traces[name]
         begins, rises = bool(np.all(values[:, 0] < 0.05)), bool(np.all(values[:, -1] > values[:, 0]))
-        told = f"{said(values[:, 0].tolist())} at the start, {said(values[:, -1].tolist())} at the end"
+        told = f"{print_values(values[:, 0].tolist())} at the start, {print_values(values[:, -1].tolist())} at the end"
         change = "of Eq. 11's vector, which moves the top hidden layer alone; backprop's is another one"
         tried = "synchronous relaxation from the feed-forward pass"
-        found.append(judged("Fig. 2B", f"{label}: {caption}", begins and rises, told, change=change, tried=tried))
+        found.append(judge_claim("Fig. 2B", f"{label}: {caption}", begins and rises, told, change=change, tried=tried))
     values = traces["images"]
-    told = f"from {said(values[:, 0].tolist())} to {said(values[:, -1].tolist())}"
+    told = f"from {print_values(values[:, 0].tolist())} to {print_values(values[:, -1].tolist())}"
     falls = bool(np.all(values[:, -1] < values[:, 0]) and np.all(values[:, 0] > 0.5))
     return [
         *found,
-        judged(
+        judge_claim(
             "energax",
             "image by image the distance of the parameter gradients falls, as layer after layer sets out",
             falls,

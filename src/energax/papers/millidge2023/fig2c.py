@@ -10,18 +10,18 @@ from matplotlib.figure import Figure
 
 import energax as ex
 from energax.papers.cells import Cells
-from energax.papers.experiment import Experiment, Judgement, Numbers, judged
+from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 from energax.papers.fits import order
 from energax.papers.millidge2023.common import (
     PAPER,
     backprop,
-    converged,
+    converged_solver,
     distance,
     first_rows,
     network,
-    nudged,
-    printed,
-    said,
+    nudge_net,
+    print_values,
+    printed_solver,
 )
 from energax.papers.pictures import QUIET, panels
 from energax.rules.base import energy_gradient
@@ -49,7 +49,7 @@ class Settings:
 @eqx.filter_jit
 def distances(graph, batch, beta, solver) -> tuple:
     """Distances of equilibria, summed over layers, and of gradients, over all parameters (A.2.1)."""
-    phase, start = nudged(graph, batch, beta)
+    phase, start = nudge_net(graph, batch, beta)
     settled = solver.solve(phase, start)
     exact = backprop(graph, batch)
     found = energy_gradient(phase, phase.context.clamped, settled.states, jnp.ones(1) / beta, 1)
@@ -60,7 +60,7 @@ def distances(graph, batch, beta, solver) -> tuple:
 def one_seed(settings: Settings, data, seed: int) -> dict:
     """Both relaxations, every weight of the cost."""
     graph, batch = network(data, seed), first_rows(data, 1)
-    solvers = {"converged": converged(settings.tol, settings.steps), "printed": printed()}
+    solvers = {"converged": converged_solver(settings.tol, settings.steps), "printed": printed_solver()}
     found = {}
     for name, solver in solvers.items():
         rows = [distances(graph, batch, jnp.asarray(beta), solver) for beta in settings.betas]
@@ -108,16 +108,19 @@ def judge(numbers: Numbers) -> list[Judgement]:
         unsettled += sum(share < 1 for share in settled)
         floors.append(min(row[1] for row in one["printed"]) / min(apart))
     claim = "the distance of the gradients grows linearly with the distance of the equilibria"
-    found = f"log-log slopes {said(slopes, 5)} over {len(slopes)} initialisations, at distances of gradients below .01"
+    found = (
+        f"log-log slopes {print_values(slopes, 5)} over {len(slopes)} initialisations, "
+        "at distances of gradients below .01"
+    )
     within = all(abs(slope - 1) <= 0.05 for slope in slopes)
     change = "relaxed to equilibrium; the paper's 50 steps of .1 leave a floor"
     return [
-        judged("Fig. 2C", claim, within and not unsettled, found, change=change, tried="relaxed to equilibrium"),
-        judged(
+        judge_claim("Fig. 2C", claim, within and not unsettled, found, change=change, tried="relaxed to equilibrium"),
+        judge_claim(
             "energax",
             "with 50 steps of .1 the distance of the gradients has a floor that no lambda removes",
             min(floors) > 10,
-            f"{said(floors, 2)} times the least distance of the converged relaxation",
+            f"{print_values(floors, 2)} times the least distance of the converged relaxation",
         ),
     ]
 

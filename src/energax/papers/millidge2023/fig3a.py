@@ -10,20 +10,20 @@ from matplotlib.figure import Figure
 import energax as ex
 from energax import rules
 from energax.papers.cells import Cells
-from energax.papers.experiment import Experiment, Judgement, Numbers, judged
+from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 from energax.papers.fits import power, straightness
 from energax.papers.millidge2023.common import (
     PAPER,
     backprop,
-    converged,
+    converged_solver,
     distance,
     energy,
     first_rows,
     gradient,
     network,
     over_seeds,
-    printed,
-    said,
+    print_values,
+    printed_solver,
 )
 from energax.papers.pictures import QUIET, band, panels
 
@@ -58,13 +58,17 @@ RELAXATIONS = {
 
 def one_seed(settings: Settings, data, seed: int) -> dict:
     """Distances over all parameters, in both relaxations."""
-    batch, careful = first_rows(data, settings.rows), converged(settings.tol, settings.steps)
+    batch, careful = first_rows(data, settings.rows), converged_solver(settings.tol, settings.steps)
     relu, tanh = (network(data, seed, activation) for activation in (jax.nn.relu, jnp.tanh))
     found = {}
-    for name, graph, solver in (("converged", relu, careful), ("smooth", tanh, careful), ("printed", relu, printed())):
+    for name, graph, solver in (
+        ("converged", relu, careful),
+        ("smooth", tanh, careful),
+        ("printed", relu, printed_solver()),
+    ):
         exact = backprop(graph, batch)
-        quadratures = [rules.nudge(beta) for beta in settings.betas]
-        gradients = [gradient(rules.Contrastive(one), energy(), graph, batch, solver) for one in quadratures]
+        schemes = [rules.nudge(beta) for beta in settings.betas]
+        gradients = [gradient(rules.Contrastive(one), energy(), graph, batch, solver) for one in schemes]
         found[name] = [float(distance(one, exact)) for one in gradients]
     return found
 
@@ -101,25 +105,27 @@ def judge(numbers: Numbers) -> list[Judgement]:
     slopes = [power(betas, one["smooth"]) for one in seeds]
     floors = [min(one["printed"]) / min(one["converged"]) for one in seeds]
     return [
-        judged(
+        judge_claim(
             "Fig. 3A",
             f"the distance between PC-Nudge's gradient and backprop's is linear in lambda, here up to {betas[-1]:g}",
             straight > 0.99,
-            f"R^2 {straight:.4f} of the mean over {len(seeds)} initialisations; of each {said(each['converged'])}",
+            f"R^2 {straight:.4f} of the mean over {len(seeds)} initialisations; "
+            f"of each {print_values(each['converged'])}",
             change="relaxed to equilibrium instead of for 50 steps of .1",
             tried="relaxed to equilibrium",
         ),
-        judged(
+        judge_claim(
             "energax",
             "what departs from the line are ReLU units that change sides: with tanh every initialisation is straight",
             min(each["smooth"]) > 0.999 and all(abs(slope - 1) < 0.05 for slope in slopes),
-            f"R^2 of each {said(each['smooth'], 5)}; log-log slopes {said(slopes, 4)}: proportional to lambda",
+            f"R^2 of each {print_values(each['smooth'], 5)}; log-log slopes "
+            f"{print_values(slopes, 4)}: proportional to lambda",
         ),
-        judged(
+        judge_claim(
             "energax",
             "50 steps of .1 stop at a distance that lambda does not reduce",
             min(floors) > 10,
-            f"{said(floors, 2)} times the least distance of the converged relaxation",
+            f"{print_values(floors, 2)} times the least distance of the converged relaxation",
         ),
     ]
 

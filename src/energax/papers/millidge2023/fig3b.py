@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 import energax as ex
 from energax import rules
 from energax.papers.cells import Cells
-from energax.papers.experiment import Experiment, Judgement, Numbers, judged
-from energax.papers.millidge2023.common import PAPER, converged
-from energax.papers.millidge2023.training import learner_of, nudge, trained
+from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
+from energax.papers.millidge2023.common import PAPER, converged_solver
+from energax.papers.millidge2023.training import learner_of, nudge, train_net
 from energax.papers.pictures import QUIET, panels
 
 
@@ -47,9 +47,9 @@ def one_side(settings: Settings, cells: Cells, name: str, side: str, seed: int) 
     """One training."""
     data = ex.load(settings.data)
     rule = {"backprop": rules.Backprop(), "nudge": nudge(settings.beta)}[side]
-    learner = learner_of(data, seed, rule, converged(settings.tol, settings.steps), settings.rate)
+    learner = learner_of(data, seed, rule, converged_solver(settings.tol, settings.steps), settings.rate)
     plan = {"epochs": settings.epochs, "stretches": settings.stretches, "seed": seed}
-    return trained(cells, name, learner, data, **plan, measure=lambda graph, batch: {})
+    return train_net(cells, name, learner, data, **plan, measure=lambda graph, batch: {})
 
 
 def run(settings: Settings, cells: Cells) -> Numbers:
@@ -99,7 +99,7 @@ def judge(numbers: Numbers) -> list[Judgement]:
     change = "relaxed to a residual of 5e-3, its step bounded by the spectrum, instead of for 50 steps of .1"
     epochs = len(sides["nudge"][0]["test_accuracy"])
     return [
-        judged(
+        judge_claim(
             "Fig. 3B",
             "PC-Nudge and backprop train with almost the same accuracy, batch by batch (within 2 points)",
             max(training) < 2,
@@ -107,7 +107,7 @@ def judge(numbers: Numbers) -> list[Judgement]:
             change=change,
             tried=change,
         ),
-        judged(
+        judge_claim(
             "Fig. 3B",
             f"the same performance after {epochs} epochs: mean test accuracy within .5 points",
             abs(statistics.fmean(gaps)) < 0.5,
@@ -116,7 +116,7 @@ def judge(numbers: Numbers) -> list[Judgement]:
             change=change,
             tried=change,
         ),
-        judged(
+        judge_claim(
             "energax",
             "every relaxation of the training converges or stalls",
             min(settled) > 0.999,

@@ -11,9 +11,18 @@ from matplotlib.figure import Figure
 import energax as ex
 from energax import rules
 from energax.papers.cells import Cells
-from energax.papers.experiment import Experiment, Judgement, Numbers, judged
-from energax.papers.millidge2023.common import PAPER, backprop, converged, cosine, energy, nudged, printed, said
-from energax.papers.millidge2023.training import learner_of, nudge, trained
+from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
+from energax.papers.millidge2023.common import (
+    PAPER,
+    backprop,
+    converged_solver,
+    cosine,
+    energy,
+    nudge_net,
+    print_values,
+    printed_solver,
+)
+from energax.papers.millidge2023.training import learner_of, nudge, train_net
 from energax.papers.pictures import QUIET, panels
 from energax.solvers import largest_curvature
 from energax.solvers.coordinates import StateCoordinates
@@ -57,8 +66,8 @@ def alignment(graph, batch, beta, solvers: dict) -> dict:
     exact = backprop(graph, batch)
     rule = rules.Contrastive(rules.nudge(beta))
     cosines = {name: cosine(rule(energy(), graph, batch, solver, ())[0], exact) for name, solver in solvers.items()}
-    chart, at = StateCoordinates().chart(*nudged(graph, batch, beta))
-    return {**cosines, "curvature": jnp.max(largest_curvature(chart, at, 12))}
+    view, at = StateCoordinates().view(*nudge_net(graph, batch, beta))
+    return {**cosines, "curvature": jnp.max(largest_curvature(view, at, 12))}
 
 
 def smaller(graph, batch, settings: Settings) -> float:
@@ -66,14 +75,14 @@ def smaller(graph, batch, settings: Settings) -> float:
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda a: np.asarray(a, float) if eqx.is_inexact_array(a) else a, (graph, batch))
         graph, batch = jax.tree.map(lambda a: jnp.asarray(a) if isinstance(a, np.ndarray) else a, wide)
-        careful = {"careful": converged(settings.tol / 100, 5 * settings.steps)}
+        careful = {"careful": converged_solver(settings.tol / 100, 5 * settings.steps)}
         return float(alignment(graph, batch, jnp.asarray(settings.beta / 10), careful)["careful"])
 
 
 def one_training(settings: Settings, cells: Cells, name: str, rate: float, seed: int) -> dict:
     """Train by the converged relaxation and measure both on the way."""
-    data, careful = ex.load(settings.data), converged(settings.tol, settings.steps)
-    solvers, beta = {"converged": careful, "printed": printed()}, jnp.asarray(settings.beta)
+    data, careful = ex.load(settings.data), converged_solver(settings.tol, settings.steps)
+    solvers, beta = {"converged": careful, "printed": printed_solver()}, jnp.asarray(settings.beta)
 
     def measure(graph, batch):
         found = {key: float(value) for key, value in alignment(graph, batch, beta, solvers).items()}
@@ -81,7 +90,7 @@ def one_training(settings: Settings, cells: Cells, name: str, rate: float, seed:
 
     learner = learner_of(data, seed, nudge(settings.beta), careful, rate)
     plan = {"epochs": settings.epochs, "stretches": settings.stretches, "seed": seed}
-    return trained(cells, name, learner, data, **plan, measure=measure)
+    return train_net(cells, name, learner, data, **plan, measure=measure)
 
 
 def run(settings: Settings, cells: Cells) -> Numbers:
@@ -129,7 +138,7 @@ def judge(numbers: Numbers) -> list[Judgement]:
     curvatures = [max(row["curvature"] for row in one["rows"]) for one in numbers["trainings"]]
     claim = "the cosine between the gradients of PC-Nudge and backprop never falls below .999"
     return [
-        judged(
+        judge_claim(
             "Fig. 3C",
             claim,
             min(slow["converged"]) > 0.999,
@@ -137,14 +146,14 @@ def judge(numbers: Numbers) -> list[Judgement]:
             change="relaxed to a residual of 5e-3 with a step bounded by the measured curvature",
             tried="relaxed to a residual of 5e-3 with a step bounded by the measured curvature",
         ),
-        judged(
+        judge_claim(
             "Fig. 3C, as printed",
             f"{claim}, with 50 steps of .1",
             min(slow["printed"]) > 0.999,
             f"least cosine of each training: {told['printed']}",
             tried="along the same trainings: 50 steps of .1 end before equilibrium, the further the longer",
         ),
-        judged(
+        judge_claim(
             "energax",
             "the smaller lambda is, the fewer batches fall below .999, at any learning rate",
             below["smaller"] <= below["converged"] and below["smaller"] < 0.01 * len(rows),
@@ -152,11 +161,11 @@ def judge(numbers: Numbers) -> list[Judgement]:
             f"{below['smaller']} at a tenth ({told['smaller']})",
             tried="float64, a residual of 5e-5",
         ),
-        judged(
+        judge_claim(
             "energax",
             "the converged relaxation is closer to backprop than the printed one in every training",
             all(a > b for (_, a), (_, b) in zip(least["converged"], least["printed"], strict=True)),
-            f"largest curvature of each training {said(curvatures)}",
+            f"largest curvature of each training {print_values(curvatures)}",
         ),
     ]
 

@@ -15,7 +15,7 @@ import energax as ex
 from energax import rules
 from energax.activations import Tanh, hard_sigmoid
 from energax.papers.cells import Cells
-from energax.papers.experiment import Experiment, Judgement, Numbers, judged
+from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 from energax.papers.fits import order
 from energax.papers.millidge2023.common import PAPER, gradient, relative
 from energax.papers.millidge2023.ways import COST, DIRECT, LIMITS, PC, Limit, hopfield, sweeps
@@ -110,7 +110,7 @@ def draw(numbers: Numbers) -> Figure:
     """One panel per family: error against the limit's parameter, first seed, the order in the legend."""
     figure, axes = panels(4, width=3.6, height=5.2)
     for panel, (title, families) in zip(axes, PANELS.items(), strict=True):
-        for index, (name, limit) in enumerate(chosen(families)):
+        for index, (name, limit) in enumerate(choose_limits(families)):
             one = numbers["limits"][name]
             slope = orders(numbers, name)[0][0]
             told = f": order {slope:.2f}" if limit.expected else ""
@@ -127,7 +127,7 @@ def draw(numbers: Numbers) -> Figure:
     return figure
 
 
-def chosen(families: tuple[str, ...]) -> Iterator[tuple[str, Limit]]:
+def choose_limits(families: tuple[str, ...]) -> Iterator[tuple[str, Limit]]:
     """The limits of these families."""
     return ((name, limit) for name, limit in LIMITS.items() if limit.family in families)
 
@@ -146,7 +146,7 @@ def judge(numbers: Numbers) -> list[Judgement]:
     """Orders of what leads to the limit, distances of what does not."""
     found = [of_order(numbers, name, limit) for name, limit in LIMITS.items() if limit.expected]
     worst = max(numbers["first_step"])
-    exact = judged("section 3.2", "the first step is backprop", worst < 1e-12, f"relative distance {worst:.1g}")
+    exact = judge_claim("section 3.2", "the first step is backprop", worst < 1e-12, f"relative distance {worst:.1g}")
     return [exact, *found, *negative(numbers)]
 
 
@@ -157,7 +157,7 @@ def of_order(numbers: Numbers, name: str, limit: Limit) -> Judgement:
     holds = all(abs(slope - limit.expected) < TOLERANCE[limit.expected] for slope in slopes)
     told = f"slopes {', '.join(f'{slope:.3f}' for slope in slopes)}; at least {min(n for _, n in fits)} points"
     claim = f"{limit.label}: error of order {limit.expected} in {limit.parameter}"
-    return judged(SOURCES.get(name, "energax"), claim, holds, told)
+    return judge_claim(SOURCES.get(name, "energax"), claim, holds, told)
 
 
 def negative(numbers: Numbers) -> list[Judgement]:
@@ -165,20 +165,20 @@ def negative(numbers: Numbers) -> list[Judgement]:
     least = {name: float(np.min(numbers["limits"][name]["errors"])) for name in ("pc_corrected", "two_hop_hebbian")}
     fits = [slope for slope, _ in orders(numbers, "pc_corrected")]
     return [
-        judged(
+        judge_claim(
             "after Eq. 16",
             "with H delta_x subtracted the contrast approximates backprop to second order",
             all(abs(slope - 2) < TOLERANCE[2] for slope in fits),
             f"hidden maps: relative distance at least {least['pc_corrected']:.3f} at every beta",
             tried="subtracted as printed: it removes the signal itself; centred nudging and Richardson reach order 2",
         ),
-        judged(
+        judge_claim(
             "energax",
             "H delta_x is the signal: without it nothing of the hidden maps' gradient is left",
             least["pc_corrected"] > 0.99,
             f"relative distance at least {least['pc_corrected']:.3f}",
         ),
-        judged(
+        judge_claim(
             "energax",
             "a coupled energy needs its complete dE/dtheta: the Hebbian part alone stays away from backprop",
             least["two_hop_hebbian"] > 0.1,

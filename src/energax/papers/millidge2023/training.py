@@ -17,9 +17,9 @@ from energax.papers.millidge2023.common import energy, network
 from energax.rules.base import AbstractRule
 from energax.solvers import AbstractSolver
 from energax.training import checkpoint
+from energax.training.device_split import make_device_split
 from energax.training.epoch import stretch
-from energax.training.evaluation import evaluate_feed
-from energax.training.feed import feed_of
+from energax.training.evaluation import evaluate_device_split
 from energax.training.learner import begin, root_key
 
 Measure = Callable[[Any, ex.Batch], dict[str, float]]
@@ -38,7 +38,7 @@ def nudge(beta: float) -> AbstractRule:
     return rules.Contrastive(rules.nudge(beta))
 
 
-def trained(
+def train_net(
     cells: Cells,
     name: str,
     learner: ex.Learner,
@@ -69,7 +69,7 @@ def trained(
     progress = begin(learner)
     if file.exists():
         progress, kept = checkpoint.restore(file, progress)
-    train, test = (feed_of(data, split, standardise=False) for split in (data.train, data.test))
+    train, test = (make_device_split(data, split, standardise=False) for split in (data.train, data.test))
     batches = len(data.train) // BATCH
     for epoch in range(len(kept["test_accuracy"]), epochs):
         key = jax.random.fold_in(root_key(seed), epoch + 1)
@@ -81,7 +81,7 @@ def trained(
             ahead = train.batch(order[(last % batches) * BATCH :][:BATCH])
             kept["rows"].append(row(sums.averages(), epoch + last / batches) | measure(progress.graph, ahead))
         at = eqx.tree_at(lambda l: l.graph, learner, progress.graph)
-        kept["test_accuracy"].append(evaluate_feed(at, test, 500).accuracy)
+        kept["test_accuracy"].append(evaluate_device_split(at, test, 500).accuracy)
         checkpoint.save(file, progress, kept)
         cells.tell(f"{name}, epoch {epoch + 1}: test accuracy {kept['test_accuracy'][-1]:.4f}")
     return kept

@@ -4,7 +4,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.costs import AbstractCost, SquaredError, added, total
+from energax.arithmetic import add_all, total
+from energax.costs import AbstractCost, SquaredError
 from energax.dynamics.base import AbstractEnergy, Context, Start
 from energax.dynamics.predictive_coding import PredictiveCoding
 from energax.graph.structure import AnyGraph, States
@@ -45,8 +46,8 @@ class TwoHopCoding(AbstractEnergy):
     def energy(self, graph, states, context):
         """E per sample."""
         near, far = self.errors(graph, states, context)
-        stored = added(total(saturating(error, self.scale)) for error in near.values())
-        return stored + self.coupling / 2 * added(total(error**2) for error in far.values())
+        stored = add_all(total(saturate(error, self.scale)) for error in near.values())
+        return stored + self.coupling / 2 * add_all(total(error**2) for error in far.values())
 
     def errors(self, graph: AnyGraph, states: States, context: Context) -> tuple[States, States]:
         """The differences v - vhat and v - vhathat at every node that holds a state and receives a prediction."""
@@ -58,6 +59,6 @@ class TwoHopCoding(AbstractEnergy):
         return {n: everywhere[n] - one[n] for n in names}, {n: everywhere[n] - two[n] for n in names}
 
 
-def saturating(error: Array, scale: Array) -> Array:
+def saturate(error: Array, scale: Array) -> Array:
     """s^2 (sqrt(1 + (e/s)^2) - 1), written without the cancellation at small e; curvature 1 at 0, slope s far out."""
     return error**2 / (1 + jnp.sqrt(1 + (error / scale) ** 2))

@@ -11,7 +11,7 @@ import optimistix as optx
 
 import energax as ex
 from energax import rules
-from energax.dynamics.phase import Phase, prepared
+from energax.dynamics.phase import Phase, prepare_phase
 from energax.papers.millidge2023.common import gradient, relative
 from energax.papers.millidge2023.two_hop import TwoHopCoding
 from energax.rules.base import energy_gradient
@@ -57,13 +57,11 @@ def flow() -> ex.GradientFlow:
     return ex.GradientFlow(step_size=1.0, momentum=0.6, stop=ex.Stopping(1e-13, 3000))
 
 
-def contrast(dynamics: Callable[[], Any], quadrature: Callable, solver: Callable):
-    """The error of `Contrastive(quadrature(parameter))`."""
+def contrast(dynamics: Callable[[], Any], scheme: Callable, solver: Callable):
+    """The error of `Contrastive(scheme(parameter))`."""
 
     def error(parameter, graph, batch, reference):
-        return relative(
-            gradient(rules.Contrastive(quadrature(parameter)), dynamics(), graph, batch, solver()), reference
-        )
+        return relative(gradient(rules.Contrastive(scheme(parameter)), dynamics(), graph, batch, solver()), reference)
 
     return error
 
@@ -86,10 +84,10 @@ def precision_ratio(parameter, graph, batch, reference):
 
 def printed_correction(parameter, graph, batch, reference):
     """The contrast of Eq. 16 with H delta_x subtracted, as the paper proposes after it; hidden maps only."""
-    return relative(hidden(corrected(graph, batch, jnp.asarray(parameter))), hidden(reference))
+    return relative(hidden(correct_gradient(graph, batch, jnp.asarray(parameter))), hidden(reference))
 
 
-def uncorrected(parameter, graph, batch, reference):
+def measure_uncorrected(parameter, graph, batch, reference):
     """The same contrast as it is; hidden maps only."""
     found = gradient(rules.Contrastive(rules.nudge(parameter)), PC, graph, batch, newton())
     return relative(hidden(found), hidden(reference))
@@ -97,16 +95,16 @@ def uncorrected(parameter, graph, batch, reference):
 
 def hidden(tree):
     """The maps below the output."""
-    names = sorted(name for name in tree.fns if name.startswith("layer"))[:-1]
-    return {name: tree.fns[name] for name in names}
+    names = sorted(name for name in tree.functions if name.startswith("layer"))[:-1]
+    return {name: tree.functions[name] for name in names}
 
 
 @eqx.filter_jit
-def corrected(graph, batch, beta):
+def correct_gradient(graph, batch, beta):
     """(dF/dtheta(v*) - dE/dtheta(vbar) - H delta_x) / beta, H = d2F/dtheta dv at vbar."""
     clamped = graph.clamp(batch.x)
-    phase = prepared(PC, graph, clamped, None, batch.y, beta)
-    free = prepared(PC, graph, clamped)
+    phase = prepare_phase(PC, graph, clamped, None, batch.y, beta)
+    free = prepare_phase(PC, graph, clamped)
     at = PC.start(graph, phase.context).states
     moved = newton().solve(phase, at).states
     weights = jnp.ones(len(batch.y))
@@ -129,9 +127,9 @@ def partial_gradient(graph, batch, beta):
     """dF/dtheta of predictive coding at the equilibrium of two-hop coding."""
     clamped = graph.clamp(batch.x)
     energy = two_hop()
-    phase = prepared(energy, graph, clamped, None, batch.y, beta)
+    phase = prepare_phase(energy, graph, clamped, None, batch.y, beta)
     at = newton().solve(phase, energy.start(graph, phase.context).states).states
-    plain = prepared(PC, graph, clamped, None, batch.y, beta)
+    plain = prepare_phase(PC, graph, clamped, None, batch.y, beta)
     return energy_gradient(plain, clamped, at, jnp.ones(len(batch.y)) / beta, len(batch.y))
 
 
@@ -162,7 +160,7 @@ LIMITS: dict[str, Limit] = {
     "pc_centred": Limit("centred", "PC", "beta", 2, TWO, contrast(pc, rules.centred, newton)),
     "pc_richardson": Limit("Richardson", "PC", "beta", 2, TWO, contrast(pc, rules.richardson, newton)),
     "pc_four": Limit("holomorphic, 4 points", "PC", "beta", 4, (-1.9, -0.8), contrast(pc, ring(4), flow)),
-    "pc_uncorrected": Limit("PC-Nudge, hidden maps", "correction", "beta", 1, ONE, uncorrected),
+    "pc_uncorrected": Limit("PC-Nudge, hidden maps", "correction", "beta", 1, ONE, measure_uncorrected),
     "pc_corrected": Limit("with Eq. 16's correction", "correction", "beta", 0, ONE, printed_correction),
     "hopfield_one": Limit("EP, one-sided", "Hopfield", "beta", 1, ONE, contrast(hopfield, rules.one_sided, sweeps)),
     "hopfield_box": Limit("EP, hard sigmoid", "box", "beta", 1, ONE, contrast(hopfield, rules.one_sided, sweeps)),

@@ -1,4 +1,4 @@
-"""What every system of coordinates offers a solver: a chart of one phase."""
+"""What every system of coordinates offers a solver: a view of one phase."""
 
 import abc
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from jaxtyping import Array, PyTree
 from energax.dynamics.base import Start
 from energax.dynamics.phase import Phase
 from energax.graph.structure import States
-from energax.solvers.plane import quadratic_minimum
+from energax.solvers.plane import minimise_quadratic
 
 Point = PyTree
 """Coordinates of all free states: a pytree of arrays, batch first."""
@@ -37,7 +37,7 @@ class Model(NamedTuple):
     least: Callable[[Sequence[Point], Sequence[PyTree]], tuple[Array, Array]]
 
 
-class AbstractChart(eqx.Module):
+class AbstractView(eqx.Module):
     """One phase in coordinates of its own.
 
     Attributes:
@@ -75,20 +75,20 @@ class AbstractCoordinates(eqx.Module):
     """Says where to move; never what an equilibrium is."""
 
     @abc.abstractmethod
-    def chart(self, phase: Phase, start: States | Start) -> tuple[AbstractChart, Point]:
-        """The chart of a phase around `start`, and the point at which `start` lies."""
+    def view(self, phase: Phase, start: States | Start) -> tuple[AbstractView, Point]:
+        """The view of a phase around `start`, and the point at which `start` lies."""
 
 
-def linearised(chart: AbstractChart, point: Point) -> Model:
-    """The quadratic model of a chart whose force is -dF/dpoint under its inner product; the image is the force."""
-    force, tangent = jax.linearize(chart.force, point)
+def linearise(view: AbstractView, point: Point) -> Model:
+    """The quadratic model of a view whose force is -dF/dpoint under its inner product; the image is the force."""
+    force, tangent = jax.linearize(view.force, point)
 
     def least(directions, pushed):
-        slope = jnp.stack([-chart.dot(force, direction) for direction in directions])
-        z = quadratic_minimum(slope, -gram(chart.dot, directions, pushed))
+        slope = jnp.stack([-view.dot(force, direction) for direction in directions])
+        z = minimise_quadratic(slope, -gram(view.dot, directions, pushed))
         return z, -jnp.sum(z * slope, axis=0)
 
-    return Model(chart.energy(point), force, force, tangent, least)
+    return Model(view.energy(point), force, force, tangent, least)
 
 
 def gram(product: Callable[[PyTree, PyTree], Array], left: Sequence[PyTree], right: Sequence[PyTree]) -> Array:

@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from energax.arithmetic import dot
 from energax.dynamics.base import AbstractErrorEnergy, Start
-from energax.dynamics.phase import Phase, dot
+from energax.dynamics.phase import Phase
 from energax.exceptions import SettingError
 from energax.graph.graph import Graph
 from energax.graph.structure import States
-from energax.solvers.coordinates.base import AbstractChart, AbstractCoordinates, Model, gram
-from energax.solvers.plane import minimum
+from energax.solvers.coordinates.base import AbstractCoordinates, AbstractView, Model, gram
+from energax.solvers.plane import minimise_in_plane
 
 
 class ErrorCoordinates(AbstractCoordinates):
@@ -26,7 +27,7 @@ class ErrorCoordinates(AbstractCoordinates):
         SettingError: an energy that is no function of errors, a cyclic graph, or a free node without a prediction.
     """
 
-    def chart(self, phase, start):
+    def view(self, phase, start):
         """The errors of `start`: where they are 0 by construction, the compiler shall know it too.
 
         The first pass forward is then the one that made `start`, and is not computed twice.
@@ -48,11 +49,11 @@ class ErrorCoordinates(AbstractCoordinates):
                 f"error coordinates need a prediction of every free node, and nothing arrives at "
                 f"{', '.join(map(repr, unpredicted))}; clamp it, or use StateCoordinates()"
             )
-        chart = ErrorChart(phase, dynamics, {name: jnp.sqrt(dynamics.precision(name)) for name in states})
-        return chart, jax.tree.map(jnp.zeros_like, states) if start.settled else chart.point(states)
+        view = ErrorView(phase, dynamics, {name: jnp.sqrt(dynamics.precision(name)) for name in states})
+        return view, jax.tree.map(jnp.zeros_like, states) if start.settled else view.point(states)
 
 
-class ErrorChart(AbstractChart):
+class ErrorView(AbstractView):
     """A phase in the errors of its free nodes, each times sqrt(Pi).
 
     Attributes:
@@ -103,7 +104,9 @@ class ErrorChart(AbstractChart):
             slope = jnp.stack([-dot(force, direction) for direction in directions])
             # a secant is not quite the derivative: the slope without the cost is what makes the whole slope exact
             smooth = slope - jax.vmap(lambda output: dot(through_all[0], output))(outputs)
-            z = minimum(smooth, gram(dot, [bend(*step) for step in steps], steps), self._cost, seen[0], outputs)
+            z = minimise_in_plane(
+                smooth, gram(dot, [bend(*step) for step in steps], steps), self._cost, seen[0], outputs
+            )
             return z, -jnp.sum(z * slope, axis=0)
 
         return Model(self._errors_alone(point, seen[1]) + cost, force, seen, push, least)

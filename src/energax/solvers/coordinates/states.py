@@ -1,19 +1,20 @@
 """The states themselves."""
 
+from energax.arithmetic import dot
 from energax.dynamics.base import Start
-from energax.dynamics.phase import Phase, dot
-from energax.solvers.coordinates.base import AbstractChart, AbstractCoordinates, linearised
+from energax.dynamics.phase import Phase
+from energax.solvers.coordinates.base import AbstractCoordinates, AbstractView, linearise
 
 
 class StateCoordinates(AbstractCoordinates):
     """Move the states: for gradient flow a local neural dynamics."""
 
-    def chart(self, phase, start):
+    def view(self, phase, start):
         """The phase as it is."""
-        return StateChart(phase), Start.at(start).states
+        return StateView(phase), Start.at(start).states
 
 
-class StateChart(AbstractChart):
+class StateView(AbstractView):
     """A phase in its own states."""
 
     phase: Phase
@@ -28,7 +29,7 @@ class StateChart(AbstractChart):
 
     def model(self, point):
         """By linearising the force."""
-        return linearised(self, point)
+        return linearise(self, point)
 
     def dot(self, a, b):
         """Euclidean."""

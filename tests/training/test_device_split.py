@@ -13,14 +13,14 @@ from energax import Backprop, Batch
 from energax.data import Augmentation, Dataset, Split
 from energax.rules.base import free_phase
 from energax.training import evaluate, fit
+from energax.training.device_split import make_device_split
 from energax.training.epoch import Sums, stretch
-from energax.training.feed import feed_of
 from energax.training.learner import begin
 
 
 def forward(graph, x):
     """Logits of the two-layer recipe nets, in numpy."""
-    first, second = graph.fns["layer1"].layers[1], graph.fns["layer2"]
+    first, second = graph.functions["layer1"].layers[1], graph.functions["layer2"]
     hidden = np.maximum(x.reshape(len(x), -1) @ np.asarray(first.weight) + np.asarray(first.bias), 0)
     return hidden @ np.asarray(second.weight) + np.asarray(second.bias)
 
@@ -29,7 +29,7 @@ def test_pixels_stay_in_the_unit_interval_or_are_standardised(data):
     """Oracle: numpy, with mean and standard deviation over all training pixels."""
     raw = data.train.images / 16
     for standardise, expected in ((False, raw), (True, (raw - raw.mean()) / raw.std())):
-        batch = feed_of(data, data.train, standardise=standardise).batch(jnp.arange(203))
+        batch = make_device_split(data, data.train, standardise=standardise).batch(jnp.arange(203))
         np.testing.assert_allclose(batch.x, expected, rtol=1e-12, atol=1e-12)
         np.testing.assert_array_equal(batch.y, np.eye(10)[data.train.labels])
 
@@ -38,10 +38,10 @@ def test_only_training_rows_are_augmented_and_only_with_a_key(data):
     """Oracle: a flip of every image that was flipped; validation feeds carry no augmentation."""
     flipping = dataclasses.replace(data, augmentation=Augmentation(flip=True))
     rows = jnp.arange(50)
-    plain = np.asarray(feed_of(flipping, flipping.train, standardise=False).batch(rows, jax.random.key(0)).x)
-    feed = feed_of(flipping, flipping.train, standardise=False, augment=True)
-    np.testing.assert_array_equal(feed.batch(rows).x, plain)
-    one, other = (np.asarray(feed.batch(rows, jax.random.key(seed)).x) for seed in (0, 1))
+    plain = np.asarray(make_device_split(flipping, flipping.train, standardise=False).batch(rows, jax.random.key(0)).x)
+    split = make_device_split(flipping, flipping.train, standardise=False, augment=True)
+    np.testing.assert_array_equal(split.batch(rows).x, plain)
+    one, other = (np.asarray(split.batch(rows, jax.random.key(seed)).x) for seed in (0, 1))
     flipped = np.array([not np.array_equal(a, b) for a, b in zip(one, plain, strict=True)])
     assert 10 < flipped.sum() < 40
     np.testing.assert_array_equal(one[flipped], plain[flipped][:, :, ::-1])
@@ -74,8 +74,8 @@ def epoch(learner, data, key, edges, augment=False):
     Seen.rows.clear()
     progress = begin(learner)
     for first, last in itertools.pairwise(edges):
-        feed = feed_of(data, data.train, standardise=False, augment=augment)
-        progress, _ = stretch(learner, progress, feed, 10, key, jnp.asarray(first), jnp.asarray(last))
+        split = make_device_split(data, data.train, standardise=False, augment=augment)
+        progress, _ = stretch(learner, progress, split, 10, key, jnp.asarray(first), jnp.asarray(last))
     jax.effects_barrier()
     return np.stack(Seen.rows)
 
@@ -171,7 +171,7 @@ def test_evaluation_predicts_without_labels(recipe, learner, data):
 def test_states_of_the_free_phase_do_not_see_the_targets(recipe, learner, data, same):
     """Oracle: the same phase with NaN as its targets: the same states, bit for bit, and all of them finite."""
     one = learner(recipe)
-    batch = feed_of(data, data.test, standardise=False).batch(jnp.arange(20))
+    batch = make_device_split(data, data.test, standardise=False).batch(jnp.arange(20))
 
     @jax.jit
     def settled(x, y):

@@ -11,7 +11,7 @@ from jaxtyping import Array, PRNGKeyArray
 from energax.exceptions import SettingError
 
 
-class AbstractQuadrature(eqx.Module):
+class AbstractNudgingScheme(eqx.Module):
     """g = w_0 dF/dtheta(v^0) + sum_k w_k dF/dtheta(v^beta_k; beta_k)."""
 
     @abc.abstractmethod
@@ -27,7 +27,7 @@ def as_vector(values) -> Array:
     return jnp.atleast_1d(values)
 
 
-class Quadrature(AbstractQuadrature):
+class NudgingScheme(AbstractNudgingScheme):
     """The same points and weights for every sample. All are array leaves: another beta never recompiles.
 
     Attributes:
@@ -54,52 +54,52 @@ class Quadrature(AbstractQuadrature):
         return points, weights, self.free_weight
 
 
-def nudge(beta: float) -> Quadrature:
+def nudge(beta: float) -> NudgingScheme:
     """One point beta with weight 1 / beta, for energies whose free gradient is zero: PC-Nudge (2023, Eq. 22)."""
-    checked(beta)
-    return Quadrature(points=beta, weights=1 / beta)
+    require_positive(beta)
+    return NudgingScheme(points=beta, weights=1 / beta)
 
 
-def clamped() -> Quadrature:
+def unit_nudge() -> NudgingScheme:
     """One point 1 with weight 1: ordinary predictive coding, dF/dtheta at the beta = 1 equilibrium."""
-    return Quadrature(points=1.0, weights=1.0)
+    return NudgingScheme(points=1.0, weights=1.0)
 
 
-def one_sided(beta: float) -> Quadrature:
+def one_sided(beta: float) -> NudgingScheme:
     """(F at beta - F at 0) / beta: error of order beta (Scellier & Bengio 2017; 2023, Eq. 8)."""
-    checked(beta)
-    return Quadrature(points=beta, weights=1 / beta, free_weight=-1 / beta)
+    require_positive(beta)
+    return NudgingScheme(points=beta, weights=1 / beta, free_weight=-1 / beta)
 
 
-def centred(beta: float) -> Quadrature:
+def centred(beta: float) -> NudgingScheme:
     """(F at beta - F at -beta) / 2 beta: error of order beta^2 (Laborieux et al. 2021)."""
-    checked(beta)
+    require_positive(beta)
     points = jnp.stack([jnp.asarray(beta), jnp.asarray(-beta)])
-    return Quadrature(points=points, weights=1 / (2 * points))
+    return NudgingScheme(points=points, weights=1 / (2 * points))
 
 
-def richardson(beta: float) -> Quadrature:
+def richardson(beta: float) -> NudgingScheme:
     """2 g(beta / 2) - g(beta) of one-sided gradients: order beta^2 without negative nudging."""
-    checked(beta)
+    require_positive(beta)
     points, weights = jnp.stack([jnp.asarray(beta / 2), jnp.asarray(beta)]), jnp.array([4.0, -1.0]) / beta
-    return Quadrature(points=points, weights=weights, free_weight=-3 / beta)
+    return NudgingScheme(points=points, weights=weights, free_weight=-3 / beta)
 
 
-def holomorphic(beta: float, points: int) -> Quadrature:
+def holomorphic(beta: float, points: int) -> NudgingScheme:
     """N points beta e^(2 pi i k / N) with weights 1 / (N beta_k): error of order beta^N (Laborieux & Zenke 2022).
 
     N = 2 is centred nudging, without complex numbers.
     """
-    checked(beta)
+    require_positive(beta)
     if points < 2:
         raise SettingError(f"points={points}: holomorphic nudging needs at least 2")
     if points == 2:
         return centred(beta)
     at = beta * jnp.exp(2j * jnp.pi * (jnp.arange(points) / points))
-    return Quadrature(points=at, weights=1 / (points * at))
+    return NudgingScheme(points=at, weights=1 / (points * at))
 
 
-class RandomSign(AbstractQuadrature):
+class RandomSign(AbstractNudgingScheme):
     """(F at s beta - F at 0) / s beta with a sign s drawn per sample: the average over s is centred nudging (2017).
 
     Attributes:
@@ -109,7 +109,7 @@ class RandomSign(AbstractQuadrature):
     beta: Array = eqx.field(converter=jnp.asarray)
 
     def __check_init__(self):
-        checked(self.beta)
+        require_positive(self.beta)
 
     def at(self, batch, key):
         """Draw the signs."""
@@ -119,7 +119,7 @@ class RandomSign(AbstractQuadrature):
         return points, 1 / points, -1 / points[0]
 
 
-def checked(beta: float | Array) -> None:
+def require_positive(beta: float | Array) -> None:
     """Refuse nudge strengths that cannot be divided by; traced values pass."""
     if not isinstance(beta, Tracer) and not float(beta) > 0:
         raise SettingError(f"beta={beta}: the nudge strength must be positive")

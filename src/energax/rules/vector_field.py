@@ -5,12 +5,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.dynamics.phase import prepared, scaled, subtract
+from energax.arithmetic import scale, subtract
+from energax.dynamics.phase import prepare_phase
 from energax.rules.adjoint import through_force
-from energax.rules.base import AbstractRule, Info, batch_size, free_phase, phase_info, sound
+from energax.rules.base import AbstractRule, Info, batch_size, free_phase, not_diverged, phase_info
 
 
-class Directed(AbstractRule):
+class VectorFieldRule(AbstractRule):
     """g = dC/dtheta + (dforce/dtheta)^T nu, nu = (v^-beta - v^beta) / 2 beta, at the free equilibrium.
 
     The vector-field rule of Scellier et al. 2018 with a centred response: local, because the force on a unit reads
@@ -40,11 +41,11 @@ class Directed(AbstractRule):
         free, settled, report = free_phase(dynamics, graph, clamped, batch, solver)
         ends, phases = [], {"free": report}
         for name, beta in (("nudged", self.beta), ("opposite", -self.beta)):
-            phase = prepared(dynamics, graph, clamped, batch.key, batch.y, beta)
+            phase = prepare_phase(dynamics, graph, clamped, batch.key, batch.y, beta)
             ends.append(solver.solve(phase, settled.states))
             phases[name] = phase_info(phase, settled.states, ends[-1])
-        keep = sound(settled, ends[0], ends[1])
-        response = scaled(jnp.where(keep, 1 / (2 * self.beta), 0), subtract(ends[0].states, ends[1].states))
+        keep = not_diverged(settled, ends[0], ends[1])
+        response = scale(jnp.where(keep, 1 / (2 * self.beta), 0), subtract(ends[0].states, ends[1].states))
         gradient = through_force(
             free, clamped, settled.states, jax.tree.map(jnp.negative, response), batch.y, size, batch.key
         )
@@ -53,5 +54,5 @@ class Directed(AbstractRule):
 
     def tune(self, dynamics, graph, batch, solver):
         """Measure in the nudged phase."""
-        phase = prepared(dynamics, graph, graph.clamp(batch.x), batch.key, batch.y, self.beta)
-        return solver.tuned(phase, dynamics.start(graph, phase.context).states)
+        phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), batch.key, batch.y, self.beta)
+        return solver.calibrate(phase, dynamics.start(graph, phase.context).states)

@@ -9,7 +9,7 @@ from energax.data import Augmentation, Dataset, Split, normalise
 from energax.dynamics.phase import Batch
 
 
-class Feed(eqx.Module):
+class DeviceSplit(eqx.Module):
     """One split on the device.
 
     Attributes:
@@ -38,9 +38,9 @@ class Feed(eqx.Module):
         return Batch(x, jax.nn.one_hot(self.labels[rows], self.classes, dtype=x.dtype), key)
 
 
-def feed_of(data: Dataset, split: Split, *, standardise: bool, augment: bool = False) -> Feed:
+def make_device_split(data: Dataset, split: Split, *, standardise: bool, augment: bool = False) -> DeviceSplit:
     """Put a split on the device."""
-    return Feed(
+    return DeviceSplit(
         jnp.asarray(split.images),
         jnp.asarray(split.labels),
         data.scale,
