@@ -187,7 +187,7 @@ def test_first_step_on_an_unrolled_two_node_graph_is_backprop_through_time():
     assert relative({name: found.functions[name] for name in ("in", "again")}, expected) < 1e-12
 
 
-# (d) layer-adaptive learning rates as an optax transformation ------------------------------------------------------------
+# (d) layer-adaptive learning rates as an optax transformation ---------------------------------------------------------
 
 
 def scale_by_lalr() -> optax.GradientTransformation:
