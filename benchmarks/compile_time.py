@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import optax
 
 import energax as ex
+from benchmarks.reports import write
 from energax.graph import Graph
 from energax.networks import residual_mlp
 from energax.training.learner import Learner, begin, update
 from energax.unrolling import unrolled
-from reports import write
 
 ROUNDS = 3
 LIMIT = 1.5  # what 64 blocks may take, in units of 8

@@ -16,8 +16,8 @@ import time
 import jax
 import jax.numpy as jnp
 
+from benchmarks.reports import write
 from energax.layers import Conv2d, Pool, bilinear, maximum
-from reports import write
 
 BATCH, STEPS, TURNS, ROUNDS = 64, 8, 2, 5  # turns: of the loop around a single map, some of which take a second
 SHAPES = [(32, 3, 32, 1), (16, 32, 64, 1), (8, 64, 128, 1), (4, 128, 128, 1), (28, 1, 8, 2), (14, 8, 16, 2)]

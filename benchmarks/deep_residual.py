@@ -13,8 +13,8 @@ import jax
 import optax
 
 import energax as ex
+from benchmarks.reports import write
 from energax.networks import residual_mlp
-from reports import write
 
 DEPTH, WIDTH, EPOCHS = 64, 64, 6
 

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 
 import energax as ex
+from benchmarks.reports import options_of, write
 from energax.recipes import make_learner
 from energax.regime import flat
 from energax.training.feed import feed_of
-from reports import options_of, write
 
 
 def cast(tree, dtype):

@@ -11,12 +11,12 @@ import equinox as eqx
 import jax.numpy as jnp
 
 import energax as ex
+from benchmarks.gradient_quality import gradient, relative
+from benchmarks.reports import options_of, write
 from energax.recipes import make_learner
 from energax.rounding import PRECISIONS, rounded
 from energax.settings import Settings
 from energax.training.feed import feed_of
-from gradient_quality import gradient, relative
-from reports import options_of, write
 
 RECIPES = ("backprop", "pc-nudge", "pc", "ep")
 

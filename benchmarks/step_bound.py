@@ -9,8 +9,8 @@ curvature, the share of diverged relaxations and the validation accuracy to `res
 import dataclasses
 
 import energax as ex
+from benchmarks.reports import options_of, write
 from energax.recipes import make_learner
-from reports import options_of, write
 
 
 def trained(data, step_size: float, epochs: int, bound) -> list[dict]:

@@ -18,11 +18,11 @@ import numpy as np
 import optax
 
 import energax as ex
+from benchmarks.reports import write
 from energax.data import Dataset
 from energax.training.epoch import stretch
 from energax.training.feed import feed_of
 from energax.training.learner import Learner, begin
-from reports import write
 
 BATCHES = 200
 ROUNDS = 9

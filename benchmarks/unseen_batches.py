@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from energax.bench.client import Client
-from energax.bench.measure import FULL
-from energax.bench.workers.protocol import read_arrays, write_arrays
-from energax.bench.workload import WORKLOADS, Workload
-from reports import write
+from benchmarks.client import Client
+from benchmarks.measure import FULL
+from benchmarks.reports import write
+from benchmarks.workers.protocol import read_arrays, write_arrays
+from benchmarks.workload import WORKLOADS, Workload
 
 LINE = "energax CG on errors"
 NAMES = ("W1", "W2", "depth 8")
@@ -27,7 +27,7 @@ NAMES = ("W1", "W2", "depth 8")
 
 def worker(name: str) -> Client:
     """A worker of the benchmark."""
-    return Client([sys.executable, "-m", f"energax.bench.workers.{name}"])
+    return Client([sys.executable, "-m", f"benchmarks.workers.{name}"])
 
 
 def problems(workload: Workload, folder: Path) -> tuple[list[Path], str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from energax.bench.devices import CPU, Device
-from energax.bench.environments import Absent
+from benchmarks.devices import CPU, Device
+from benchmarks.environments import Absent
 
 
 class Client:

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.workload import Workload
 from energax import networks
 from energax.activations import hard_sigmoid
-from energax.bench.workload import Workload
 from energax.costs import CrossEntropy, SquaredError
 from energax.dynamics import AbstractTotalEnergy
 from energax.energies import Hopfield, PredictiveCoding

@@ -9,19 +9,18 @@ import jax
 import numpy as np
 import pytest
 
-from energax.bench import lines, table
-from energax.bench.client import Client
-from energax.bench.controller import Plan, bench, machine
-from energax.bench.devices import CPU, GPU
-from energax.bench.environments import Absent, Environment, run
-from energax.bench.measure import Measurement, Row, Size, difference
-from energax.bench.picture import draw
-from energax.bench.systems import PEERS, WORKERS, System
-from energax.bench.workers import by_hand, maker, own, reference
-from energax.bench.workers.protocol import offered, read_arrays
-from energax.bench.workload import LARGE, WORKLOADS, Workload
-from energax.cli.bench import planned
-from energax.cli.options import BenchOptions
+from benchmarks import lines, table
+from benchmarks.client import Client
+from benchmarks.command import Options, planned
+from benchmarks.controller import Plan, bench, machine
+from benchmarks.devices import CPU, GPU
+from benchmarks.environments import Absent, Environment, run
+from benchmarks.measure import Measurement, Row, Size, difference
+from benchmarks.picture import draw
+from benchmarks.systems import PEERS, WORKERS, System
+from benchmarks.workers import by_hand, maker, own, reference
+from benchmarks.workers.protocol import offered, read_arrays
+from benchmarks.workload import LARGE, WORKLOADS, Workload
 from energax.errors import SettingError
 
 TINY = Workload("tiny", "mlp", (64, 8, 6, 10), "tanh", steps=5, batch=8)
@@ -68,7 +67,7 @@ def test_a_worker_that_died_can_be_asked_and_closed():
 
 def test_worker_reports_a_failure_and_goes_on():
     """Oracle: an unknown row is refused by name; the next question is answered."""
-    with Client([sys.executable, "-m", "energax.bench.workers.by_hand"]) as client:
+    with Client([sys.executable, "-m", "benchmarks.workers.by_hand"]) as client:
         with pytest.raises(Absent, match="KeyError: 'nobody'"):
             client.ask("time", row="nobody", steps=1)
         assert client.ask("rows", workload=vars(TINY))["rows"][0]["role"] == "backprop"
@@ -189,19 +188,19 @@ def test_table_says_what_was_measured_and_what_was_not(tmp_path):
 
 def test_options_become_a_plan_and_wrong_names_are_told():
     """Oracle: the lists of workloads and peers."""
-    assert [w.name for w in planned(BenchOptions(workloads="W4,W1")).workloads] == ["W4", "W1"]
-    assert planned(BenchOptions()).workloads == WORKLOADS
-    assert [s.name for s in planned(BenchOptions(peers="torch")).systems] == ["by hand", "energax", "torch"]
+    assert [w.name for w in planned(Options(workloads="W4,W1")).workloads] == ["W4", "W1"]
+    assert planned(Options()).workloads == WORKLOADS
+    assert [s.name for s in planned(Options(peers="torch")).systems] == ["by hand", "energax", "torch"]
     with pytest.raises(SettingError, match="unknown 'W9'; known: all, W1"):
-        planned(BenchOptions(workloads="W9"))
-    assert planned(BenchOptions(device="gpu")).workloads == (*WORKLOADS, *LARGE)
-    assert [planned(BenchOptions(device=name)).out.name for name in ("cpu", "gpu")] == ["bench", "bench-gpu"]
+        planned(Options(workloads="W9"))
+    assert planned(Options(device="gpu")).workloads == (*WORKLOADS, *LARGE)
+    assert [planned(Options(device=name)).out.name for name in ("cpu", "gpu")] == ["bench", "bench-gpu"]
     with pytest.raises(SettingError, match="unknown 'HFN'"):
-        planned(BenchOptions(workloads="HFN"))
+        planned(Options(workloads="HFN"))
     with pytest.raises(SettingError, match="device='tpu': give one of cpu, gpu"):
-        planned(BenchOptions(device="tpu"))
+        planned(Options(device="tpu"))
     with pytest.raises(SettingError, match="rounds=0"):
-        planned(BenchOptions(rounds=0))
+        planned(Options(rounds=0))
 
 
 def test_a_whole_run_in_processes_writes_numbers_table_and_picture(tmp_path):

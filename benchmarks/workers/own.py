@@ -1,13 +1,13 @@
-"""energax itself: every line of `energax.bench.lines`, trained by compiled loops over batches as `fit` does."""
+"""energax itself: every line of `benchmarks.lines`, trained by compiled loops over batches as `fit` does."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from energax.bench.lines import LINES, Line
-from energax.bench.network import arrays_of, graph_of, with_arrays
-from energax.bench.workers.protocol import AbstractRow, Arrays, Message, named_states, offered, serve_rows
-from energax.bench.workload import Workload
+from benchmarks.lines import LINES, Line
+from benchmarks.network import arrays_of, graph_of, with_arrays
+from benchmarks.workers.protocol import AbstractRow, Arrays, Message, named_states, offered, serve_rows
+from benchmarks.workload import Workload
 from energax.phase import Batch, prepared
 from energax.rules import Contrastive
 from energax.structure import States

@@ -6,8 +6,8 @@ from typing import Self
 
 import optax
 
-from energax.bench.network import dynamics_of
-from energax.bench.workload import Workload
+from benchmarks.network import dynamics_of
+from benchmarks.workload import Workload
 from energax.coordinates import ErrorCoordinates, SpanCoordinates
 from energax.dynamics import Start
 from energax.graph import Graph

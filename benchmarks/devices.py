@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from energax.bench.workers.protocol import DEVICE
+from benchmarks.workers.protocol import DEVICE
 from energax.errors import SettingError
 
 

@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Array
 from scipy.optimize import minimize
 
-from energax.bench.network import arrays_of, dynamics_of, graph_of, with_arrays
-from energax.bench.workers.protocol import Arrays, Message, named_states, read_arrays, serve, write_arrays
-from energax.bench.workload import Workload
+from benchmarks.network import arrays_of, dynamics_of, graph_of, with_arrays
+from benchmarks.workers.protocol import Arrays, Message, named_states, read_arrays, serve, write_arrays
+from benchmarks.workload import Workload
 from energax.layers import Chain, Pool, maximum
 from energax.phase import Phase, norm, prepared
 from energax.rules.base import energy_gradient
