@@ -12,9 +12,11 @@ from typing import Self
 from benchmarks.devices import CPU, Device
 from benchmarks.environments import Absent
 
+ROOT = Path(__file__).parent.parent
+
 
 class Client:
-    """A worker process.
+    """A worker process. It starts in the repository's root, where Python finds `benchmarks`.
 
     Args:
         command: how to start it.
@@ -33,6 +35,7 @@ class Client:
                 stdout=subprocess.PIPE,
                 stderr=self.errors,
                 text=True,
+                cwd=ROOT,
                 env={**os.environ, **device.variables},
             )
         except OSError as error:

@@ -9,6 +9,7 @@ from typing import Annotated
 import rich.console
 import tyro
 
+from benchmarks.client import ROOT
 from benchmarks.controller import Plan, bench
 from benchmarks.devices import CPU, device_of
 from benchmarks.measure import FULL, SHORT
@@ -43,7 +44,7 @@ class Options:
     ] = None
     out: Annotated[
         Path | None,
-        tyro.conf.arg(help="folder of bench.json, table.md and bench.png (results/bench, or results/bench-gpu)"),
+        tyro.conf.arg(help="folder of bench.json, table.md and bench.png (runs/bench, or runs/bench-gpu)"),
     ] = None
 
 
@@ -69,7 +70,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: Options) -> None:
-    """Measure, write, and print the table."""
+    """Measure, write, and print the table.
+
+    Raises:
+        SettingError: a wrong option, or a current folder in which relative paths would not mean the same to workers.
+    """
+    if not Path.cwd().samefile(ROOT):
+        raise SettingError(
+            f"the current folder is {Path.cwd()}: run `python -m benchmarks` in {ROOT}, the repository's root, where "
+            "worker processes start and find the package"
+        )
     console = rich.console.Console(stderr=True, highlight=False)
     plan = planned(options)
     with console.status("start") as status:
@@ -96,7 +106,7 @@ def planned(options: Options) -> Plan:
         workloads=tuple(workload for name in wanted for workload in workloads if workload.name == name),
         systems=(*OWN, *(peer for peer in PEERS if peer.name in peers)),
         size=size if options.rounds is None else dataclasses.replace(size, rounds=options.rounds),
-        out=options.out or Path("results") / ("bench" if device == CPU else f"bench-{device.name}"),
+        out=options.out or Path("runs") / ("bench" if device == CPU else f"bench-{device.name}"),
         environments=options.environments or cache_folder() / "environments",
         device=device,
         resume=options.resume,

@@ -1,11 +1,12 @@
 """What rounded products cost: gradients of trained nets against float32, and the accuracy of nets trained with them.
 
-Run: `python benchmarks/precision.py` with ENERGAX_DATA set, or `--data digits` without it. Trains every recipe in
+Run: `python -m benchmarks.precision` with ENERGAX_DATA set, or `--data digits` without it. Trains every recipe in
 float32, bfloat16 and TensorFloat-32, seed 0. Then, on a few batches, the net trained in float32 is given rounded
-products, and its gradients are compared with its own. Writes `results/bench/precision.json`.
+products, and its gradients are compared with its own. Writes `precision.json`.
 """
 
 import json
+from typing import get_args
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -14,8 +15,8 @@ import energax as ex
 from benchmarks.gradient_quality import gradient, relative
 from benchmarks.reports import options_of, write
 from energax.recipes import make_learner
-from energax.rounding import PRECISIONS, rounded
-from energax.settings import Settings
+from energax.rounding import rounded
+from energax.settings import Precision, Settings
 from energax.training.feed import feed_of
 
 RECIPES = ("backprop", "pc-nudge", "pc", "ep")
@@ -38,9 +39,9 @@ def errors(learner, feed, precision: str, batches: int) -> dict:
 def compared(data, recipe: str, epochs: int, batches: int) -> dict:
     """One recipe in every precision."""
     fits = {}
-    for precision in PRECISIONS:
+    for precision in get_args(Precision):
         learner, settings = make_learner(recipe, data.image_shape, data.classes, settings=Settings(precision=precision))
-        fits[precision] = ex.fit(learner, data, epochs=epochs, batch=settings.batch)
+        fits[precision] = ex.fit(learner, data, epochs=epochs, batch=settings.batch or 64)
     feed, full = feed_of(data, data.train, standardise=False), fits["float32"].learner
     return {
         name: {"test_accuracy": float(ex.evaluate(fit.learner, data, data.test).accuracy)}
@@ -51,11 +52,11 @@ def compared(data, recipe: str, epochs: int, batches: int) -> dict:
 
 def main() -> None:
     """Compare and report."""
-    options = options_of(__doc__, batches=5)
+    options = options_of(__doc__, data="mnist", epochs=5, batches=5)
     data = ex.load(options.data)
     recipes = {name: compared(data, name, options.epochs, options.batches) for name in RECIPES}
     report = {"data": options.data, "epochs": options.epochs, **recipes}
-    write("precision", report)
+    write(options.out, "precision", report)
     print(json.dumps(report, indent=2))
 
 

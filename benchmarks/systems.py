@@ -35,7 +35,7 @@ class System:
         """
         if self.environment is None:
             return [sys.executable, "-m", f"benchmarks.workers.{self.worker}"]
-        return [str(self.environment.interpreter(environments)), str(WORKERS / f"{self.worker}.py")]
+        return [str(self.environment.interpreter(environments.absolute())), str(WORKERS / f"{self.worker}.py")]
 
 
 OWN = (

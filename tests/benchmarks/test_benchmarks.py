@@ -4,14 +4,15 @@ import dataclasses
 import json
 import statistics
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from benchmarks import lines, table
-from benchmarks.client import Client
-from benchmarks.command import Options, planned
+from benchmarks import lines, reports, table
+from benchmarks.client import ROOT, Client
+from benchmarks.command import Options, main, planned
 from benchmarks.controller import Plan, bench, machine
 from benchmarks.devices import CPU, GPU
 from benchmarks.environments import Absent, Environment, run
@@ -67,10 +68,46 @@ def test_a_worker_that_died_can_be_asked_and_closed():
 
 def test_worker_reports_a_failure_and_goes_on():
     """Oracle: an unknown row is refused by name; the next question is answered."""
-    with Client([sys.executable, "-m", "benchmarks.workers.by_hand"]) as client:
+    with Client(System("by hand", "by_hand", "jax", ()).command(Path())) as client:
         with pytest.raises(Absent, match="KeyError: 'nobody'"):
             client.ask("time", row="nobody", steps=1)
         assert client.ask("rows", workload=vars(TINY))["rows"][0]["role"] == "backprop"
+
+
+def test_workers_start_wherever_the_controller_stands(tmp_path, monkeypatch):
+    """Oracle: an answer; `python -m benchmarks.workers.by_hand` finds the package in the repository's root alone."""
+    monkeypatch.chdir(tmp_path)
+    with Client(System("by hand", "by_hand", "jax", ()).command(tmp_path)) as client:
+        assert client.ask("rows", workload=vars(TINY))["rows"][0]["role"] == "backprop"
+
+
+def test_the_command_line_is_told_where_to_run(tmp_path, monkeypatch, capsys):
+    """Oracle: exit code 2, one line that names both folders, and nothing written."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["--quick"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"benchmarks: the current folder is {tmp_path}: run `python -m benchmarks` in {ROOT}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_option_is_one_line(monkeypatch, capsys):
+    """Oracle: the plan's own message, exit code 2."""
+    monkeypatch.chdir(ROOT)
+    assert main(["--workloads", "W9"]) == 2
+    assert capsys.readouterr().err.startswith("benchmarks: workloads: unknown 'W9'; known: all, W1")
+
+
+def test_single_measurements_replace_committed_figures_only_when_told(tmp_path, monkeypatch, capsys):
+    """Oracle: the folder that git ignores; with --out the folder given, and the report read back."""
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    monkeypatch.setattr(sys, "argv", ["measurement"])
+    assert f"{reports.options_of('', epochs=5).out.parts[0]}/" in ignored
+    monkeypatch.setattr(sys, "argv", ["measurement", "--out", str(tmp_path / "there"), "--epochs", "7"])
+    options = reports.options_of("", epochs=5)
+    assert options.epochs == 7
+    reports.write(options.out, "figures", {"a": 1.5})
+    assert json.loads((tmp_path / "there" / "figures.json").read_text()) == {"a": 1.5}
+    assert "written to" in capsys.readouterr().err
 
 
 def test_absent_peers_are_reported_with_their_reasons(tmp_path):
@@ -194,7 +231,8 @@ def test_options_become_a_plan_and_wrong_names_are_told():
     with pytest.raises(SettingError, match="unknown 'W9'; known: all, W1"):
         planned(Options(workloads="W9"))
     assert planned(Options(device="gpu")).workloads == (*WORKLOADS, *LARGE)
-    assert [planned(Options(device=name)).out.name for name in ("cpu", "gpu")] == ["bench", "bench-gpu"]
+    outs = [planned(Options(device=name)).out for name in ("cpu", "gpu")]
+    assert outs == [Path("runs/bench"), Path("runs/bench-gpu")]  # runs/ is ignored by git; results/ is committed
     with pytest.raises(SettingError, match="unknown 'HFN'"):
         planned(Options(workloads="HFN"))
     with pytest.raises(SettingError, match="device='tpu': give one of cpu, gpu"):
