@@ -17,7 +17,7 @@ def trained(data, step_size: float, epochs: int, bound) -> list[dict]:
     """One training; a record per epoch."""
     learner, settings = make_learner("pc-nudge", data.image_shape, data.classes)
     stop = ex.Stopping(max_steps=50, check_every=0)
-    solver = ex.GradientFlow(step_size=step_size, stop=stop, bound=bound, coordinates=ex.SpanCoordinates())
+    solver = ex.GradientFlow(step_size=step_size, stop=stop, bound=bound)
     learner = dataclasses.replace(learner, solver=solver, refresh=50)
     run = ex.fit(learner, data, epochs=epochs, batch=settings.batch or 64)
     kept = ("epoch", "curvature", "step_bound", "diverged_fraction", "validation_accuracy", "gradient_cosine")

@@ -1,11 +1,10 @@
 """Time of a training step of predictive coding against backprop's, in one process on one core, interleaved.
 
-Run it on one core: `taskset -c 0 python -m benchmarks.step_time`. It prints a table and writes
-`step_time.json`. Both sides run the library's own compiled loop over many batches, on the network
-784-128-64-10 (ReLU, cross-entropy), batch 64, SGD .05 with momentum .9: backprop, and `pc` with 50 fixed gradient
-steps of 0.1 without a stopping test, its step bound refreshed every 50 batches, the first layer within its span
-(`SpanCoordinates`: the same steps, with fewer operations). A third side is the same `pc` step
-written by hand in plain JAX for this one network, without bound, verdicts or report.
+Run it on one core: `taskset -c 0 python -m benchmarks.step_time`. It prints a table and writes `step_time.json`.
+Both sides run the library's own compiled loop over many batches, on the network 784-128-64-10 (ReLU, cross-entropy),
+batch 64, SGD .05 with momentum .9: backprop, and `pc` with 50 fixed gradient steps of 0.1 without a stopping test, its
+step bound refreshed every 50 batches. A third side is the same `pc` step written by hand in plain JAX for this one
+network, without bound, verdicts or report.
 """
 
 import platform
@@ -34,7 +33,7 @@ def learner(rule, refresh=0) -> Learner:
         [784, 128, 64, 10], jax.nn.relu, shape=(28, 28, 1), output_state=False, key=jax.random.key(0)
     )
     stop = ex.Stopping(max_steps=50, check_every=0)
-    solver = ex.GradientFlow(step_size=0.1, stop=stop, bound=ex.solvers.Held(), coordinates=ex.SpanCoordinates())
+    solver = ex.GradientFlow(step_size=0.1, stop=stop, bound=ex.solvers.Held())
     optimiser = optax.sgd(0.05, momentum=0.9)
     return Learner(graph, ex.PredictiveCoding(ex.CrossEntropy()), solver, rule, optimiser, refresh)
 
