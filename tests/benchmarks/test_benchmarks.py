@@ -17,7 +17,7 @@ from benchmarks.controller import Plan, bench, machine
 from benchmarks.devices import CPU, GPU
 from benchmarks.environments import Absent, Environment, run
 from benchmarks.measure import Measurement, Row, Size, difference
-from benchmarks.picture import draw
+from benchmarks.picture import draw, styles_of
 from benchmarks.systems import PEERS, WORKERS, System
 from benchmarks.workers import by_hand, maker, own, reference
 from benchmarks.workers.protocol import offered, read_arrays
@@ -221,6 +221,19 @@ def test_table_says_what_was_measured_and_what_was_not(tmp_path):
     for name, results in (("one", results_of(error=0.1)), ("none", failed)):
         draw(tmp_path / f"{name}.png", results)
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
+
+
+def test_every_line_of_the_picture_has_a_colour_and_a_marker_of_its_own():
+    """Oracle: as many different ones as lines in the committed results; of more lines, as many pairs with dashes."""
+    rows = [
+        row for part in json.loads((ROOT / "results/bench/bench.json").read_text())["workloads"] for row in part["rows"]
+    ]
+    names = sorted({row["line"] for row in rows if row["error"]})
+    styles = [styles_of(names)[name] for name in names]
+    assert len({style["color"] for style in styles}) == len(names)
+    assert len({(style["marker"], style.get("fillstyle")) for style in styles}) == len(names)
+    many = styles_of([f"energax {index}" for index in range(20)]).values()
+    assert len({(style["color"], style["linestyle"]) for style in many}) == 20
 
 
 def test_options_become_a_plan_and_wrong_names_are_told():
