@@ -1,8 +1,8 @@
 """Convolution and pooling inside a relaxation loop: the library's formulations against JAX's own and against slices.
 
 Run it on one core, XLA on one thread:
-`XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" taskset -c 0 python
-benchmarks/convolution.py`. It prints tables and writes `results/bench/convolution.json`: milliseconds of CPU time,
+`XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" taskset -c 0 python -m
+benchmarks.convolution`. It prints tables and writes `convolution.json`: milliseconds of CPU time,
 medians of interleaved runs. First the three maps of `energax.layers.bilinear`, with the rounding of the convolution in
 single precision, and maximum pooling, each repeated in a compiled loop. Then training steps of two networks: backprop,
 and predictive coding with 8 gradient steps, as a loop and unrolled. The relaxation starts off the feed-forward pass, or
@@ -16,8 +16,8 @@ import time
 import jax
 import jax.numpy as jnp
 
+from benchmarks.reports import options_of, write
 from energax.layers import Conv2d, Pool, bilinear, maximum
-from reports import write
 
 BATCH, STEPS, TURNS, ROUNDS = 64, 8, 2, 5  # turns: of the loop around a single map, some of which take a second
 SHAPES = [(32, 3, 32, 1), (16, 32, 64, 1), (8, 64, 128, 1), (4, 128, 128, 1), (28, 1, 8, 2), (14, 8, 16, 2)]
@@ -71,7 +71,7 @@ def maps(side: int, channels: int, out: int, stride: int) -> dict:
 def rounding(x, w, geometry) -> dict:
     """How far the convolution is from that in double precision, relative."""
     with jax.enable_x64(True):
-        exact = bilinear.plain_convolution(*(a.astype(jnp.float64) for a in (x, w)), geometry)
+        exact = bilinear.plain_convolution(x.astype(jnp.float64), w.astype(jnp.float64), geometry)
 
         def loss(convolution):
             found = convolution(x, w, geometry).astype(jnp.float64)
@@ -127,7 +127,8 @@ def steps(shape: tuple[int, int, int], channels: tuple[int, ...], form: str) -> 
     def predicted(weights, index, v):
         if index == len(channels):
             return v.reshape(BATCH, -1) @ weights[index][0] + weights[index][1]
-        out = convolved(*weights[index], v)
+        w, b = weights[index]
+        out = convolved(w, b, v)
         return jnp.tanh(out if stride == 2 else jax.vmap(POOLS[form])(out))
 
     def sweep(weights):
@@ -182,6 +183,7 @@ def matmul_gflops() -> float:
 
 def main() -> None:
     """Time everything, print and write it."""
+    options = options_of(__doc__)
     result: dict = {"matmul_gflops": matmul_gflops(), "maps": {}, "pooling": {}, "steps": {}}
     for shape in SHAPES:
         name = "side {} channels {}-{} stride {}".format(*shape)
@@ -193,12 +195,12 @@ def main() -> None:
             result["pooling"][name] = pooling(side, channels)
             print("maximum", name, result["pooling"][name], flush=True)
     nets = {"32x32x3 32-64-128-128 pooled": ((32, 32, 3), (32, 64, 128, 128)), "28x28x1 8-16": ((28, 28, 1), (8, 16))}
-    for name, net in nets.items():
-        result["steps"][name] = {form: steps(*net, form) for form in FORMS}
+    for name, (shape, channels) in nets.items():
+        result["steps"][name] = {form: steps(shape, channels, form) for form in FORMS}
         for form, figures in result["steps"][name].items():
             print(name, form, figures, flush=True)
     result.update(machine=platform.machine(), jax=jax.__version__, device=jax.default_backend(), batch=BATCH)
-    write("convolution", result)
+    write(options.out, "convolution", result)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A residual MLP of 64 blocks, scaled by muPC, trained by predictive coding on the embedded digits.
 
-`taskset -c 0 python benchmarks/deep_residual.py` trains it through `fit` by `pc`, by `pc-nudge` and by backprop's first
-step, prints a row each and writes `results/bench/deep_residual.json`. Blocks of 64 ReLU units, direct softmax output,
+`taskset -c 0 python -m benchmarks.deep_residual` trains it through `fit` by `pc`, by `pc-nudge` and by backprop's first
+step, prints a row each and writes `deep_residual.json`. Blocks of 64 ReLU units, direct softmax output,
 Adam .02, batch 64, 6 epochs, one seed. The errors are settled by conjugate gradients to a residual of 5e-3; beside
 them `pc` by gradient flow of the states with momentum .9 and 64 steps, as many as blocks because a step moves the error
 by one block: that one stays far from its equilibrium, as the share that ran out of steps says.
@@ -13,8 +13,8 @@ import jax
 import optax
 
 import energax as ex
+from benchmarks.reports import options_of, write
 from energax.graph.networks import residual_mlp
-from reports import write
 
 DEPTH, WIDTH, EPOCHS = 64, 64, 6
 
@@ -35,6 +35,7 @@ def trained(rule, solver) -> dict:
 
 def main() -> None:
     """Train in turn and report."""
+    options = options_of(__doc__)
     rows = {
         "pc": (ex.Contrastive(ex.rules.unit_nudge()), ERRORS),
         "pc-nudge": (ex.Contrastive(ex.rules.nudge(1e-3)), ERRORS),
@@ -48,7 +49,7 @@ def main() -> None:
             key: report[name][key] for key in ("test_accuracy", "gradient_cosine", "out_of_steps_fraction", "seconds")
         }
         print(name, "  ".join(f"{key} {value:.4g}" for key, value in row.items()), flush=True)
-    write("deep_residual", report)
+    write(options.out, "deep_residual", report)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Gradient errors of `pc-nudge` and `pc` in float32 against float64, and of `first-step` against backprop.
 
-Run: `python benchmarks/gradient_quality.py` with ENERGAX_DATA set, or `--data digits` without it. Trains the recipes
+Run: `python -m benchmarks.gradient_quality` with ENERGAX_DATA set, or `--data digits` without it. Trains the recipes
 for a number of epochs (default 5), then, on a few batches, compares their float32 gradients with the same rule's
 gradient in float64 relaxed to a residual of 1e-7, by the same solver and by gradient flow: a ReLU net's energy has
 several minima, and where the two references differ a sample has settled in different ones. It also trains `first-step`
 and `backprop` side by side in float64 for one epoch and reports the largest difference of any parameter. Writes
-`results/bench/gradient_quality.json`.
+`gradient_quality.json`.
 """
 
 import json
@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 
 import energax as ex
-from energax.diagnostics.regime import flat
+from benchmarks.reports import options_of, write
 from energax.recipes import make_learner
+from energax.diagnostics.regime import flat
 from energax.training.device_split import make_device_split
-from reports import options_of, write
 
 
 def cast(tree, dtype):
@@ -42,11 +42,11 @@ def errors(data, recipe: str, epochs: int, batches: int) -> dict:
     """First-layer and whole errors of the trained recipe, and how far apart its references are, per batch."""
     learner, settings = make_learner(recipe, data.image_shape, data.classes)
     learner = ex.fit(cast(learner, jnp.float32), data, epochs=epochs, batch=settings.batch or 64).learner
-    split, wide = make_device_split(data, data.train, standardise=False), cast(learner, jnp.float64)
-    flow = ex.GradientFlow(1.0, momentum=0.8, stop=ex.Stopping(1e-7, 20_000))
+    feed, wide = make_device_split(data, data.train, standardise=False), cast(learner, jnp.float64)
+    flow = ex.GradientFlow(step_size=1.0, momentum=0.8, stop=ex.Stopping(1e-7, 20_000))
     first, everything, apart, verdicts = [], [], [], []
     for index in range(batches):
-        batch = split.batch(jnp.arange(64) + 64 * index)
+        batch = feed.batch(jnp.arange(64) + 64 * index)
         found, info = gradient(learner, learner.rule, learner.solver, cast(batch, jnp.float32))
         careful = wide.solver.tighten(1e-7, 10)
         exact, other = (gradient(wide, wide.rule, s, cast(batch, jnp.float64))[0] for s in (careful, flow))
@@ -81,7 +81,7 @@ def first_step_difference(data) -> dict:
 
 def main() -> None:
     """Run both comparisons and report."""
-    options = options_of(__doc__, batches=5)
+    options = options_of(__doc__, data="mnist", epochs=5, batches=5)
     jax.config.update("jax_enable_x64", True)
     data = ex.load(options.data)
     report = {
@@ -89,7 +89,7 @@ def main() -> None:
         **{name: errors(data, name, options.epochs, options.batches) for name in ("pc-nudge", "pc")},
         "first-step": first_step_difference(data),
     }
-    write("gradient_quality", report)
+    write(options.out, "gradient_quality", report)
     print(json.dumps(report, indent=2))
 
 

@@ -1,15 +1,14 @@
 """Record what the released package pcx computes for a small net, as an oracle for the tests.
 
 pcx pins an older JAX, so it is no dependency: in an environment of its own, `pip install jax equinox optax tqdm`, then
-`pip install --no-deps pcx==0.6.3`, then `python benchmarks/oracle_pcx.py`. Writes `tests/fixtures/oracle_pcx.json`:
+`pip install --no-deps pcx==0.6.3`, then `python -m benchmarks.oracle_pcx --out tests`. Writes `oracle_pcx.json`:
 parameters, data, the states after a number of gradient steps from the feed-forward start with the output clamped, and
-the weight gradients there. `tests/rules/test_peers.py` compares energax with it.
+the weight gradients there. `tests/test_peers.py` compares energax with it.
 """
+# pyright: reportMissingImports=false
 
 import itertools
-import json
 from importlib.metadata import version
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,8 @@ import pcx.functional as pxf
 import pcx.nn as pxnn
 import pcx.predictive_coding as pxc
 import pcx.utils as pxu
+
+from benchmarks.reports import options_of, write
 
 SIZES, BATCH, STEPS, STEP = (4, 6, 5, 3), 3, 7, 0.1
 
@@ -46,17 +47,20 @@ STATES = pxc.VodeParam | pxc.VodeParam.Cache
 
 @pxf.vmap(pxu.M(STATES).to((None, 0)), in_axes=(0, 0), out_axes=0)
 def forward(x, y, *, model):
+    """Set the states by the feed-forward pass."""
     return model(x, y)
 
 
 @pxf.vmap(pxu.M(STATES).to((None, 0)), in_axes=(0,), out_axes=(None, 0), axis_name="batch")
 def energy(x, *, model):
+    """Energy of the batch, summed."""
     out = model(x, None)
     return jax.lax.psum(model.energy(), "batch"), out
 
 
 def main() -> None:
     """Relax, differentiate, record."""
+    options = options_of(__doc__)
     jax.config.update("jax_enable_x64", True)
     model = Model()
     for layer in model.layers:
@@ -90,7 +94,7 @@ def main() -> None:
         "weight_gradients": [layer.nn.weight.get().tolist() for layer in slope["model"].layers],
         "bias_gradients": [layer.nn.bias.get().tolist() for layer in slope["model"].layers],
     }
-    (Path(__file__).parent.parent / "tests" / "fixtures" / "oracle_pcx.json").write_text(json.dumps(record) + "\n")
+    write(options.out, "oracle_pcx", record, indent=None)
 
 
 if __name__ == "__main__":

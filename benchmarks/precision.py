@@ -1,32 +1,33 @@
 """What rounded products cost: gradients of trained nets against float32, and the accuracy of nets trained with them.
 
-Run: `python benchmarks/precision.py` with ENERGAX_DATA set, or `--data digits` without it. Trains every recipe in
+Run: `python -m benchmarks.precision` with ENERGAX_DATA set, or `--data digits` without it. Trains every recipe in
 float32, bfloat16 and TensorFloat-32, seed 0. Then, on a few batches, the net trained in float32 is given rounded
-products, and its gradients are compared with its own. Writes `results/bench/precision.json`.
+products, and its gradients are compared with its own. Writes `precision.json`.
 """
 
 import json
+from typing import get_args
 
 import equinox as eqx
 import jax.numpy as jnp
 
 import energax as ex
-from energax.graph.rounding import PRECISIONS, round_products
+from benchmarks.gradient_quality import gradient, relative
+from benchmarks.reports import options_of, write
 from energax.recipes import make_learner
-from energax.recipes.settings import Settings
+from energax.graph.rounding import round_products
+from energax.recipes.settings import Precision, Settings
 from energax.training.device_split import make_device_split
-from gradient_quality import gradient, relative
-from reports import options_of, write
 
 RECIPES = ("backprop", "pc-nudge", "pc", "ep")
 
 
-def errors(learner, split, precision: str, batches: int) -> dict:
+def errors(learner, feed, precision: str, batches: int) -> dict:
     """Relative errors of the first layer's and of the whole gradient, and the verdicts, per batch."""
     short = eqx.tree_at(lambda side: side.graph, learner, round_products(learner.graph, precision))
     first, everything, settled = [], [], []
     for index in range(batches):
-        batch = split.batch(jnp.arange(64) + 64 * index)
+        batch = feed.batch(jnp.arange(64) + 64 * index)
         exact, _ = gradient(learner, learner.rule, learner.solver, batch)
         found, info = gradient(short, short.rule, short.solver, batch)
         first.append(relative(found.functions["layer1"], exact.functions["layer1"]))
@@ -38,24 +39,24 @@ def errors(learner, split, precision: str, batches: int) -> dict:
 def compared(data, recipe: str, epochs: int, batches: int) -> dict:
     """One recipe in every precision."""
     fits = {}
-    for precision in PRECISIONS:
+    for precision in get_args(Precision):
         learner, settings = make_learner(recipe, data.image_shape, data.classes, settings=Settings(precision=precision))
-        fits[precision] = ex.fit(learner, data, epochs=epochs, batch=settings.batch)
-    split, full = make_device_split(data, data.train, standardise=False), fits["float32"].learner
+        fits[precision] = ex.fit(learner, data, epochs=epochs, batch=settings.batch or 64)
+    feed, full = make_device_split(data, data.train, standardise=False), fits["float32"].learner
     return {
         name: {"test_accuracy": float(ex.evaluate(fit.learner, data, data.test).accuracy)}
-        | (errors(full, split, name, batches) if name != "float32" else {})
+        | (errors(full, feed, name, batches) if name != "float32" else {})
         for name, fit in fits.items()
     }
 
 
 def main() -> None:
     """Compare and report."""
-    options = options_of(__doc__, batches=5)
+    options = options_of(__doc__, data="mnist", epochs=5, batches=5)
     data = ex.load(options.data)
     recipes = {name: compared(data, name, options.epochs, options.batches) for name in RECIPES}
     report = {"data": options.data, "epochs": options.epochs, **recipes}
-    write("precision", report)
+    write(options.out, "precision", report)
     print(json.dumps(report, indent=2))
 
 

@@ -1,11 +1,10 @@
 """Time of a training step of predictive coding against backprop's, in one process on one core, interleaved.
 
-Run it on one core: `taskset -c 0 python benchmarks/step_time.py`. It prints a table and writes
-`results/bench/step_time.json`. Both sides run the library's own compiled loop over many batches, on the network
-784-128-64-10 (ReLU, cross-entropy), batch 64, SGD .05 with momentum .9: backprop, and `pc` with 50 fixed gradient
-steps of 0.1 without a stopping test, its step bound refreshed every 50 batches, the first layer within its span
-(`SpanCoordinates`: the same steps, with fewer operations). A third side is the same `pc` step
-written by hand in plain JAX for this one network, without bound, verdicts or report.
+Run it on one core: `taskset -c 0 python -m benchmarks.step_time`. It prints a table and writes `step_time.json`.
+Both sides run the library's own compiled loop over many batches, on the network 784-128-64-10 (ReLU, cross-entropy),
+batch 64, SGD .05 with momentum .9: backprop, and `pc` with 50 fixed gradient steps of 0.1 without a stopping test, its
+step bound refreshed every 50 batches. A third side is the same `pc` step written by hand in plain JAX for this one
+network, without bound, verdicts or report.
 """
 
 import platform
@@ -18,11 +17,11 @@ import numpy as np
 import optax
 
 import energax as ex
+from benchmarks.reports import options_of, write
 from energax.data import Dataset
 from energax.training.device_split import make_device_split
 from energax.training.epoch import stretch
 from energax.training.learner import Learner, begin
-from reports import write
 
 BATCHES = 200
 ROUNDS = 9
@@ -34,7 +33,7 @@ def learner(rule, refresh=0) -> Learner:
         [784, 128, 64, 10], jax.nn.relu, shape=(28, 28, 1), output_state=False, key=jax.random.key(0)
     )
     stop = ex.Stopping(max_steps=50, check_every=0)
-    solver = ex.GradientFlow(0.1, stop=stop, bound=ex.solvers.Held(), coordinates=ex.SpanCoordinates())
+    solver = ex.GradientFlow(step_size=0.1, stop=stop, bound=ex.solvers.Held())
     optimiser = optax.sgd(0.05, momentum=0.9)
     return Learner(graph, ex.PredictiveCoding(ex.CrossEntropy()), solver, rule, optimiser, refresh)
 
@@ -98,6 +97,7 @@ def seconds_by_hand(run) -> float:
 
 def main() -> None:
     """Time the sides in turn and report medians."""
+    options = options_of(__doc__)
     data = images()
     split = make_device_split(data, data.train, standardise=False)
     hand = by_hand(split.images, split.labels)
@@ -128,7 +128,7 @@ def main() -> None:
         "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
     }
-    write("step_time", report)
+    write(options.out, "step_time", report)
     for name, value in report.items():
         print(f"{name:22} {value:.3f}" if isinstance(value, float) else f"{name:22} {value}")
 

@@ -1,9 +1,9 @@
 """How much the quality of an equilibrium differs from batch to batch: conjugate gradients on the errors.
 
-`python benchmarks/unseen_batches.py`, with ENERGAX_DATA set for MNIST. `energax bench` judges every row on the first of
-the batches that its trained net has not seen. This judges the rows of one line on each of them: the relative error of
-the first layer's gradient against the equilibrium in float64, by the benchmark's own workers. Writes
-`results/bench/unseen_batches.json`.
+`python -m benchmarks.unseen_batches`, with ENERGAX_DATA set for MNIST. `python -m benchmarks` judges every row on the
+first of the batches that its trained net has not seen. This judges the rows of one line on each of them: the relative
+error of the first layer's gradient against the equilibrium in float64, by the benchmark's own workers. Writes
+`unseen_batches.json`.
 """
 
 import dataclasses
@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from energax.bench.client import Client
-from energax.bench.measure import FULL
-from energax.bench.workers.protocol import read_arrays, write_arrays
-from energax.bench.workload import WORKLOADS, Workload
-from reports import write
+from benchmarks.client import Client
+from benchmarks.measure import FULL
+from benchmarks.reports import options_of, write
+from benchmarks.workers.protocol import read_arrays, write_arrays
+from benchmarks.workload import WORKLOADS, Workload
 
 LINE = "energax CG on errors"
 NAMES = ("W1", "W2", "depth 8")
@@ -27,7 +27,7 @@ NAMES = ("W1", "W2", "depth 8")
 
 def worker(name: str) -> Client:
     """A worker of the benchmark."""
-    return Client([sys.executable, "-m", f"energax.bench.workers.{name}"])
+    return Client([sys.executable, "-m", f"benchmarks.workers.{name}"])
 
 
 def problems(workload: Workload, folder: Path) -> tuple[list[Path], str]:
@@ -65,12 +65,13 @@ def errors(workload: Workload, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Judge, report, and print a table."""
+    options = options_of(__doc__)
     report = {}
     for workload in WORKLOADS:
         if workload.name in NAMES:
             with tempfile.TemporaryDirectory() as folder:
                 report[workload.name] = errors(workload, Path(folder))
-    write("unseen_batches", report)
+    write(options.out, "unseen_batches", report)
     for name, found in report.items():
         for row, values in found["errors"].items():
             shares = [100 * value for value in values]

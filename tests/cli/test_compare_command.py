@@ -2,7 +2,9 @@
 
 import statistics
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from energax.cli import compare as command
@@ -57,6 +59,32 @@ def test_a_comparison_is_the_mean_and_spread_of_its_runs(energax, read, folder, 
     image = Image.open(both / "compare.png")
     image.verify()
     assert image.format == "PNG"
+
+
+def test_seeds_are_drawn_as_their_median_and_a_band():
+    """Oracle: medians, least and largest values written out by hand; a run without a value counts where it has one."""
+    nan = float("nan")
+    axes = Figure().subplots()
+    command.draw_spread(axes, [1, 2, 3], [[5.0, 2.0, nan], [1.0, 4.0, nan], [2.0, nan, nan]], color="C0")
+    (line,), (band,) = axes.lines, axes.collections
+    np.testing.assert_array_equal(line.get_ydata(), [2.0, 3.0, nan])
+    corners = {tuple(corner) for path in band.get_paths() for corner in path.vertices}
+    assert corners == {(1.0, 1.0), (1.0, 5.0), (2.0, 2.0), (2.0, 4.0)}
+
+
+def test_a_single_seed_has_no_band():
+    """Oracle: its own values."""
+    axes = Figure().subplots()
+    command.draw_spread(axes, [1, 2], [[5.0, 2.0]], color="C0")
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), [5.0, 2.0])
+    assert not axes.collections
+
+
+def test_no_two_of_many_recipes_are_drawn_alike():
+    """Oracle: 30 different pairs of colour and marker; of the first three, which often agree, different dashes too."""
+    styles = [command.style_of(index) for index in range(30)]
+    assert len({(style["color"], style["marker"]) for style in styles}) == 30
+    assert len({style["linestyle"] for style in styles[:3]}) == 3
 
 
 def test_an_interrupted_comparison_goes_on_where_it_stopped(energax, read, folder, monkeypatch):

@@ -1,6 +1,7 @@
 """`energax compare`: recipes on the same splits, with several seeds, in one table and one picture."""
 
 import json
+import math
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import rich.box
 import rich.console
 import rich.table
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from energax.cli.options import CompareOptions
@@ -43,7 +45,8 @@ def compare(options: CompareOptions) -> None:
             histories.setdefault(name, []).append(history)
         rows.append(aggregate(name, results))
     show(rows, options)
-    draw(folder.path / "compare.png", histories, f"{options.data}, {options.seeds} seeds")
+    seeds = "seed 0" if options.seeds == 1 else f"seeds 0 to {options.seeds - 1}: median, least to largest"
+    draw(folder.path / "compare.png", histories, f"{options.data}, {seeds}")
     folder.write_json("compare.json", {"data": options.data, "seeds": options.seeds, "rows": rows})
     write_atomically(folder.path / "compare.md", markdown(rows).encode())
     if options.json:
@@ -153,21 +156,19 @@ def markdown(rows: list[Row]) -> str:
 
 
 def draw(path: Path, histories: dict[str, list[list[Row]]], title: str) -> None:
-    """Validation error and gradient cosine over the epochs, one colour per recipe, one line per seed."""
+    """Validation error and gradient cosine over the epochs: per recipe the median of the seeds, and a band around it.
+
+    The band goes from the least to the largest of the seeds. A line for every seed would hide the recipes behind one
+    another.
+    """
     figure = Figure(figsize=(11, 4), layout="constrained")
     error, cosine = figure.subplots(1, 2)
     for index, (name, runs) in enumerate(histories.items()):
-        for number_of, history in enumerate(runs):
-            epochs = [row["epoch"] for row in history]
-            label = name if number_of == 0 else None
-            style: dict[str, Any] = {"color": f"C{index}", "alpha": 0.8, "linestyle": ("-", "--")[index % 2]}
-            error.plot(
-                epochs,
-                [100 * (1 - row["validation_accuracy"]) for row in history],
-                label=label,
-                **style,
-            )
-            cosine.plot(epochs, away(row["gradient_cosine"] for row in history), **style)
+        epochs = [row["epoch"] for row in runs[0]]
+        style = style_of(index)
+        errors = [[100 * (1 - row["validation_accuracy"]) for row in history] for history in runs]
+        draw_spread(error, epochs, errors, label=name, **style)
+        draw_spread(cosine, epochs, [away(row["gradient_cosine"] for row in history) for history in runs], **style)
     error.set(xlabel="epoch", ylabel="validation error (%)", yscale="log")
     for formatted in (error.yaxis.set_major_formatter, error.yaxis.set_minor_formatter):
         formatted(lambda value, _: f"{value:g}")
@@ -178,3 +179,34 @@ def draw(path: Path, histories: dict[str, list[list[Row]]], title: str) -> None:
     figure.legend(loc="outside right center", frameon=False)
     figure.suptitle(title, fontsize="medium")
     save_figure(path, figure)
+
+
+MARKERS = "os^Dv<>pPX*"  # one more than there are colours: a pair comes again only after 110 recipes
+DASHES = ("-", "--", ":")
+
+
+def style_of(index: int) -> dict[str, Any]:
+    """How one of several recipes is drawn.
+
+    Recipes that agree to the last digit are seen nevertheless: each next one is thinner, and has other dashes, than
+    those that it is drawn upon.
+    """
+    return {
+        "color": f"C{index % 10}",
+        "marker": MARKERS[index % len(MARKERS)],
+        "linestyle": DASHES[index % len(DASHES)],
+        "linewidth": max(2.6 - 0.2 * index, 1.2),
+        "markersize": max(8 - 0.6 * index, 4),
+    }
+
+
+def draw_spread(axes: Axes, epochs: list[int], runs: list[list[float]], **style: Any) -> None:
+    """The median of several runs over the epochs, and the band between their least and largest values.
+
+    Runs without a value at an epoch (NaN) are left out there; where none has one, the line has a gap.
+    """
+    values = [[value for value in at if value == value] or [math.nan] for at in zip(*runs, strict=True)]
+    axes.plot(epochs, [statistics.median(at) for at in values], **style)
+    if len(runs) > 1:
+        least, largest = [min(at) for at in values], [max(at) for at in values]
+        axes.fill_between(epochs, least, largest, color=style["color"], alpha=0.15, linewidth=0)

@@ -6,9 +6,8 @@ from importlib.metadata import version
 
 import tyro
 
-from energax.cli import bench, compare, listing, reproduce, train
+from energax.cli import compare, listing, reproduce, train
 from energax.cli.options import (
-    BenchOptions,
     CompareOptions,
     DataOptions,
     RecipesOptions,
@@ -20,7 +19,6 @@ from energax.exceptions import EnergaxError
 COMMANDS: dict[type, Callable] = {
     TrainOptions: train.train,
     CompareOptions: compare.compare,
-    BenchOptions: bench.run,
     DataOptions: listing.data,
     RecipesOptions: listing.recipes,
     ReproduceOptions: reproduce.reproduce,
@@ -45,7 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         {
             "train": TrainOptions,
             "compare": CompareOptions,
-            "bench": BenchOptions,
             "data": DataOptions,
             "recipes": RecipesOptions,
             "reproduce": ReproduceOptions,

@@ -69,31 +69,3 @@ class ReproduceOptions:
     ] = None
     redraw: Annotated[bool, tyro.conf.arg(help="draw and judge again from the numbers that are there")] = False
     json: Annotated[bool, tyro.conf.arg(help="print the reports as one last line of JSON")] = False
-
-
-@dataclasses.dataclass(frozen=True)
-class BenchOptions:
-    """Time training steps and the quality of their equilibria, energax beside other systems."""
-
-    quick: Annotated[bool, tyro.conf.arg(help="small nets and few rounds: minutes, not an hour")] = False
-    workloads: Annotated[
-        str,
-        tyro.conf.arg(
-            help="which, separated by commas (W1, W2, W3, W4, depth 2, ...; quick: small, small hopfield), or all"
-        ),
-    ] = "all"
-    peers: Annotated[
-        str, tyro.conf.arg(help="other systems, each in an environment of its own: torch,pcx,FabricPC,ngclearn or all")
-    ] = ""
-    rounds: Annotated[int | None, tyro.conf.arg(help="measurements per row (7; quick: 3)")] = None
-    device: Annotated[
-        str, tyro.conf.arg(help="cpu (one thread), or gpu (with the large convolutional workloads W3 wide and HFN)")
-    ] = "cpu"
-    resume: Annotated[bool, tyro.conf.arg(help="leave workloads as they are that --out already has")] = False
-    environments: Annotated[
-        Path | None, tyro.conf.arg(help="folder of the peers' environments (made there; the cache if left out)")
-    ] = None
-    out: Annotated[
-        Path | None,
-        tyro.conf.arg(help="folder of bench.json, table.md and bench.png (results/bench, or results/bench-gpu)"),
-    ] = None

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from energax.bench.workers.protocol import (
+from benchmarks.workers.protocol import (
     AbstractRow,
     Arrays,
     Message,

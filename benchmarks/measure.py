@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from energax.bench.client import Client
-from energax.bench.environments import Absent
-from energax.bench.systems import System
-from energax.bench.workers.protocol import Arrays, read_arrays
-from energax.bench.workload import Workload
+from benchmarks.client import Client
+from benchmarks.environments import Absent
+from benchmarks.systems import System
+from benchmarks.workers.protocol import Arrays, read_arrays
+from benchmarks.workload import Workload
 
 WARM = 3  # steps after which weights are compared
 

@@ -9,15 +9,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from energax.bench.client import Client, versions
-from energax.bench.devices import CPU, Device
-from energax.bench.environments import Absent
-from energax.bench.measure import WARM, Measurement, Report, Size
-from energax.bench.picture import draw
-from energax.bench.systems import System
-from energax.bench.table import markdown
-from energax.bench.workload import Workload
-from energax.errors import SettingError
+from benchmarks.client import Client, versions
+from benchmarks.devices import CPU, Device
+from benchmarks.environments import Absent
+from benchmarks.measure import WARM, Measurement, Report, Size
+from benchmarks.picture import draw
+from benchmarks.systems import System
+from benchmarks.table import markdown
+from benchmarks.workload import Workload
+from energax.exceptions import SettingError
 from energax.training.checkpoint import write_atomically
 from energax.training.run_folder import finite
 
@@ -81,7 +81,7 @@ def begun(plan: Plan) -> dict[str, Any]:
         there = results["machine"]
     except (ValueError, LookupError, TypeError) as error:
         raise SettingError(
-            f"--resume: {path} holds no results of `energax bench` ({type(error).__name__}: {error}); "
+            f"--resume: {path} holds no results of `python -m benchmarks` ({type(error).__name__}: {error}); "
             "move it away, or give another folder with --out"
         ) from error
     for what in ("cpu", "cores", "accelerator"):

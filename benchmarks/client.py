@@ -9,12 +9,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from energax.bench.devices import CPU, Device
-from energax.bench.environments import Absent
+from benchmarks.devices import CPU, Device
+from benchmarks.environments import Absent
+
+ROOT = Path(__file__).parent.parent
 
 
 class Client:
-    """A worker process.
+    """A worker process. It starts in the repository's root, where Python finds `benchmarks`.
 
     Args:
         command: how to start it.
@@ -33,6 +35,7 @@ class Client:
                 stdout=subprocess.PIPE,
                 stderr=self.errors,
                 text=True,
+                cwd=ROOT,
                 env={**os.environ, **device.variables},
             )
         except OSError as error:

@@ -1,17 +1,17 @@
-"""energax itself: every line of `energax.bench.lines`, trained by compiled loops over batches as `fit` does."""
+"""energax itself: every line of `benchmarks.lines`, trained by compiled loops over batches as `fit` does."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from energax.bench.lines import LINES, Line
-from energax.bench.network import arrays_of, graph_of, with_arrays
-from energax.bench.workers.protocol import AbstractRow, Arrays, Message, named_states, offered, serve_rows
-from energax.bench.workload import Workload
-from energax.phase import Batch, prepared
+from benchmarks.lines import LINES, Line
+from benchmarks.network import arrays_of, graph_of, with_arrays
+from benchmarks.workers.protocol import AbstractRow, Arrays, Message, named_states, offered, serve_rows
+from benchmarks.workload import Workload
+from energax.dynamics.phase import Batch, prepare_phase
 from energax.rules import Contrastive
-from energax.structure import States
-from energax.training.learner import Learner, Progress, begin, strong, update
+from energax.graph.structure import States
+from energax.training.learner import Learner, Progress, begin, strengthen_dtypes, update
 
 
 @eqx.filter_jit
@@ -25,9 +25,9 @@ def stretch(learner: Learner, progress: Progress, batches: Batch, count) -> Prog
         index = progress.batches % total
         batch = jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, index, keepdims=False), batches)
         progress, _ = update(learner, progress, batch)
-        return strong(eqx.filter(progress, eqx.is_array))
+        return strengthen_dtypes(eqx.filter(progress, eqx.is_array))
 
-    return eqx.combine(jax.lax.fori_loop(0, count, one, strong(dynamic)), static)
+    return eqx.combine(jax.lax.fori_loop(0, count, one, strengthen_dtypes(dynamic)), static)
 
 
 @eqx.filter_jit
@@ -44,11 +44,11 @@ def settled(learner: Learner, solver, batch: Batch) -> States:
     graph, dynamics, clamped = learner.graph, learner.dynamics, learner.graph.clamp(batch.x)
     if not isinstance(learner.rule, Contrastive):
         return {}
-    free = prepared(dynamics, graph, clamped)
+    free = prepare_phase(dynamics, graph, clamped)
     start = dynamics.start(graph, free.context)
     begin = start if start.settled else solver.solve(free, start).states
-    points, _, _ = learner.rule.quadrature.at(len(batch.y), None)
-    return solver.solve(prepared(dynamics, graph, clamped, None, batch.y, points[0]), begin).states
+    points, _, _ = learner.rule.scheme.at(len(batch.y), None)
+    return solver.solve(prepare_phase(dynamics, graph, clamped, None, batch.y, points[0]), begin).states
 
 
 class Own(AbstractRow):

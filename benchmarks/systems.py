@@ -4,7 +4,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from energax.bench.environments import Environment
+from benchmarks.environments import Environment
 
 WORKERS = Path(__file__).parent / "workers"
 
@@ -15,7 +15,7 @@ class System:
 
     Attributes:
         name: for table and picture.
-        worker: a module of `energax.bench.workers`, or the name of a script there where `environment` is given.
+        worker: a module of `benchmarks.workers`, or the name of a script there where `environment` is given.
         framework: the one whose backprop its times are divided by: `jax` or `torch`.
         packages: distributions whose versions are reported.
         environment: its own; None runs in the benchmark's interpreter.
@@ -34,8 +34,8 @@ class System:
             Absent: its environment cannot be made.
         """
         if self.environment is None:
-            return [sys.executable, "-m", f"energax.bench.workers.{self.worker}"]
-        return [str(self.environment.interpreter(environments)), str(WORKERS / f"{self.worker}.py")]
+            return [sys.executable, "-m", f"benchmarks.workers.{self.worker}"]
+        return [str(self.environment.interpreter(environments.absolute())), str(WORKERS / f"{self.worker}.py")]
 
 
 OWN = (

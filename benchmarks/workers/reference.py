@@ -16,14 +16,14 @@ import numpy as np
 from jaxtyping import Array
 from scipy.optimize import minimize
 
-from energax.bench.network import arrays_of, dynamics_of, graph_of, with_arrays
-from energax.bench.workers.protocol import Arrays, Message, named_states, read_arrays, serve, write_arrays
-from energax.bench.workload import Workload
+from benchmarks.network import arrays_of, dynamics_of, graph_of, with_arrays
+from benchmarks.workers.protocol import Arrays, Message, named_states, read_arrays, serve, write_arrays
+from benchmarks.workload import Workload
 from energax.layers import Chain, Pool, maximum
-from energax.phase import Phase, norm, prepared
+from energax.dynamics.phase import Phase, norm, prepare_phase
 from energax.rules.base import energy_gradient
 from energax.solvers import FixedPoint, Stopping
-from energax.structure import States
+from energax.graph.structure import States
 
 jax.config.update("jax_enable_x64", True)
 
@@ -67,8 +67,8 @@ def rounded(graph, scale: Array):
             return Pool(fn.size, RoundMaximum(scale))
         return RoundRelu(scale) if fn is jax.nn.relu else fn
 
-    fns = {name: smooth(fn) for name, fn in graph.fns.items()}
-    return eqx.tree_at(lambda g: g.fns, graph, fns)
+    functions = {name: smooth(fn) for name, fn in graph.functions.items()}
+    return eqx.tree_at(lambda g: g.functions, graph, functions)
 
 
 def has_kinks(workload: Workload) -> bool:
@@ -80,7 +80,7 @@ def has_kinks(workload: Workload) -> bool:
 def objective(flat: Array, phase: Phase, like: States, scale: Array):
     """F of all samples as a function of the errors, and its gradient."""
     graph = rounded(phase.graph, scale)
-    again = prepared(phase.dynamics, graph, phase.context.clamped, None, phase.target, phase.beta)
+    again = prepare_phase(phase.dynamics, graph, phase.context.clamped, None, phase.target, phase.beta)
 
     def total(flat):
         errors = jax.flatten_util.ravel_pytree(like)[1](flat)
@@ -138,12 +138,12 @@ class Reference:
         dynamics = dynamics_of(workload)
         x, y = (jnp.asarray(problem[name][0], float) for name in ("x", "y"))
         self.clamped = graph.clamp(x)
-        self.phase = prepared(dynamics, graph, self.clamped, None, y, jnp.asarray(workload.beta))
+        self.phase = prepare_phase(dynamics, graph, self.clamped, None, y, jnp.asarray(workload.beta))
         self.start = dynamics.start(graph, self.phase.context).states
         if workload.kind == "hopfield":
             solver = FixedPoint(stop=Stopping(1e-13, 20_000))
             self.states = solver.solve(self.phase, self.start).states
-            free = prepared(dynamics, graph, self.clamped)
+            free = prepare_phase(dynamics, graph, self.clamped)
             gradient = self.gradient(self.states)
             rest = energy_gradient(free, self.clamped, solver.solve(free, self.start).states, jnp.ones(len(y)), len(y))
             self.first = (gradient - arrays_of(rest)["W1"]) / workload.beta

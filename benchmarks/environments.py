@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from energax.errors import EnergaxError
+from energax.exceptions import EnergaxError
 
 TIMEOUT = 1800  # seconds for one installation
 

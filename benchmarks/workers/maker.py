@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from energax.bench.lines import rule_of
-from energax.bench.network import arrays_of, dynamics_of, graph_of
-from energax.bench.workers.own import stretch
-from energax.bench.workers.protocol import Message, serve, write_arrays
-from energax.bench.workload import Workload
+from benchmarks.lines import rule_of
+from benchmarks.network import arrays_of, dynamics_of, graph_of
+from benchmarks.workers.own import stretch
+from benchmarks.workers.protocol import Message, serve, write_arrays
+from benchmarks.workload import Workload
 from energax.data import Dataset, load
-from energax.errors import DataError
-from energax.phase import Batch
+from energax.exceptions import DataError
+from energax.dynamics.phase import Batch
 from energax.rules import Backprop
 from energax.solvers import FixedPoint, Stopping
 from energax.training.learner import Learner, begin

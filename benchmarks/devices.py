@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from energax.bench.workers.protocol import DEVICE
-from energax.errors import SettingError
+from benchmarks.workers.protocol import DEVICE
+from energax.exceptions import SettingError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,24 +4,24 @@ import dataclasses
 import json
 import statistics
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from energax.bench import lines, table
-from energax.bench.client import Client
-from energax.bench.controller import Plan, bench, machine
-from energax.bench.devices import CPU, GPU
-from energax.bench.environments import Absent, Environment, run
-from energax.bench.measure import Measurement, Row, Size, difference
-from energax.bench.picture import draw
-from energax.bench.systems import PEERS, WORKERS, System
-from energax.bench.workers import by_hand, maker, own, reference
-from energax.bench.workers.protocol import offered, read_arrays
-from energax.bench.workload import LARGE, WORKLOADS, Workload
-from energax.cli.bench import planned
-from energax.cli.options import BenchOptions
+from benchmarks import lines, reports, table
+from benchmarks.client import ROOT, Client
+from benchmarks.command import Options, main, planned
+from benchmarks.controller import Plan, bench, machine
+from benchmarks.devices import CPU, GPU
+from benchmarks.environments import Absent, Environment, run
+from benchmarks.measure import Measurement, Row, Size, difference
+from benchmarks.picture import draw, styles_of
+from benchmarks.systems import PEERS, WORKERS, System
+from benchmarks.workers import by_hand, maker, own, reference
+from benchmarks.workers.protocol import offered, read_arrays
+from benchmarks.workload import LARGE, WORKLOADS, Workload
 from energax.exceptions import SettingError
 
 TINY = Workload("tiny", "mlp", (64, 8, 6, 10), "tanh", steps=5, batch=8)
@@ -68,10 +68,46 @@ def test_a_worker_that_died_can_be_asked_and_closed():
 
 def test_worker_reports_a_failure_and_goes_on():
     """Oracle: an unknown row is refused by name; the next question is answered."""
-    with Client([sys.executable, "-m", "energax.bench.workers.by_hand"]) as client:
+    with Client(System("by hand", "by_hand", "jax", ()).command(Path())) as client:
         with pytest.raises(Absent, match="KeyError: 'nobody'"):
             client.ask("time", row="nobody", steps=1)
         assert client.ask("rows", workload=vars(TINY))["rows"][0]["role"] == "backprop"
+
+
+def test_workers_start_wherever_the_controller_stands(tmp_path, monkeypatch):
+    """Oracle: an answer; `python -m benchmarks.workers.by_hand` finds the package in the repository's root alone."""
+    monkeypatch.chdir(tmp_path)
+    with Client(System("by hand", "by_hand", "jax", ()).command(tmp_path)) as client:
+        assert client.ask("rows", workload=vars(TINY))["rows"][0]["role"] == "backprop"
+
+
+def test_the_command_line_is_told_where_to_run(tmp_path, monkeypatch, capsys):
+    """Oracle: exit code 2, one line that names both folders, and nothing written."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["--quick"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"benchmarks: the current folder is {tmp_path}: run `python -m benchmarks` in {ROOT}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_option_is_one_line(monkeypatch, capsys):
+    """Oracle: the plan's own message, exit code 2."""
+    monkeypatch.chdir(ROOT)
+    assert main(["--workloads", "W9"]) == 2
+    assert capsys.readouterr().err.startswith("benchmarks: workloads: unknown 'W9'; known: all, W1")
+
+
+def test_single_measurements_replace_committed_figures_only_when_told(tmp_path, monkeypatch, capsys):
+    """Oracle: the folder that git ignores; with --out the folder given, and the report read back."""
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    monkeypatch.setattr(sys, "argv", ["measurement"])
+    assert f"{reports.options_of('', epochs=5).out.parts[0]}/" in ignored
+    monkeypatch.setattr(sys, "argv", ["measurement", "--out", str(tmp_path / "there"), "--epochs", "7"])
+    options = reports.options_of("", epochs=5)
+    assert options.epochs == 7
+    reports.write(options.out, "figures", {"a": 1.5})
+    assert json.loads((tmp_path / "there" / "figures.json").read_text()) == {"a": 1.5}
+    assert "written to" in capsys.readouterr().err
 
 
 def test_absent_peers_are_reported_with_their_reasons(tmp_path):
@@ -187,21 +223,35 @@ def test_table_says_what_was_measured_and_what_was_not(tmp_path):
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
 
 
+def test_every_line_of_the_picture_has_a_colour_and_a_marker_of_its_own():
+    """Oracle: as many different ones as lines in the committed results; of more lines, as many pairs with dashes."""
+    rows = [
+        row for part in json.loads((ROOT / "results/bench/bench.json").read_text())["workloads"] for row in part["rows"]
+    ]
+    names = sorted({row["line"] for row in rows if row["error"]})
+    styles = [styles_of(names)[name] for name in names]
+    assert len({style["color"] for style in styles}) == len(names)
+    assert len({(style["marker"], style.get("fillstyle")) for style in styles}) == len(names)
+    many = styles_of([f"energax {index}" for index in range(20)]).values()
+    assert len({(style["color"], style["linestyle"]) for style in many}) == 20
+
+
 def test_options_become_a_plan_and_wrong_names_are_told():
     """Oracle: the lists of workloads and peers."""
-    assert [w.name for w in planned(BenchOptions(workloads="W4,W1")).workloads] == ["W4", "W1"]
-    assert planned(BenchOptions()).workloads == WORKLOADS
-    assert [s.name for s in planned(BenchOptions(peers="torch")).systems] == ["by hand", "energax", "torch"]
+    assert [w.name for w in planned(Options(workloads="W4,W1")).workloads] == ["W4", "W1"]
+    assert planned(Options()).workloads == WORKLOADS
+    assert [s.name for s in planned(Options(peers="torch")).systems] == ["by hand", "energax", "torch"]
     with pytest.raises(SettingError, match="unknown 'W9'; known: all, W1"):
-        planned(BenchOptions(workloads="W9"))
-    assert planned(BenchOptions(device="gpu")).workloads == (*WORKLOADS, *LARGE)
-    assert [planned(BenchOptions(device=name)).out.name for name in ("cpu", "gpu")] == ["bench", "bench-gpu"]
+        planned(Options(workloads="W9"))
+    assert planned(Options(device="gpu")).workloads == (*WORKLOADS, *LARGE)
+    outs = [planned(Options(device=name)).out for name in ("cpu", "gpu")]
+    assert outs == [Path("runs/bench"), Path("runs/bench-gpu")]  # runs/ is ignored by git; results/ is committed
     with pytest.raises(SettingError, match="unknown 'HFN'"):
-        planned(BenchOptions(workloads="HFN"))
+        planned(Options(workloads="HFN"))
     with pytest.raises(SettingError, match="device='tpu': give one of cpu, gpu"):
-        planned(BenchOptions(device="tpu"))
+        planned(Options(device="tpu"))
     with pytest.raises(SettingError, match="rounds=0"):
-        planned(BenchOptions(rounds=0))
+        planned(Options(rounds=0))
 
 
 def test_a_whole_run_in_processes_writes_numbers_table_and_picture(tmp_path):
