@@ -47,7 +47,7 @@ def on_page_markdown(markdown: str, page: SitePage, config: MkDocsConfig, files:
     """
     uri = page.file.src_uri
     up = "../" * uri.count("/")
-    markdown = markdown.replace(f"]({up}../results/", f"]({up}results/")
+    markdown = re.sub(rf"(\]\(|\]: ){re.escape(up)}\.\./results/", rf"\1{up}results/", markdown)
     if TEN_LINES in markdown:
         blocks = re.findall(r"```python\n.*?```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
         if not blocks:
