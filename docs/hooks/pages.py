@@ -58,8 +58,18 @@ def on_page_markdown(markdown: str, page: SitePage, config: MkDocsConfig, files:
         others = [file for file in files.documentation_pages() if posixpath.dirname(file.src_uri) == folder]
         lines = [f"- [{title_of(file)}]({posixpath.basename(file.src_uri)})" for file in others if file.src_uri != uri]
         markdown = markdown.replace(ALL_PAGES, "\n".join(sorted(lines)))
-    if uri.startswith("results/") and not markdown.startswith("# "):
-        markdown = f"# {posixpath.dirname(uri).removeprefix('results/')}\n\n{markdown}"
+    return complete_result(markdown, uri, files) if uri.startswith("results/") else markdown
+
+
+def complete_result(markdown: str, uri: str, files: Files) -> str:
+    """A page of `results/` with a heading, and with those pictures of its folder that it does not show itself."""
+    folder = posixpath.dirname(uri)
+    if not markdown.startswith("# "):
+        markdown = f"# {folder.removeprefix('results/')}\n\n{markdown}"
+    for file in files.media_files():
+        name = posixpath.basename(file.src_uri)
+        if posixpath.dirname(file.src_uri) == folder and f"]({name})" not in markdown:
+            markdown += f"\n![{folder}/{name}]({name})\n"
     return markdown
 
 
@@ -72,16 +82,16 @@ def title_of(file: File) -> str:
 
 
 def expand(nav: list, uris: list[str]) -> list:
-    """The navigation with every entry `folder/` replaced by the folder's pages: its index first, then by name."""
+    """The navigation with every entry `folder/` replaced by the folder's pages: its index first, then by path."""
     items = []
     for item in nav:
         ((title, value),) = item.items() if isinstance(item, dict) else [(None, item)]
         if isinstance(value, list):
             value = expand(value, uris)
         elif value.endswith("/"):
-            value = sorted(
-                (uri for uri in uris if uri.startswith(value)), key=lambda uri: (not uri.endswith("/index.md"), uri)
-            )
+            index = f"{value}index.md"
+            overview = [{"Overview": index}] if index in uris else []
+            value = overview + sorted(uri for uri in uris if uri.startswith(value) and uri != index)
         items.append({title: value} if title else value)
     return items
 

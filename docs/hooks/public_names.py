@@ -8,6 +8,7 @@ imports as a whole, that has an `__all__`, or from which the root imports names;
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 NOT_FOR_IMPORT = {"cli"}  # described by `--help`
@@ -68,7 +69,7 @@ class Module:
         self.constants: set[str] = set()
         self.exports: dict[str, str] = {}
         self.declared: list[str] | None = None
-        for node, following in zip(tree.body, [*tree.body[1:], None], strict=True):
+        for node, following in zip_longest(tree.body, tree.body[1:]):
             if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 self.definitions[node.name] = ast.get_docstring(node)
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
