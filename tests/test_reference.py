@@ -42,7 +42,8 @@ HOUSE = {
     "from house.single import shown as shown\n",
     "costs.py": '"""Costs."""\nclass Cost:\n    """C."""\ndef _hidden(): ...\nLIMIT = 3\nSCALE = 2\n"""A scale."""\n',
     "single.py": '"""Single."""\ndef shown():\n    """Yes."""\ndef helper(): ...\n',
-    "private.py": "def nothing(): ...\n",
+    "whole.py": '"""Whole."""\nfrom house import costs\ndef norm():\n    """Length."""\n',
+    "_private.py": "def nothing(): ...\n",
     "graph/__init__.py": '"""G."""\nfrom house.graph.graph import Graph as Graph\nfrom house.graph import graph\n',
     "graph/graph.py": '"""Where."""\nclass Graph:\n    """A graph.\n\n    More."""\ndef helper(): ...\n',
     "training/__init__.py": '"""Training."""\n__all__ = ["fit"]\nfrom house.training.loop import fit as fit\n',
@@ -65,6 +66,7 @@ def test_pages_follow_the_declarations(public_names, tmp_path):
             ("house.training.fit", "house.training.loop.fit"),
             ("house.Terminal", "house.training.display.Terminal"),
         ],
+        "house.whole": [("house.whole.norm", "house.whole.norm")],
     }
     assert pages[1].entries[0].summary == "A graph."
 

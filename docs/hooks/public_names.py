@@ -1,8 +1,9 @@
 """The public names of a package, read from its sources without importing it: what the reference shows, a page a room.
 
 A name is public when a package declares it: in `__all__`, or by importing it under its own name in `__init__.py`
-(`from a.b import C as C`). A package below the root is a room and gets a page. So does a single module that the root
-imports as a whole, that has an `__all__`, or from which the root imports names; of the last kind only those names.
+(`from a.b import C as C`). A package below the root is a room and gets a page; so does a single module. Of a module
+without `__all__`, its own classes, functions and documented constants are public; but where the root imports names from
+it and not the whole, only those names.
 """
 
 import ast
@@ -199,9 +200,9 @@ def names_of(path: str, sources: Sources, at_root: set[str | None]) -> list[str]
     if path.split(".")[1] in NOT_FOR_IMPORT:
         return []
     names = [f"{path}.{name}" for name in module.public()]
-    if module.is_package or module.declared is not None or path in at_root:
-        return names
-    return [name for name in names if name in at_root]
+    taken = [name for name in names if name in at_root]
+    chosen = not module.is_package and module.declared is None and path not in at_root and taken
+    return taken if chosen else names
 
 
 def entries_of(names: list[str], sources: Sources, faults: list[str]) -> Iterator[Entry]:

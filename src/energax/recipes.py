@@ -97,6 +97,7 @@ def flow(settings: Chosen, coordinates: AbstractCoordinates | None = None) -> Ab
 
 
 SOLVERS: dict[str, Callable[[Chosen], AbstractSolver]] = {"errors": errors, "flow": flow, "blocks": blocks}
+"""The solvers that settings may name: what makes each of them from the settings."""
 
 
 def solver_of(settings: Chosen) -> AbstractSolver:
@@ -220,6 +221,7 @@ RECIPES: dict[str, Recipe] = {
         epochs=10,
     ),
 }
+"""Every recipe by name, in the order of `energax recipes`."""
 
 
 FEEDING = ("batch", "standardise")
