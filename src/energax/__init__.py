@@ -1,5 +1,7 @@
 """energax: energy-based local learning. Any energy, any rule, any solver, on any graph."""
 
+from importlib.metadata import version as _version
+
 from energax import activations as activations
 from energax import coordinates as coordinates
 from energax import costs as costs
@@ -60,3 +62,5 @@ from energax.training import evaluate as evaluate
 from energax.training import fit as fit
 from energax.training.display import Terminal as Terminal
 from energax.unrolling import unrolled as unrolled
+
+__version__ = _version("energax")
