@@ -2,6 +2,8 @@
 
 from importlib.metadata import version as _version
 
+__version__ = _version("energax")
+
 from energax import activations as activations
 from energax import coordinates as coordinates
 from energax import costs as costs
@@ -62,5 +64,3 @@ from energax.training import evaluate as evaluate
 from energax.training import fit as fit
 from energax.training.display import Terminal as Terminal
 from energax.unrolling import unrolled as unrolled
-
-__version__ = _version("energax")
