@@ -97,7 +97,6 @@ def flow(settings: Chosen, coordinates: AbstractCoordinates | None = None) -> Ab
 
 
 SOLVERS: dict[str, Callable[[Chosen], AbstractSolver]] = {"errors": errors, "flow": flow, "blocks": blocks}
-"""The solvers that settings may name: what makes each of them from the settings."""
 
 
 def solver_of(settings: Chosen) -> AbstractSolver:
