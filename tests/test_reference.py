@@ -44,7 +44,9 @@ HOUSE = {
     "single.py": '"""Single."""\ndef shown():\n    """Yes."""\ndef helper(): ...\n',
     "whole.py": '"""Whole."""\nfrom house import costs\ndef norm():\n    """Length."""\n',
     "_private.py": "def nothing(): ...\n",
-    "graph/__init__.py": '"""G."""\nfrom house.graph.graph import Graph as Graph\nfrom house.graph import graph\n',
+    "graph/__init__.py": '"""G."""\nfrom house.graph import nets as nets\n'
+    "from house.graph.graph import Graph as Graph\n",
+    "graph/nets.py": '"""Nets."""\nfrom house.graph.graph import Graph\ndef mlp():\n    """A net."""\n',
     "graph/graph.py": '"""Where."""\nclass Graph:\n    """A graph.\n\n    More."""\ndef helper(): ...\n',
     "training/__init__.py": '"""Training."""\n__all__ = ["fit"]\nfrom house.training.loop import fit as fit\n',
     "training/loop.py": 'def fit():\n    """Fit."""\n',
@@ -60,7 +62,11 @@ def test_pages_follow_the_declarations(public_names, tmp_path):
     pages = public_names.reference_pages(write(tmp_path, HOUSE), "house")
     assert {page.path: [(entry.path, entry.origin) for entry in page.entries] for page in pages} == {
         "house.costs": [("house.costs.Cost", "house.costs.Cost"), ("house.costs.SCALE", "house.costs.SCALE")],
-        "house.graph": [("house.graph.Graph", "house.graph.graph.Graph")],
+        "house.graph": [
+            ("house.graph.nets", "house.graph.nets"),
+            ("house.graph.Graph", "house.graph.graph.Graph"),
+        ],
+        "house.graph.nets": [("house.graph.nets.mlp", "house.graph.nets.mlp")],
         "house.single": [("house.single.shown", "house.single.shown")],
         "house.training": [
             ("house.training.fit", "house.training.loop.fit"),
@@ -68,7 +74,7 @@ def test_pages_follow_the_declarations(public_names, tmp_path):
         ],
         "house.whole": [("house.whole.norm", "house.whole.norm")],
     }
-    assert pages[1].entries[0].summary == "A graph."
+    assert [(entry.is_module, entry.summary) for entry in pages[1].entries] == [(True, "Nets."), (False, "A graph.")]
 
 
 @pytest.mark.parametrize(

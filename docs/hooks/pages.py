@@ -26,7 +26,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         pages = reference_pages(ROOT / "src", PACKAGE)
     except UndocumentedError as error:
         raise PluginError(str(error)) from error
-    shown: set[str] = set()
+    shown = {page.path for page in pages}
     for page in pages:
         files.append(File.generated(config, f"reference/{page.name}.md", content=module_page(page, shown)))
     files.append(File.generated(config, "reference/index.md", content=index_page(pages)))
@@ -107,12 +107,13 @@ def module_page(page: Page, shown: set[str]) -> str:
 
     Args:
         page: The module and its names.
-        shown: Where the names on earlier pages are defined; those of this page are added. A name that is already
-            shown is listed with a link to its place.
+        shown: The modules that have pages, and where the names on earlier pages are defined; those of this page are
+            added. What is already shown is listed with a link to its place.
     """
     listed, blocks = [], []
     for entry in page.entries:
-        listed.append(f"- [`{entry.name}`][{entry.origin}]: {entry.summary}")
+        place = f"({entry.origin.partition('.')[2]}.md)" if entry.is_module else f"[{entry.origin}]"
+        listed.append(f"- [`{entry.name}`]{place}: {entry.summary}")
         if entry.origin not in shown:
             blocks.append(block(entry))
             shown.add(entry.origin)

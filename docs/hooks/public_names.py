@@ -26,6 +26,7 @@ class Entry:
     path: str
     origin: str
     summary: str
+    is_module: bool
 
     @property
     def name(self) -> str:
@@ -171,8 +172,9 @@ def reference_pages(folder: Path, package: str) -> list[Page]:
         raise UndocumentedError(f"{folder} holds no package {package}")
     at_root = {name: sources.origin(f"{package}.{name}") for name in root.public()}
     lists = {page: names_of(page, sources, set(at_root.values())) for page in sources.children(package)}
-    for module in [value for value in at_root.values() if value is not None and sources.find(value) is not None]:
-        lists.setdefault(module, names_of(module, sources, {module}))
+    listed = [*at_root.values(), *(sources.origin(name) for names in lists.values() for name in names)]
+    for module in [origin for origin in listed if origin is not None and sources.find(origin) is not None]:
+        lists.setdefault(module, names_of(module, sources, {module}))  # a module among the names has a page of its own
     shown = {sources.origin(name) for names in lists.values() for name in names}
     for name, origin in at_root.items():  # what the root takes from within a room joins the room's page
         if origin is not None and origin not in shown and sources.find(origin) is None:
@@ -215,4 +217,4 @@ def entries_of(names: list[str], sources: Sources, faults: list[str]) -> Iterato
         elif not docstring:
             faults.append(f"{name} (defined as {origin}) has no docstring")
         else:
-            yield Entry(name, origin, first_line(docstring))
+            yield Entry(name, origin, first_line(docstring), sources.find(origin) is not None)
