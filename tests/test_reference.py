@@ -49,6 +49,7 @@ HOUSE = {
     "graph/nets.py": '"""Nets."""\nfrom house.graph.graph import Graph\ndef mlp():\n    """A net."""\n',
     "graph/graph.py": '"""Where."""\nclass Graph:\n    """A graph.\n\n    More."""\ndef helper(): ...\n',
     "training/__init__.py": '"""Training."""\n__all__ = ["fit"]\nfrom house.training.loop import fit as fit\n',
+    "training/fit.py": "def other(): ...\n",
     "training/loop.py": 'def fit():\n    """Fit."""\n',
     "training/display.py": 'class Terminal:\n    """Show."""\n',
     "bench/__init__.py": '"""Nothing to import."""\n',

@@ -122,5 +122,8 @@ def module_page(page: Page, shown: set[str]) -> str:
 
 
 def block(entry: Entry) -> str:
-    """What mkdocstrings replaces by the documentation of one name."""
-    return f"::: {entry.path}\n    options: {{heading_level: 2}}\n"
+    """What mkdocstrings replaces by the documentation of one name, found where it is defined.
+
+    A module may have the path by which the name is imported, as in `from energax.graph.mupc import mupc`.
+    """
+    return f"::: {entry.origin}\n    options: {{heading_level: 2}}\n"

@@ -143,14 +143,20 @@ class Sources:
             return self.origin(module.exports[name])
         return path if self.find(path) is not None else None
 
-    def docstring(self, origin: str) -> str | None:
-        """Docstring of what is defined at this path: an object of a module, or a module."""
+    def whole(self, origin: str) -> Module | None:
+        """The module that is defined at this path; None for an object, also where a module has the same path."""
         parent, _, name = origin.rpartition(".")
         module = self.find(parent) if parent else None
-        if module is not None and name in module.definitions:
-            return module.definitions[name]
-        whole = self.find(origin)
-        return None if whole is None else whole.docstring
+        return None if module is not None and name in module.definitions else self.find(origin)
+
+    def docstring(self, origin: str) -> str | None:
+        """Docstring of what is defined at this path: a module, or an object of a module."""
+        whole = self.whole(origin)
+        if whole is not None:
+            return whole.docstring
+        parent, _, name = origin.rpartition(".")
+        module = self.find(parent)
+        return None if module is None else module.definitions[name]
 
     def children(self, path: str) -> Iterator[str]:
         """Dotted paths of the public modules and packages directly below a package."""
@@ -173,11 +179,11 @@ def reference_pages(folder: Path, package: str) -> list[Page]:
     at_root = {name: sources.origin(f"{package}.{name}") for name in root.public()}
     lists = {page: names_of(page, sources, set(at_root.values())) for page in sources.children(package)}
     listed = [*at_root.values(), *(sources.origin(name) for names in lists.values() for name in names)]
-    for module in [origin for origin in listed if origin is not None and sources.find(origin) is not None]:
+    for module in [origin for origin in listed if origin is not None and sources.whole(origin) is not None]:
         lists.setdefault(module, names_of(module, sources, {module}))  # a module among the names has a page of its own
     shown = {sources.origin(name) for names in lists.values() for name in names}
     for name, origin in at_root.items():  # what the root takes from within a room joins the room's page
-        if origin is not None and origin not in shown and sources.find(origin) is None:
+        if origin is not None and origin not in shown and sources.whole(origin) is None:
             lists[f"{package}.{origin.split('.')[1]}"].append(f"{package}.{name}")
 
     faults: list[str] = [f"{package}.{name} is defined nowhere" for name, origin in at_root.items() if origin is None]
@@ -217,4 +223,4 @@ def entries_of(names: list[str], sources: Sources, faults: list[str]) -> Iterato
         elif not docstring:
             faults.append(f"{name} (defined as {origin}) has no docstring")
         else:
-            yield Entry(name, origin, first_line(docstring), sources.find(origin) is not None)
+            yield Entry(name, origin, first_line(docstring), sources.whole(origin) is not None)
