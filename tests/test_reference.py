@@ -88,6 +88,7 @@ def test_pages_follow_the_declarations(public_names, tmp_path):
         ),
         ("costs.py", "class Cost:\n    '''C.'''\n", "house.costs has no docstring"),
         ("training/loop.py", "", "house.training.fit is defined nowhere"),
+        ("graph/__init__.py", "def nets():\n    'Nets.'\n", "house.graph.nets is a module and something"),
     ],
 )
 def test_undocumented_names_are_refused(public_names, tmp_path, file, text, fault):

@@ -16,7 +16,7 @@ NOT_FOR_IMPORT = {"cli"}  # described by `--help`
 
 
 class UndocumentedError(Exception):
-    """Public names lack a docstring, or are defined nowhere; the message lists them."""
+    """Public names lack a docstring, are defined nowhere, or name two things; the message lists them."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def reference_pages(folder: Path, package: str) -> list[Page]:
     """Every page of the reference of the package whose sources lie in `folder`, sorted by path.
 
     Raises:
-        UndocumentedError: A public name, or a module that gets a page, has no docstring or no definition.
+        UndocumentedError: A public name, or a module that gets a page, has no docstring, no definition or two.
     """
     sources = Sources(folder)
     root = sources.find(package)
@@ -197,7 +197,7 @@ def reference_pages(folder: Path, package: str) -> list[Page]:
             faults.append(f"{path} has no docstring")
         pages.append(Page(path, module.docstring or "", tuple(entries_of(names, sources, faults))))
     if faults:
-        raise UndocumentedError("public names without documentation:\n  " + "\n  ".join(faults))
+        raise UndocumentedError("public names that cannot be documented:\n  " + "\n  ".join(faults))
     return pages
 
 
@@ -220,6 +220,8 @@ def entries_of(names: list[str], sources: Sources, faults: list[str]) -> Iterato
         docstring = None if origin is None else sources.docstring(origin)
         if origin is None:
             faults.append(f"{name} is defined nowhere")
+        elif sources.find(origin) is not None and sources.whole(origin) is None:
+            faults.append(f"{origin} is a module and something defined in the package above it: rename one")
         elif not docstring:
             faults.append(f"{name} (defined as {origin}) has no docstring")
         else:
