@@ -39,7 +39,8 @@ HOUSE = {
     "from house import costs as costs\n"
     "from house.graph import Graph as Graph\n"
     "from house.training.display import Terminal as Terminal\n"
-    "from house.single import shown as shown\n",
+    "from house.single import shown as shown\n"
+    'def enter():\n    """In."""\n',
     "costs.py": '"""Costs."""\nclass Cost:\n    """C."""\ndef _hidden(): ...\nLIMIT = 3\nSCALE = 2\n"""A scale."""\n',
     "single.py": '"""Single."""\ndef shown():\n    """Yes."""\ndef helper(): ...\n',
     "whole.py": '"""Whole."""\nfrom house import costs\ndef norm():\n    """Length."""\n',
@@ -62,6 +63,7 @@ def test_pages_follow_the_declarations(public_names, tmp_path):
     """Oracle: the names written down here by hand for a small package with every kind of declaration."""
     pages = public_names.reference_pages(write(tmp_path, HOUSE), "house")
     assert {page.path: [(entry.path, entry.origin) for entry in page.entries] for page in pages} == {
+        "house": [("house.enter", "house.enter")],
         "house.costs": [("house.costs.Cost", "house.costs.Cost"), ("house.costs.SCALE", "house.costs.SCALE")],
         "house.graph": [
             ("house.graph.nets", "house.graph.nets"),
@@ -75,7 +77,7 @@ def test_pages_follow_the_declarations(public_names, tmp_path):
         ],
         "house.whole": [("house.whole.norm", "house.whole.norm")],
     }
-    assert [(entry.is_module, entry.summary) for entry in pages[1].entries] == [(True, "Nets."), (False, "A graph.")]
+    assert [(entry.is_module, entry.summary) for entry in pages[2].entries] == [(True, "Nets."), (False, "A graph.")]
 
 
 @pytest.mark.parametrize(

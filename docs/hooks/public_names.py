@@ -44,8 +44,8 @@ class Page:
 
     @property
     def name(self) -> str:
-        """The path without the package's own name."""
-        return self.path.partition(".")[2]
+        """The path without the package's own name, unless it is all of it."""
+        return self.path.partition(".")[2] or self.path
 
     @property
     def summary(self) -> str:
@@ -184,7 +184,8 @@ def reference_pages(folder: Path, package: str) -> list[Page]:
     shown = {sources.origin(name) for names in lists.values() for name in names}
     for name, origin in at_root.items():  # what the root takes from within a room joins the room's page
         if origin is not None and origin not in shown and sources.whole(origin) is None:
-            lists[f"{package}.{origin.split('.')[1]}"].append(f"{package}.{name}")
+            room = package if origin == f"{package}.{name}" else f"{package}.{origin.split('.')[1]}"
+            lists.setdefault(room, []).append(f"{package}.{name}")
 
     faults: list[str] = [f"{package}.{name} is defined nowhere" for name, origin in at_root.items() if origin is None]
     pages = []
