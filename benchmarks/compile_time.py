@@ -19,8 +19,8 @@ import energax as ex
 from benchmarks.reports import options_of, write
 from energax.graph.graph import Graph
 from energax.graph.networks import residual_mlp
-from energax.training.learner import Learner, begin, update
 from energax.graph.unrolling import unroll
+from energax.training.learner import Learner, begin, update
 
 ROUNDS = 3
 LIMIT = 1.5  # what 64 blocks may take, in units of 8

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 
 import energax as ex
 from benchmarks.reports import options_of, write
-from energax.recipes import make_learner
 from energax.diagnostics.regime import flat
+from energax.recipes import make_learner
 from energax.training.device_split import make_device_split
 
 

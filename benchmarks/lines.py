@@ -8,11 +8,11 @@ import optax
 
 from benchmarks.network import dynamics_of
 from benchmarks.workload import Workload
-from energax.solvers.coordinates import ErrorCoordinates
 from energax.dynamics.base import Start
-from energax.graph.graph import Graph
 from energax.dynamics.phase import Phase
-from energax.rules import AbstractRule, Backprop, Contrastive, unit_nudge, one_sided
+from energax.graph.graph import Graph
+from energax.graph.structure import States
+from energax.rules import AbstractRule, Backprop, Contrastive, one_sided, unit_nudge
 from energax.solvers import (
     AbstractSolver,
     Alternating,
@@ -25,7 +25,7 @@ from energax.solvers import (
     Synchronous,
     Unbounded,
 )
-from energax.graph.structure import States
+from energax.solvers.coordinates import ErrorCoordinates
 from energax.training import Learner
 
 FEED_FORWARD = ("mlp", "conv")

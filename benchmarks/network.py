@@ -11,8 +11,8 @@ from benchmarks.workload import Workload
 from energax import networks
 from energax.activations import hard_sigmoid
 from energax.costs import CrossEntropy, SquaredError
-from energax.dynamics.base import AbstractTotalEnergy
 from energax.dynamics import Hopfield, PredictiveCoding
+from energax.dynamics.base import AbstractTotalEnergy
 from energax.graph.graph import Graph
 from energax.layers import Chain, maximum
 
@@ -48,7 +48,9 @@ def dynamics_of(workload: Workload) -> AbstractTotalEnergy:
 
 def parametrised(graph: Graph) -> list:
     """The layers that hold weights, in order; of a graph, or of a gradient with its structure."""
-    layers = [graph.functions[f"layer{index}"] for index in range(1, sum(n.startswith("layer") for n in graph.functions) + 1)]
+    layers = [
+        graph.functions[f"layer{index}"] for index in range(1, sum(n.startswith("layer") for n in graph.functions) + 1)
+    ]
     parts = [layer.layers if isinstance(layer, Chain) else (layer,) for layer in layers]
     return [next(part for part in chain if hasattr(part, "weight")) for chain in parts]
 

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import energax as ex
 from benchmarks.gradient_quality import gradient, relative
 from benchmarks.reports import options_of, write
-from energax.recipes import make_learner
 from energax.graph.rounding import round_products
+from energax.recipes import make_learner
 from energax.recipes.settings import Precision, Settings
 from energax.training.device_split import make_device_split
 

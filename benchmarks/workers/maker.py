@@ -11,8 +11,8 @@ from benchmarks.workers.own import stretch
 from benchmarks.workers.protocol import Message, serve, write_arrays
 from benchmarks.workload import Workload
 from energax.data import Dataset, load
-from energax.exceptions import DataError
 from energax.dynamics.phase import Batch
+from energax.exceptions import DataError
 from energax.rules import Backprop
 from energax.solvers import FixedPoint, Stopping
 from energax.training.learner import Learner, begin

@@ -9,8 +9,8 @@ from benchmarks.network import arrays_of, graph_of, with_arrays
 from benchmarks.workers.protocol import AbstractRow, Arrays, Message, named_states, offered, serve_rows
 from benchmarks.workload import Workload
 from energax.dynamics.phase import Batch, prepare_phase
-from energax.rules import Contrastive
 from energax.graph.structure import States
+from energax.rules import Contrastive
 from energax.training.learner import Learner, Progress, begin, strengthen_dtypes, update
 
 

@@ -1,5 +1,9 @@
 """energax: energy-based local learning. Any energy, any rule, any solver, on any graph."""
 
+from importlib.metadata import version as _version
+
+__version__ = _version("energax")
+
 from energax import activations as activations
 from energax import costs as costs
 from energax import diagnostics as diagnostics

@@ -125,7 +125,7 @@ def test_verdicts_follow_from_the_numbers(tmp_path):
 
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(SettingError, match="unknown experiment 'nosuch'; known: millidge2023-fig2a"):
-        papers.experiment("nosuch")
+        papers.find_experiment("nosuch")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 Each of the three functions runs a list of small checks and raises `CheckError` at the first that fails, saying what
 failed and by how much. Tolerances follow the precision of the arrays you hand over; float64 tells most.
 
-Example:
+Examples:
     >>> import jax, jax.numpy as jnp
     >>> from energax import PredictiveCoding, Batch, checks, networks
     >>> graph = networks.mlp([4, 6, 3], jnp.tanh, key=jax.random.key(0))

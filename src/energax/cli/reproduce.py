@@ -10,7 +10,7 @@ import rich.table
 
 from energax.cli.options import ReproduceOptions
 from energax.exceptions import SettingError
-from energax.papers import EXPERIMENTS, Experiment, experiment, redraw
+from energax.papers import EXPERIMENTS, Experiment, find_experiment, redraw
 from energax.papers import reproduce as reproduced
 from energax.papers.reproduction import Report, outcomes
 
@@ -24,7 +24,7 @@ def reproduce(options: ReproduceOptions) -> None:
         return
     if bool(options.names) == options.all:
         raise SettingError(f"give names of experiments or --all, not both; known: {', '.join(EXPERIMENTS)}")
-    chosen = [experiment(name) for name in (EXPERIMENTS if options.all else options.names)]
+    chosen = [find_experiment(name) for name in (EXPERIMENTS if options.all else options.names)]
     reports = [one_experiment(one, options) for one in chosen]
     if options.json:
         print(json.dumps(reports))

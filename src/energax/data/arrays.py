@@ -105,7 +105,7 @@ class Dataset:
             DataError: As `check_arrays`; or a split's images differ from the training images in shape or
                 dtype; or `scale` is not a positive number.
 
-        Example:
+        Examples:
             >>> import numpy as np
             >>> rows = (np.zeros((6, 8, 8, 1), np.uint8), np.arange(6) % 2)
             >>> Dataset.from_arrays("mine", train=rows, validation=rows, test=rows, classes=2).mean

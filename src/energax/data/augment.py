@@ -28,15 +28,14 @@ class Augmentation(eqx.Module):
         SettingError: If `pad` is not an integer of at least 0 (when built) or the images are not of rank 4
             (when called).
 
-    Example:
+    Examples:
         >>> import jax
         >>> images = jax.numpy.ones((2, 32, 32, 3))
         >>> Augmentation(flip=True, pad=4)(images, jax.random.key(0)).shape
         (2, 32, 32, 3)
 
-    Reference:
-        He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", 2016, section 4.2, after Lee et
-        al., "Deeply-Supervised Nets", 2015.
+    Reference: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", 2016, section 4.2, after Lee et
+    al., "Deeply-Supervised Nets", 2015.
 
     """
 

@@ -222,3 +222,4 @@ _TINY = Source(
 DATASETS: Mapping[str, Source] = MappingProxyType(
     {source.name: source for source in (_DIGITS, _MNIST, _FASHION, _CIFAR10, _CIFAR100, _TINY)}
 )
+"""Every data set that the library can load, by name."""

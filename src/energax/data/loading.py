@@ -60,7 +60,7 @@ def load(
         DataError: If the name or the folder is unknown, a file is broken, or the data set is neither found
             nor downloaded; the message lists where it was looked for and what to do.
 
-    Example:
+    Examples:
         >>> load("digits").train.images.shape
         (1297, 8, 8, 1)
 

@@ -16,7 +16,7 @@ EXPERIMENTS: dict[str, Experiment] = {one.name: one for one in (*MILLIDGE2023,)}
 """Every experiment by name, in the order of `energax reproduce --list`."""
 
 
-def experiment(name: str) -> Experiment:
+def find_experiment(name: str) -> Experiment:
     """The experiment of this name.
 
     Raises:

@@ -108,6 +108,7 @@ SOLVERS: dict[str, Callable[[Chosen], AbstractSolver]] = {
     "flow": make_flow,
     "blocks": make_blocks,
 }
+"""Name of a setting -> the solver that it stands for."""
 
 
 def solver_of(settings: Chosen) -> AbstractSolver:
@@ -237,6 +238,7 @@ RECIPES: dict[str, Recipe] = {
         epochs=10,
     ),
 }
+"""Every recipe by name, in the order of `energax recipes`."""
 
 
 FEEDING = ("batch", "standardise")

@@ -1,0 +1,22 @@
+"""What an installed package says about itself."""
+
+import re
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+
+import energax
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_versions_agree():
+    """Oracle: pyproject.toml, where the version is set."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert energax.__version__ == version
+    assert re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE) == [version]
+
+
+def test_type_information_is_declared():
+    """Oracle: PEP 561, which wants a file of this name in the package."""
+    assert files("energax").joinpath("py.typed").is_file()
