@@ -206,7 +206,7 @@ def test_seeds_give_other_parameters_and_the_same_seed_the_same(same):
         ("pc", {"batch": 0}, r"batch=0: give a whole number"),
         ("pc-nudge", {"beta": 0.0}, r"beta=0\.0: the nudge strength must be positive"),
         ("ep", {"beta": -0.5}, r"beta=-0\.5"),
-        ("ep-holomorphic", {"nudge_points": 1}, r"nudge_points=1: .* at least 2"),
+        ("ep-holomorphic", {"nudge_points": 1}, r"points=1: .* at least 2"),
         ("ep", {"activation": "relu"}, r"activation=relu: give hard-sigmoid or rectifier"),
         ("ep", {"kernel": 4}, r"kernel=4: give an odd number"),
         ("pc", {"precision": "half"}, r"precision=half: give float32, tensorfloat32 or bfloat16"),
