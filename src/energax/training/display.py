@@ -87,12 +87,14 @@ class Terminal:
         if left == left and left > 0.01:
             self.bar.console.print(
                 f"  [yellow]{percent(left)} of the relaxations ran out of steps: "
-                "raise --max-relaxation-steps, or loosen --relaxation-tol[/]"
+                "raise --max-relaxation-steps, or loosen --relaxation-tol[/]",
+                soft_wrap=True,
             )
         if row["diverged_fraction"] > 0:
             self.bar.console.print(
                 f"  [red]{percent(row['diverged_fraction'])} of the relaxations diverged and did "
-                "not train: lower --step-size[/]"
+                "not train: lower --step-size[/]",
+                soft_wrap=True,
             )
 
     def end(self):
