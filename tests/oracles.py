@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from energax import Batch, Edge, Graph, Node
+from energax import Batch, Edge, Graph, Node, Start
 from energax.layers import Conv2d, Identity, Linear
+from energax.solvers import trace as _trace
 
 
 def flat(tree) -> jax.Array:
@@ -66,8 +67,19 @@ def informed(rule, dynamics, graph, batch, solver=None):
 
 @eqx.filter_jit
 def solve(solver, phase, start):
-    """`solver.solve`, compiled once per kind of solver and phase."""
-    return solver.solve(phase, start)
+    """`solver.solve`, compiled once per kind of solver and phase; of bare states nothing is known."""
+    return solver.solve(phase, begin(start))
+
+
+@eqx.filter_jit
+def trace(solver, phase, start, steps, observe):
+    """`solvers.trace`, compiled, from a start or from bare states."""
+    return _trace(solver, phase, begin(start), steps, observe)
+
+
+def begin(start) -> Start:
+    """A start, from one or from bare states."""
+    return start if isinstance(start, Start) else Start(start)
 
 
 # Data and graphs -----------------------------------------------------------------------------------------------

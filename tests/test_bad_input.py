@@ -117,14 +117,14 @@ class Drift(ex.AbstractDynamics):
 
     cost: ex.AbstractCost
 
-    def prepare(self, graph, clamped, key):
-        return ex.Context(clamped, graph.constant(clamped))
+    def prepare(self, graph, clamped, reference):
+        return ex.Prepared(graph.precompute(clamped))
 
-    def start(self, graph, context):
-        return ex.Start(graph.zeros(graph.free(context.clamped), context.clamped["input"]))
+    def start(self, phase):
+        return phase.silence()
 
-    def force(self, graph, states, context, target, beta):
-        vhat = graph.predict(context.everywhere(states), context.constant)
+    def force(self, phase, states):
+        vhat = phase.graph.predict(phase.everywhere(states), phase.sent)
         return {name: vhat[name] - v for name, v in states.items()}
 
 
@@ -137,7 +137,7 @@ def test_rules_of_energies_refuse_a_dynamics_without_one(rule):
 
 def test_the_energy_of_a_dynamics_without_one_is_nan():
     phase = prepare_phase(Drift(ex.SquaredError()), GRAPH, GRAPH.clamp(X))
-    start = phase.dynamics.start(GRAPH, phase.context).states
+    start = phase.start().states
     assert np.all(np.isnan(phase.energy(start)))
     assert np.all(solve(ex.GradientFlow(0.5), phase, start).result == ex.Verdict.CONVERGED)
 

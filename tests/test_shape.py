@@ -29,22 +29,21 @@ class LeakyFlow(ex.AbstractDynamics):
     leak: jax.Array = eqx.field(converter=jnp.asarray)
     cost: ex.AbstractCost = eqx.field(default_factory=ex.SquaredError)
 
-    def prepare(self, graph, clamped, key):
-        return ex.Context(clamped, graph.constant(clamped))
+    def prepare(self, graph, clamped, reference):
+        return ex.Prepared(graph.precompute(clamped))
 
-    def start(self, graph, context):
-        return ex.Start(graph.zeros(graph.free(context.clamped), context.clamped[graph.input]))
+    def start(self, phase):
+        return phase.silence()
 
-    def force(self, graph, states, context, target, beta):
-        arriving, _ = graph.arrivals(context.everywhere(states), context.constant)
+    def force(self, phase, states):
+        graph = phase.graph
+        arriving, _ = graph.arrivals(phase.everywhere(states), phase.sent)
         force = {}
         for name, s in states.items():
             outflow = sum(graph.functions[e.function].weight.sum(1) for e in graph.edges if e.source == name)
             force[name] = arriving[name] - (outflow + self.leak) * s
-        if target is not None:
-            s = states[graph.output]
-            force[graph.output] -= beta * jax.grad(lambda v: jnp.sum(self.cost(v, target)))(s)
-        return force
+        nudge = jax.grad(lambda v: jnp.sum(phase.nudge_energy(v)))(states)
+        return {name: f - nudge[name] for name, f in force.items()}
 
 
 def flow_graph(symmetric: bool) -> ex.Graph:
@@ -66,7 +65,7 @@ def test_leaky_flow_settles_at_the_solution_of_its_linear_system():
     graph, dynamics = flow_graph(False), LeakyFlow(2.5)
     x = batch_for(graph, 5).x
     phase = prepare_phase(dynamics, graph, graph.clamp(x))
-    settled = solve(FLOW, phase, dynamics.start(graph, phase.context).states)
+    settled = solve(FLOW, phase, phase.start().states)
     assert np.all(settled.result == ex.Verdict.CONVERGED)
     w = np.zeros((7, 7))
     w[:4, 4:], w[4:, :4] = graph.functions["forward"].weight, graph.functions["back"].weight
@@ -112,19 +111,23 @@ class SkewFeedback(ex.AbstractEnergy):
     a: jax.Array = eqx.field(converter=jnp.asarray)
     cost: ex.AbstractCost = eqx.field(default_factory=ex.CrossEntropy)
 
-    def prepare(self, graph, clamped, key):
-        frozen = jax.tree.map(lambda p: jax.lax.stop_gradient(p) if eqx.is_array(p) else p, graph)
-        vbar = {n: v for n, v in frozen.sweep(clamped).items() if n not in clamped}
-        _, pull = jax.vjp(lambda v: {n: frozen.predict({**clamped, **v})[n] for n in v}, vbar)
-        return ex.Context(clamped, graph.constant(clamped), extra=(vbar, pull))
+    def prepare(self, graph, clamped, reference):
+        vbar = {n: v for n, v in graph.sweep(clamped).items() if n not in clamped.values}
+        return ex.Prepared(graph.precompute(clamped), jax.lax.stop_gradient(vbar))
 
-    def start(self, graph, context):
-        return ex.Start(context.extra[0], settled=True)
+    def linearise(self, phase):
+        frozen = jax.tree.map(lambda p: jax.lax.stop_gradient(p) if eqx.is_array(p) else p, phase.graph)
+        return jax.vjp(lambda v: {n: frozen.predict(phase.everywhere(v))[n] for n in v}, phase.constants)[1]
 
-    def energy(self, graph, states, context):
-        vbar, pull = context.extra
-        (k,) = pull({n: states[n] - vbar[n] for n in states})
-        vhat = graph.predict(context.everywhere(states), context.constant)
+    def start(self, phase):
+        return ex.Start(phase.constants, settled=True)
+
+    def free_gradient(self, graph):
+        return ex.dynamics.FreeGradient.ZERO
+
+    def energy(self, phase, states):
+        (k,) = phase.linear({n: states[n] - phase.constants[n] for n in states})
+        vhat = phase.graph.predict(phase.everywhere(states), phase.sent)
         return sum(jnp.sum((states[n] - vhat[n] + self.a * k[n]) ** 2, axis=1) / 2 for n in states)
 
 
@@ -134,7 +137,7 @@ def test_skew_feedback_rests_at_the_sweep_and_is_predictive_coding_at_zero():
     graph = mlp([4, 6, 5, 3], jnp.tanh, gain=1.5, key=KEYS[0])
     batch = batch_for(graph, 4)
     phase = prepare_phase(SkewFeedback(0.3), graph, graph.clamp(batch.x))
-    rest = phase.dynamics.start(graph, phase.context).states
+    rest = phase.start().states
     assert float(jnp.max(phase.energy(rest))) < 1e-28
     assert float(jnp.max(jnp.abs(flat(phase.force(rest))))) < 1e-14
 
@@ -154,7 +157,7 @@ def test_skew_feedback_of_strength_one_has_curvature_at_least_one():
     """Oracle: bipc.md's theorem, A^T A = 1 + N^T N, by the dense Hessian at the sweep."""
     graph = mlp([4, 5, 4, 3], jnp.tanh, gain=2.0, key=KEYS[0])
     phase = prepare_phase(SkewFeedback(1.0), graph, graph.clamp(batch_for(graph, 1).x))
-    vector, unravel = jax.flatten_util.ravel_pytree(phase.dynamics.start(graph, phase.context).states)
+    vector, unravel = jax.flatten_util.ravel_pytree(phase.start().states)
     lowest = np.linalg.eigvalsh(jax.hessian(lambda v: phase.energy(unravel(v))[0])(vector))[0]
     assert lowest > 1 - 1e-10
 

@@ -8,10 +8,11 @@ from benchmarks.lines import LINES, Line
 from benchmarks.network import arrays_of, graph_of, with_arrays
 from benchmarks.workers.protocol import AbstractRow, Arrays, Message, named_states, offered, serve_rows
 from benchmarks.workload import Workload
+from energax.dynamics.base import Start
 from energax.dynamics.phase import Batch, prepare_phase
 from energax.graph.structure import States
 from energax.rules import Contrastive
-from energax.training.learner import Learner, Progress, begin, strengthen_dtypes, update
+from energax.training.learner import Learner, Progress, begin, calibrate, strengthen_dtypes, update
 
 
 @eqx.filter_jit
@@ -33,7 +34,7 @@ def stretch(learner: Learner, progress: Progress, batches: Batch, count) -> Prog
 @eqx.filter_jit
 def judged(learner: Learner, batch: Batch):
     """Gradient and states of one batch, the solver measured on it first."""
-    solver = learner.rule.tune(learner.dynamics, learner.graph, batch, learner.solver)
+    solver = calibrate(learner, learner.graph, learner.solver, batch)
     carry = learner.rule.init(learner.dynamics, learner.graph, batch)
     gradient, _, _ = learner.rule(learner.dynamics, learner.graph, batch, solver, carry)
     return gradient, settled(learner, solver, batch)
@@ -45,10 +46,10 @@ def settled(learner: Learner, solver, batch: Batch) -> States:
     if not isinstance(learner.rule, Contrastive):
         return {}
     free = prepare_phase(dynamics, graph, clamped)
-    start = dynamics.start(graph, free.context)
-    begin = start if start.settled else solver.solve(free, start).states
+    start = free.start()
+    begin = start if start.settled else Start(solver.solve(free, start).states)
     points, _, _ = learner.rule.scheme.at(len(batch.y), None)
-    return solver.solve(prepare_phase(dynamics, graph, clamped, None, batch.y, points[0]), begin).states
+    return solver.solve(prepare_phase(dynamics, graph, clamped, target=batch.y, beta=points[0]), begin).states
 
 
 class Own(AbstractRow):

@@ -80,11 +80,11 @@ def has_kinks(workload: Workload) -> bool:
 def objective(flat: Array, phase: Phase, like: States, scale: Array):
     """F of all samples as a function of the errors, and its gradient."""
     graph = rounded(phase.graph, scale)
-    again = prepare_phase(phase.dynamics, graph, phase.context.clamped, None, phase.target, phase.beta)
+    again = prepare_phase(phase.dynamics, graph, phase.clamped.values, target=phase.target, beta=phase.beta)
 
     def total(flat):
         errors = jax.flatten_util.ravel_pytree(like)[1](flat)
-        states = graph.sweep(phase.context.clamped, errors)
+        states = graph.sweep(phase.clamped.values, errors)
         return jnp.sum(again.energy({name: states[name] for name in like}))
 
     return jax.value_and_grad(total)(flat)
@@ -94,7 +94,7 @@ def objective(flat: Array, phase: Phase, like: States, scale: Array):
 def states_at(flat: Array, phase: Phase, like: States, scale: Array) -> States:
     """The states that belong to errors."""
     errors = jax.flatten_util.ravel_pytree(like)[1](flat)
-    states = rounded(phase.graph, scale).sweep(phase.context.clamped, errors)
+    states = rounded(phase.graph, scale).sweep(phase.clamped.values, errors)
     return {name: states[name] for name in like}
 
 
@@ -103,7 +103,7 @@ def errors_after_flow(phase: Phase, start: States, steps: int) -> Array:
     """The errors, as a vector, where gradient flow stands after some steps."""
     step = partial(jax.tree.map, lambda v, force: v + 0.05 * force)
     states = jax.lax.fori_loop(0, steps, lambda _, states: step(states, phase.force(states)), start)
-    predictions = phase.graph.predict(phase.context.everywhere(states), phase.context.constant)
+    predictions = phase.graph.predict(phase.everywhere(states), phase.sent)
     return jax.flatten_util.ravel_pytree({name: v - predictions[name] for name, v in states.items()})[0]
 
 
@@ -138,14 +138,14 @@ class Reference:
         dynamics = dynamics_of(workload)
         x, y = (jnp.asarray(problem[name][0], float) for name in ("x", "y"))
         self.clamped = graph.clamp(x)
-        self.phase = prepare_phase(dynamics, graph, self.clamped, None, y, jnp.asarray(workload.beta))
-        self.start = dynamics.start(graph, self.phase.context).states
+        self.phase = prepare_phase(dynamics, graph, self.clamped, target=y, beta=jnp.asarray(workload.beta))
+        self.start = self.phase.start().states
         if workload.kind == "hopfield":
             solver = FixedPoint(stop=Stopping(1e-13, 20_000))
-            self.states = solver.solve(self.phase, self.start).states
+            self.states = solver.solve(self.phase, self.phase.start()).states
             free = prepare_phase(dynamics, graph, self.clamped)
             gradient = self.gradient(self.states)
-            rest = energy_gradient(free, self.clamped, solver.solve(free, self.start).states, jnp.ones(len(y)), len(y))
+            rest = energy_gradient(free, solver.solve(free, free.start()).states, jnp.ones(len(y)) / len(y))
             self.first = (gradient - arrays_of(rest)["W1"]) / workload.beta
             self.uncertainty = 0.0
         else:
@@ -158,7 +158,7 @@ class Reference:
     def gradient(self, states: States) -> np.ndarray:
         """First-layer gradient of the total energy at states."""
         weights = jnp.ones(len(self.phase.target))  # type: ignore[arg-type]
-        return arrays_of(energy_gradient(self.phase, self.clamped, states, weights, len(weights)))["W1"]
+        return arrays_of(energy_gradient(self.phase, states, weights / len(weights)))["W1"]
 
     def residual(self) -> float:
         """Largest force that is left, relative to the force at the start."""

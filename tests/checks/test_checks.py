@@ -118,16 +118,17 @@ class Broken(ex.AbstractEnergy):
     fault: str = eqx.field(static=True)
     cost: ex.AbstractCost = eqx.field(default_factory=ex.SquaredError)
 
-    def prepare(self, graph, clamped, key):
-        constant = graph.constant(clamped)
-        return ex.Context(clamped, jax.lax.stop_gradient(constant) if self.fault == "hoisted" else constant)
+    def prepare(self, graph, clamped, reference):
+        sent = graph.precompute(clamped)
+        return ex.Prepared(jax.lax.stop_gradient(sent) if self.fault == "hoisted" else sent)
 
-    def start(self, graph, context):
-        states = graph.zeros(graph.free(context.clamped), context.clamped["x"])
-        return ex.Start({**states, "x": context.clamped["x"]} if self.fault == "start" else states)
+    def start(self, phase):
+        states = phase.silence().states
+        return ex.Start({**states, "x": phase.clamped.values["x"]} if self.fault == "start" else states)
 
-    def energy(self, graph, states, context):
-        vhat = graph.predict(context.everywhere(states), context.constant)
+    def energy(self, phase, states):
+        graph = phase.graph
+        vhat = graph.predict(phase.everywhere(states), phase.sent)
         energy = sum(jnp.sum((states[n] - vhat[n]) ** 2, axis=1) / 2 for n in vhat)
         if self.fault == "scaled":
             energy = (
@@ -141,19 +142,19 @@ class Broken(ex.AbstractEnergy):
             energy = jnp.sum(energy)
         if self.fault == "sideways":
             energy = energy + wrong_slope(states["a"])
+        if self.fault == "leaking" and phase.target is not None:
+            energy = energy + 0.01 * phase.cost(states, phase.target)
         return energy
 
-    def total_energy(self, graph, states, context, target, beta):
-        energy = self.energy(graph, states, context)
-        if self.fault == "deaf":
-            return energy
-        if self.fault == "leaking" and target is not None:
-            beta = beta + 0.01
-        return (
-            energy
-            if target is None
-            else energy + beta * self.cost(graph.output_value({**context.clamped, **states}), target)
-        )
+
+class Deaf(ex.AbstractCost):
+    """No target changes it."""
+
+    def __call__(self, output, target):
+        return jnp.zeros_like(output[:, 0])
+
+    def quadratic(self, output, target):
+        return jnp.zeros_like(output), 0.0
 
 
 @jax.custom_jvp
@@ -182,7 +183,9 @@ def _(primals, tangents):
 def test_broken_dynamics_are_caught(fault, message):
     graph = skipping(jnp.tanh, True)
     with pytest.raises(checks.CheckError, match=message):
-        checks.check_dynamics(Broken(fault), graph, batch_for(graph, 3))
+        checks.check_dynamics(
+            Broken(fault, Deaf() if fault == "deaf" else ex.SquaredError()), graph, batch_for(graph, 3)
+        )
 
 
 def test_a_sound_dynamics_with_a_held_part_passes_as_incomplete():
@@ -197,17 +200,17 @@ class Overshooting(ex.AbstractBlockEnergy):
     cost: ex.AbstractCost = eqx.field(default_factory=ex.SquaredError)
     inner: ex.Hopfield = eqx.field(default_factory=ex.Hopfield)
 
-    def prepare(self, graph, clamped, key):
-        return self.inner.prepare(graph, clamped, key)
+    def prepare(self, graph, clamped, reference):
+        return self.inner.prepare(graph, clamped, reference)
 
-    def start(self, graph, context):
-        return self.inner.start(graph, context)
+    def start(self, phase):
+        return self.inner.start(phase)
 
-    def energy(self, graph, states, context):
-        return self.inner.energy(graph, states, context)
+    def energy(self, phase, states):
+        return self.inner.energy(phase, states)
 
-    def block_minimiser(self, graph, states, context, target, beta, block):
-        best = self.inner.block_minimiser(graph, states, context, target, beta, block)
+    def block_minimiser(self, phase, states, block):
+        best = self.inner.block_minimiser(phase, states, block)
         return {n: states[n] + 1.3 * (v - states[n]) for n, v in best.items()}
 
 
@@ -285,9 +288,6 @@ class Faulty(ex.rules.AbstractRule):
         if self.fault == "cast":
             found = jax.tree.map(lambda g: g.astype(jnp.float32), found)
         return found, carry, info
-
-    def tune(self, dynamics, graph, batch, solver):
-        return solver
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_fixed_sweeps_and_gradient_equal_plain_numpy():
     states, dw, db = numpy_hopfield_ep(weights, biases, np.asarray(batch.x), np.asarray(batch.y), sweeps, beta)
     solver = FixedPoint(stop=Stopping(max_steps=sweeps, check_every=0))
     phase = prepare_phase(Hopfield(), graph, graph.clamp(batch.x))
-    settled = solve(solver, phase, phase.dynamics.start(graph, phase.context).states)
+    settled = solve(solver, phase, phase.start().states)
     for name, state in zip(("hidden1", "hidden2", "output"), states, strict=True):
         np.testing.assert_allclose(settled.states[name], state, rtol=0, atol=1e-12)
     found = gradient(Contrastive(centred(beta)), Hopfield(), graph, batch, solver)
@@ -63,10 +63,8 @@ def test_the_energys_gradient_vanishes_where_the_force_does(beta, output_state):
     batch = batch_for(graph, 3)
     dynamics = Hopfield(CrossEntropy())
     target, strength = (None, None) if beta is None else (batch.y, jnp.asarray(beta))
-    phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), None, target, strength)
-    settled = solve(
-        FixedPoint(Synchronous(), Stopping(1e-13, 2000)), phase, dynamics.start(graph, phase.context).states
-    )
+    phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), target=target, beta=strength)
+    settled = solve(FixedPoint(Synchronous(), Stopping(1e-13, 2000)), phase, phase.start().states)
     slope_there = jax.grad(lambda v: jnp.sum(phase.energy(v)))(settled.states)
     assert max(float(jnp.max(jnp.abs(g))) for g in slope_there.values()) < 1e-11
     elsewhere = jax.grad(lambda v: jnp.sum(phase.energy(v)))(jax.tree.map(lambda v: 0.9 * v, settled.states))
@@ -101,7 +99,7 @@ def test_an_edges_gradient_depends_on_its_ends_only(dynamics):
 
     @jax.jit
     def of_edge(states):
-        found = energy_gradient(phase, phase.context.clamped, states, jnp.ones(3), 3).functions["layer2"]
+        found = energy_gradient(phase, states, jnp.ones(3) / 3).functions["layer2"]
         return found.weight, found.bias
 
     expected = of_edge(states)
@@ -119,7 +117,7 @@ def test_hopfield_locality_holds_beside_a_skip():
     states, others = (random_states(graph, jnp.tanh, seed=s) for s in (5, 6))
 
     def of_edge(states):
-        return energy_gradient(phase, phase.context.clamped, states, jnp.ones(3), 3).functions["ay"].weight
+        return energy_gradient(phase, states, jnp.ones(3) / 3).functions["ay"].weight
 
     np.testing.assert_array_equal(of_edge({**states, "b": others["b"]}), of_edge(states))
     np.testing.assert_allclose(of_edge(states), -states["a"].T @ states["y"] / 3, rtol=1e-13)
@@ -147,7 +145,7 @@ def test_coupled_learning_is_the_contrast_of_two_relaxations():
     solver = FixedPoint(stop=Stopping(1e-13, 500))
     found = gradient(ContrastiveHebbian(strength), Hopfield(), graph, batch, solver)
     free = prepare_phase(Hopfield(), graph, graph.clamp(batch.x))
-    rest = solve(solver, free, free.dynamics.start(graph, free.context).states).states
+    rest = solve(solver, free, free.start().states).states
     shown = rest["output"] + strength * (batch.y - rest["output"])
     held = prepare_phase(Hopfield(), graph, graph.clamp({"input": batch.x, "output": shown}))
     end = solve(solver, held, {n: rest[n] for n in ("hidden1", "hidden2")}).states

@@ -76,8 +76,8 @@ def test_nudged_free_output_of_a_deep_linear_chain_is_the_closed_form(beta):
     dynamics = PredictiveCoding(SquaredError(), PRECISIONS)
     precisions = list(PRECISIONS.values())
     errors, states, energy = expected(graph, batch, precisions, 1 / beta)
-    phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), None, batch.y, jnp.asarray(beta))
-    settled = solve(TIGHT, phase, dynamics.start(graph, phase.context).states)
+    phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), target=batch.y, beta=jnp.asarray(beta))
+    settled = solve(TIGHT, phase, phase.start().states)
     assert np.all(settled.result == Verdict.CONVERGED)
     for name, state in zip(("hidden1", "hidden2", "output"), states[1:], strict=True):
         np.testing.assert_allclose(settled.states[name], state, rtol=0, atol=1e-10)
@@ -111,7 +111,7 @@ def test_clamped_output_of_a_deep_linear_chain_is_the_closed_form(solver):
         np.testing.assert_allclose(settled.states[name], state, rtol=0, atol=1e-10)
     phase = prepare_phase(dynamics, graph, graph.clamp({"input": batch.x, "output": batch.y}))
     np.testing.assert_allclose(phase.energy(settled.states), energy, rtol=1e-10)
-    found = energy_gradient(phase, phase.context.clamped, settled.states, jnp.ones(4), 4)
+    found = energy_gradient(phase, settled.states, jnp.ones(4) / 4)
     check_gradient(found, expected_gradient(errors, states, list(PRECISIONS.values())))
 
 
@@ -122,8 +122,8 @@ def test_fixed_steps_and_gradient_equal_plain_numpy():
     states, dw, db = numpy_pc(weights, biases, np.asarray(batch.x), np.asarray(batch.y), step, steps, beta)
     solver = GradientFlow(step, bound=Unbounded(), stop=Stopping(max_steps=steps, check_every=0))
     dynamics = PredictiveCoding(CrossEntropy())
-    phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), None, batch.y, jnp.asarray(beta))
-    settled = solve(solver, phase, dynamics.start(graph, phase.context).states)
+    phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), target=batch.y, beta=jnp.asarray(beta))
+    settled = solve(solver, phase, phase.start().states)
     np.testing.assert_allclose(settled.states["hidden1"], states[0], rtol=0, atol=1e-12)
     np.testing.assert_allclose(settled.states["hidden2"], states[1], rtol=0, atol=1e-12)
     found = gradient(Contrastive(nudge(beta)), dynamics, graph, batch, solver)
@@ -139,7 +139,7 @@ def test_free_phase_is_the_sweep(output_state):
     batch = batch_for(graph, 3)
     dynamics = PredictiveCoding(CrossEntropy())
     phase = prepare_phase(dynamics, graph, graph.clamp(batch.x))
-    begin = dynamics.start(graph, phase.context)
+    begin = phase.start()
     swept = {name: v for name, v in graph.sweep(batch.x).items() if name != "input"}
     assert begin.settled
     assert largest(begin.states, swept) == 0
@@ -170,16 +170,16 @@ def test_the_printed_correction_of_contrastive_learning_removes_the_signal():
     batch = batch_for(graph, 4)
     dynamics = PredictiveCoding(CrossEntropy())
     free = prepare_phase(dynamics, graph, graph.clamp(batch.x))
-    at = dynamics.start(graph, free.context).states
+    at = free.start().states
 
     @eqx.filter_jit
     def corrected(beta):
-        phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), None, batch.y, beta)
-        moved = TIGHT.solve(phase, at).states
+        phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), target=batch.y, beta=beta)
+        moved = TIGHT.solve(phase, free.start()).states
         shift = jax.tree.map(jnp.subtract, moved, at)
 
         def learned(states):
-            found = energy_gradient(free, free.context.clamped, states, jnp.ones(4), 4)
+            found = energy_gradient(free, states, jnp.ones(4) / 4)
             return found.functions["layer1"].weight, found.functions["layer2"].weight
 
         first_order = jax.jvp(learned, (at,), (shift,))[1]

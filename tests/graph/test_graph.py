@@ -10,6 +10,7 @@ from energax import Edge, Graph, Node
 from energax.activations import Tanh
 from energax.exceptions import GraphError
 from energax.graph.networks import convolutional, mlp
+from energax.graph.structure import Clamped
 from energax.graph.topology import colouring, distances, reachable, topological_order
 from energax.layers import Identity, Linear, maximum
 from oracles import batch_for, imaging, largest, recurrent, recurrent_by_hand, relative, sharing, skipping
@@ -126,8 +127,8 @@ def test_hoisting_what_clamped_nodes_send_changes_nothing(build):
 
     @eqx.filter_value_and_grad(has_aux=True)
     def predicted(graph, hoist):
-        constant = graph.constant(clamped) if hoist else None
-        found = graph.predict({**clamped, **states}, constant)
+        sent = graph.precompute(Clamped(clamped)) if hoist else None
+        found = graph.predict({**clamped, **states}, sent)
         return sum(jnp.sum(jnp.sin(v)) for v in found.values()), found
 
     (_, plain), expected = predicted(graph, False)

@@ -234,7 +234,9 @@ def test_energy_and_force_equal_the_unrolled_graphs(build, output_state):
     graph, dynamics = build(output_state), PredictiveCoding(ex.CrossEntropy())
     plain, batch = apart(graph), batch_for(graph, 3)
     states = random_states(graph, batch.x)
-    phases = [prepare_phase(dynamics, g, g.clamp(batch.x), None, batch.y, jnp.asarray(0.7)) for g in (graph, plain)]
+    phases = [
+        prepare_phase(dynamics, g, g.clamp(batch.x), target=batch.y, beta=jnp.asarray(0.7)) for g in (graph, plain)
+    ]
     apart_states = split_states(graph, states)
     np.testing.assert_allclose(phases[0].energy(states), phases[1].energy(apart_states), rtol=1e-12)
     same(split_states(graph, phases[0].force(states)), phases[1].force(apart_states))
@@ -280,8 +282,8 @@ def test_a_stack_settles_where_its_layers_do():
     flow = ex.GradientFlow(0.5, momentum=0.8, stop=ex.Stopping(1e-11, 4000))
     ends = []
     for one in (graph, plain):
-        phase = prepare_phase(dynamics, one, one.clamp(batch.x), None, batch.y, jnp.ones(()))
-        settled = solve(flow, phase, dynamics.start(one, phase.context).states)
+        phase = prepare_phase(dynamics, one, one.clamp(batch.x), target=batch.y, beta=jnp.ones(()))
+        settled = solve(flow, phase, phase.start().states)
         assert jnp.all(settled.result == ex.Verdict.CONVERGED)
         ends.append(settled.states)
     assert largest(split_states(graph, ends[0]), ends[1]) < 1e-10
@@ -304,7 +306,9 @@ def test_a_hopfield_stack_moves_as_its_layers_do():
     )
     plain, batch, dynamics = apart(graph), batch_for(graph, 3), ex.Hopfield()
     states = random_states(graph, batch.x)
-    phases = [prepare_phase(dynamics, g, g.clamp(batch.x), None, batch.y, jnp.asarray(0.7)) for g in (graph, plain)]
+    phases = [
+        prepare_phase(dynamics, g, g.clamp(batch.x), target=batch.y, beta=jnp.asarray(0.7)) for g in (graph, plain)
+    ]
     apart_states = split_states(graph, states)
     np.testing.assert_allclose(phases[0].energy(states), phases[1].energy(apart_states), rtol=1e-12)
     same(split_states(graph, phases[0].force(states)), phases[1].force(apart_states))

@@ -25,7 +25,7 @@ def forces(states):
     """The library's force, Eq. 3's right-hand side as printed, and the energy."""
     phase = prepare_phase(ENERGY, GRAPH, GRAPH.clamp(BATCH.x))
     w2 = GRAPH.functions["layer2"].weight
-    vhat = {n: v for n, v in GRAPH.predict(phase.context.everywhere(states)).items() if n in states}
+    vhat = {n: v for n, v in GRAPH.predict(phase.everywhere(states)).items() if n in states}
     e = {n: states[n] - vhat[n] for n in states}
     printed = {"hidden1": e["hidden1"] - (e["hidden2"] * (1 - vhat["hidden2"] ** 2)) @ w2.T, "hidden2": e["hidden2"]}
     return phase.force(states), printed, phase.energy(states), phase.energy(jax.tree.map(sum_of, states, printed))

@@ -60,14 +60,14 @@ def test_the_feed_forward_pass_is_a_non_degenerate_minimum(kind):
     graph = GRAPHS[kind]()
     batch = batch_for(graph, 1)
     phase = eqx.filter_jit(prepare_phase)(ENERGY, graph, graph.clamp(batch.x))
-    start = ENERGY.start(graph, phase.context)
+    start = phase.start()
     vector, unravel = jax.flatten_util.ravel_pytree(start.states)
     assert start.settled
     assert float(phase.energy(start.states)[0]) < 1e-28
     assert largest(phase.force(start.states), jax.tree.map(jnp.zeros_like, start.states)) < 1e-14
 
     def predicted(v):
-        found = graph.predict(phase.context.everywhere(unravel(v)), phase.context.constant)
+        found = graph.predict(phase.everywhere(unravel(v)), phase.sent)
         return flat({name: found[name] for name in start.states})
 
     j, i = jax.jit(jax.jacobian(predicted))(vector), jnp.eye(vector.size)
@@ -79,14 +79,14 @@ def test_the_feed_forward_pass_is_a_non_degenerate_minimum(kind):
 
 @eqx.filter_jit
 def settled(energy, graph, batch, beta):
-    phase = prepare_phase(energy, graph, graph.clamp(batch.x), None, batch.y, beta)
-    return NEWTON.solve(phase, energy.start(graph, phase.context).states).states
+    phase = prepare_phase(energy, graph, graph.clamp(batch.x), target=batch.y, beta=beta)
+    return NEWTON.solve(phase, phase.start()).states
 
 
 @eqx.filter_jit
 def learned(energy, graph, batch, beta, states):
-    phase = prepare_phase(energy, graph, graph.clamp(batch.x), None, batch.y, beta)
-    return energy_gradient(phase, phase.context.clamped, states, jnp.ones(3) / beta, 3)
+    phase = prepare_phase(energy, graph, graph.clamp(batch.x), target=batch.y, beta=beta)
+    return energy_gradient(phase, states, jnp.ones(3) / beta / 3)
 
 
 def test_the_error_alone_is_no_longer_the_signal():

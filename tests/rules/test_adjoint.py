@@ -26,7 +26,7 @@ from energax.dynamics.base import AbstractDynamics
 from energax.dynamics.phase import prepare_phase
 from energax.graph.networks import mlp
 from energax.rules import centred
-from energax.rules.base import free_phase
+from energax.rules.base import free_phase, open_batch
 from oracles import batch_for, central_differences, flat, gradient, relative, skipping
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -42,7 +42,7 @@ def differences(dynamics: AbstractDynamics, graph, batch, solver):
 
     def cost(vector):
         changed = eqx.combine(unravel(vector), rest)
-        phase, settled, _ = free_phase(dynamics, changed, changed.clamp(batch.x), batch, solver)
+        phase, settled, _ = free_phase(dynamics, changed, open_batch(changed, batch), batch.key, solver)
         return jnp.mean(phase.cost(settled.states, batch.y))
 
     return central_differences(cost, vector)
@@ -105,8 +105,8 @@ def test_saturated_units_drop_out():
     batch = batch_for(graph, 4, labels=False)
     dynamics = Hopfield(SquaredError())
     phase = prepare_phase(dynamics, graph, graph.clamp(batch.x))
-    settled = SWEEPS.solve(phase, dynamics.start(graph, phase.context).states)
-    states = {**phase.context.clamped, **settled.states}
+    settled = SWEEPS.solve(phase, phase.start())
+    states = {**phase.clamped.values, **settled.states}
     arriving = {
         "hidden1": jax.vmap(graph.functions["layer1"])(states["input"])
         + states["hidden2"] @ graph.functions["layer2"].weight.T,

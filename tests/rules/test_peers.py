@@ -37,11 +37,9 @@ def ours():
     clamped = graph.clamp({"input": jnp.asarray(RECORD["x"]), "output": jnp.asarray(RECORD["y"])})
     phase = prepare_phase(ex.PredictiveCoding(), graph, clamped)
     stop = ex.Stopping(max_steps=RECORD["steps"], check_every=0)
-    settled = ex.GradientFlow(RECORD["step_size"], stop=stop, bound=Unbounded()).solve(
-        phase, ex.PredictiveCoding().start(graph, phase.context).states
-    )
+    settled = ex.GradientFlow(RECORD["step_size"], stop=stop, bound=Unbounded()).solve(phase, phase.start())
     batch = len(RECORD["x"])
-    gradient = energy_gradient(phase, clamped, settled.states, jnp.ones(batch), 1)
+    gradient = energy_gradient(phase, settled.states, jnp.ones(batch))
     return names, phase, settled, gradient
 
 

@@ -27,11 +27,10 @@ from energax import (
     Verdict,
 )
 from energax.activations import Tanh
-from energax.dynamics.base import Start
 from energax.dynamics.phase import prepare_phase
 from energax.exceptions import SettingError
 from energax.graph.networks import mlp
-from energax.rules import centred, nudge, unit_nudge
+from energax.rules import AbstractNudgingScheme, centred, nudge, unit_nudge
 from energax.rules.base import energy_gradient
 from energax.solvers import Unbounded
 from oracles import batch_for, gradient, informed, largest, relative, solve
@@ -54,11 +53,11 @@ def test_incremental_updates_without_learning_are_relaxation_steps():
     carry = rule.init(PC, GRAPH, batch)
     for _ in range(rule.updates_per_batch):
         found, carry, info = update(rule, PC, GRAPH, batch, solver, carry)
-    phase = prepare_phase(PC, GRAPH, GRAPH.clamp(batch.x), None, batch.y, jnp.asarray(1.0))
+    phase = prepare_phase(PC, GRAPH, GRAPH.clamp(batch.x), target=batch.y, beta=jnp.asarray(1.0))
     exactly = GradientFlow(0.2, bound=Unbounded(), stop=Stopping(max_steps=5, check_every=0))
-    settled = solve(exactly, phase, PC.start(GRAPH, phase.context).states)
+    settled = solve(exactly, phase, phase.start().states)
     assert largest(carry.states, settled.states) < 1e-14
-    expected = energy_gradient(phase, phase.context.clamped, settled.states, jnp.ones(4), 4)
+    expected = energy_gradient(phase, settled.states, jnp.ones(4) / 4)
     assert relative(found, expected) < 1e-13
     np.testing.assert_allclose(info.output, GRAPH.output_value(GRAPH.sweep(batch.x)), rtol=1e-13)
     assert np.all(info.phases["nudged"].steps == 1)
@@ -71,7 +70,7 @@ def test_incremental_states_go_on_while_parameters_move():
     found, carry, _ = update(rule, PC, GRAPH, batch, solver, carry)
     learned = eqx.apply_updates(GRAPH, jax.tree.map(lambda g: -0.1 * g, found))
     _, after, _ = update(rule, PC, learned, batch, solver, carry)
-    phase = prepare_phase(PC, learned, learned.clamp(batch.x), None, batch.y, jnp.asarray(1.0))
+    phase = prepare_phase(PC, learned, learned.clamp(batch.x), target=batch.y, beta=jnp.asarray(1.0))
     expected = jax.tree.map(lambda v, f: v + 0.2 * f, carry.states, phase.force(carry.states))
     assert largest(after.states, expected) < 1e-14
 
@@ -103,10 +102,12 @@ def test_diverged_samples_do_not_move_the_parameters(check_every):
     assert relative(found, jax.tree.map(lambda g: g * 2 / 3, expected)) < 1e-12
 
 
-class PerSampleBeta(eqx.Module):
-    """A quadrature of one point with another nudge strength for every sample."""
+class PerSampleBeta(AbstractNudgingScheme):
+    """A scheme of one point with another nudge strength for every sample."""
 
     betas: jax.Array
+    balanced: bool = eqx.field(static=True, default=False)
+    whole: bool = eqx.field(static=True, default=True)
 
     def at(self, batch, key):
         return self.betas[None], 1 / self.betas[None], None
@@ -162,9 +163,9 @@ def test_points_are_settled_as_one_larger_batch():
     batch, solver = batch_for(graph, 3), FixedPoint(stop=Stopping(1e-9, 200))
     _, info = informed(Contrastive(centred(0.3)), Hopfield(), graph, batch, solver)
     free = prepare_phase(Hopfield(), graph, graph.clamp(batch.x))
-    rest = solve(solver, free, free.dynamics.start(graph, free.context).states).states
+    rest = solve(solver, free, free.start().states).states
     for sign, part in ((1.0, slice(0, 3)), (-1.0, slice(3, 6))):
-        phase = prepare_phase(Hopfield(), graph, graph.clamp(batch.x), None, batch.y, jnp.asarray(sign * 0.3))
+        phase = prepare_phase(Hopfield(), graph, graph.clamp(batch.x), target=batch.y, beta=jnp.asarray(sign * 0.3))
         settled = solve(solver, phase, rest)
         np.testing.assert_array_equal(info.phases["nudged"].steps[part], settled.steps)
         np.testing.assert_allclose(info.phases["nudged"].energy_after[part], phase.energy(settled.states), rtol=1e-12)
@@ -185,7 +186,7 @@ def test_a_phase_that_begins_at_rest_is_handed_over_as_such(dynamics, expected):
 
     class Asked(ex.GradientFlow):
         def solve(self, phase, start):
-            told.append(Start.at(start).settled)
+            told.append(start.settled)
             return super().solve(phase, start)
 
     graph = ex.networks.mlp([4, 5, 3], ex.activations.Tanh(), key=jax.random.key(0))

@@ -23,11 +23,9 @@ from energax.exceptions import SettingError
 from energax.graph.networks import mlp
 from energax.rules.base import energy_gradient
 from energax.solvers import Unbounded, Verdict
-from energax.solvers import trace as _trace
 from energax.solvers.plane import minimise_in_plane
-from oracles import batch_for, imaging, largest, recurrent, relative, sharing, skipping, solve
+from oracles import batch_for, begin, imaging, largest, recurrent, relative, sharing, skipping, solve, trace
 
-trace = eqx.filter_jit(_trace)
 pytestmark = pytest.mark.usefixtures("strict")
 
 PRECISE = {"hidden1": 4.0, "hidden2": np.linspace(0.5, 2.0, 5)}
@@ -44,15 +42,15 @@ NETS = {
 
 @eqx.filter_jit
 def begun(graph, dynamics, batch, beta=1.0):
-    phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), None, batch.y, jnp.asarray(beta))
-    return phase, dynamics.start(graph, phase.context).states
+    phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), target=batch.y, beta=jnp.asarray(beta))
+    return phase, phase.start().states
 
 
 @eqx.filter_jit
 def learnt(phase, states):
     """The local weight gradient at the states."""
     rows = len(phase.target)
-    return energy_gradient(phase, phase.context.clamped, states, jnp.ones(rows), rows)
+    return energy_gradient(phase, states, jnp.ones(rows) / rows)
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -88,18 +86,18 @@ def test_a_feed_forward_start_has_no_errors_and_the_first_pass_is_not_taken_twic
     graph, precisions = NETS[net]
     dynamics, batch = PredictiveCoding(ex.CrossEntropy(), precisions), batch_for(graph, 3)
     phase, _ = begun(graph, dynamics, batch)
-    start = dynamics.start(graph, phase.context)
+    start = phase.start()
     assert start.settled
     np.testing.assert_allclose(phase.energy_of(start), phase.energy(start.states), rtol=1e-12)
-    view, point = ErrorCoordinates().view(phase, start)
+    view, point = ErrorCoordinates().view(phase, begin(start))
     assert largest(point, view.point(start.states)) < 1e-12
     solver = ConjugateGradient(Stopping(max_steps=1, check_every=0), ErrorCoordinates())
 
     def operations(known):
         def settled(x, y):
-            phase = prepare_phase(dynamics, graph, graph.clamp(x), None, y, jnp.asarray(1.0))
-            start = dynamics.start(graph, phase.context)
-            return solver.solve(phase, start if known else start.states).states
+            phase = prepare_phase(dynamics, graph, graph.clamp(x), target=y, beta=jnp.asarray(1.0))
+            start = phase.start()
+            return solver.solve(phase, start if known else begin(start.states)).states
 
         return jax.jit(settled).lower(batch.x, batch.y).compile().cost_analysis()["flops"]
 
@@ -122,7 +120,7 @@ def test_from_rest_the_same_steps_are_taken_whether_that_is_known_or_not(net, co
     dynamics, batch = PredictiveCoding(ex.CrossEntropy(), precisions), batch_for(graph, 3)
     phase, states = begun(graph, dynamics, batch)
     flow = GradientFlow(0.1, momentum, Stopping(max_steps=steps, check_every=0), Unbounded(), coordinates)
-    known, bare = (solve(flow, phase, start) for start in (dynamics.start(graph, phase.context), states))
+    known, bare = (solve(flow, phase, start) for start in (phase.start(), states))
     assert largest(known.states, bare.states) < 1e-12
     assert largest(bare.states, states) > 1e-3
     np.testing.assert_allclose(known.residual, bare.residual, rtol=1e-9)
@@ -134,7 +132,7 @@ def test_the_model_of_a_chart_is_the_derivative_of_the_energy(net):
     graph, precisions = NETS[net]
     batch = batch_for(graph, 3)
     phase, start = begun(graph, PredictiveCoding(ex.CrossEntropy(), precisions), batch)
-    view, _ = ErrorCoordinates().view(phase, start)
+    view, _ = ErrorCoordinates().view(phase, begin(start))
     point = jax.tree.map(lambda v: 0.3 * jax.random.normal(jax.random.key(1), v.shape), start)
     direction = jax.tree.map(lambda v: jax.random.normal(jax.random.key(2), v.shape), start)
     assert largest(view.point(view.states(point)), point) < 1e-12
@@ -154,7 +152,7 @@ def test_the_model_of_a_linear_net_has_its_least_point_where_the_energy_has(net)
     graph, precisions = NETS[net]
     batch = batch_for(graph, 3)
     phase, start = begun(_linear(graph), PredictiveCoding(ex.SquaredError(), precisions), batch)
-    view, _ = ErrorCoordinates().view(phase, start)
+    view, _ = ErrorCoordinates().view(phase, begin(start))
     point = _random_like(start, 1)
     directions = [_random_like(start, seed) for seed in (2, 3)]
     model = view.model(point)
@@ -223,9 +221,9 @@ def test_what_coordinates_and_line_searches_refuse():
     hopfield = mlp([4, 5, 3], Tanh(), key=jax.random.key(0))
     phase, start = begun(hopfield, ex.Hopfield(), batch_for(hopfield, 2))
     with pytest.raises(SettingError, match="Hopfield is none"):
-        ErrorCoordinates().view(phase, start)
+        ErrorCoordinates().view(phase, begin(start))
     with pytest.raises(SettingError, match="ConjugateGradient follows the gradient of an energy"):
-        ConjugateGradient().solve(phase, start)
+        ConjugateGradient().solve(phase, begin(start))
     with pytest.raises(SettingError, match="blocks of states"):
         ex.FixedPoint(coordinates=ErrorCoordinates())
     graph = mlp([4, 5, 3], jnp.tanh, key=jax.random.key(0))
@@ -243,8 +241,9 @@ def test_what_coordinates_and_line_searches_refuse():
         "input",
         "output",
     )
+    phase, start = begun(loop, PredictiveCoding(), batch_for(loop, 2))
     with pytest.raises(SettingError, match="feed-forward order"):
-        ErrorCoordinates().view(*begun(loop, PredictiveCoding(), batch_for(loop, 2)))
+        ErrorCoordinates().view(phase, begin(start))
 
 
 def test_a_rise_of_the_energy_is_taken_back():

@@ -27,12 +27,10 @@ from energax.dynamics.phase import prepare_phase
 from energax.exceptions import SettingError
 from energax.graph.networks import mlp
 from energax.solvers import Alternating, Held, PerSample, Synchronous, Unbounded, largest_curvature
-from energax.solvers import trace as _trace
 from energax.solvers.coordinates import StateCoordinates
 from energax.solvers.spectrum import fixed_vector
-from oracles import batch_for, central_differences, largest, skipping, solve
+from oracles import batch_for, begin, central_differences, largest, skipping, solve, trace
 
-trace = eqx.filter_jit(_trace)
 pytestmark = pytest.mark.usefixtures("strict")
 
 
@@ -45,8 +43,8 @@ def nudged(activation=jnp.tanh, beta=1.0, gain=1.0, size=4):
 
 @eqx.filter_jit
 def begun(dynamics, graph, x, target=None, beta=None):
-    phase = prepare_phase(dynamics, graph, graph.clamp(x), None, target, beta)
-    return phase, dynamics.start(graph, phase.context).states
+    phase = prepare_phase(dynamics, graph, graph.clamp(x), target=target, beta=beta)
+    return phase, phase.start().states
 
 
 def silent(dynamics, graph, size=4):
@@ -83,7 +81,7 @@ def test_free_residual_is_relative_to_the_force_on_silent_states():
     graph = mlp([4, 6, 3], Tanh(), key=jax.random.key(0))
     phase, start = silent(Hopfield(), graph)
     settled = solve(FixedPoint(Synchronous(), Stopping(1e-9, 2, 1)), phase, start)
-    f, x = graph.functions, phase.context.clamped["input"]
+    f, x = graph.functions, phase.clamped.values["input"]
 
     def force(h, y):
         into = x @ f["layer1"].weight + f["layer1"].bias
@@ -131,7 +129,7 @@ def test_an_unstable_step_diverges_only_without_a_bound():
     assert np.all(np.isfinite(free.states["u"]))
     settled = solve(GradientFlow(1.0, stop=Stopping(1e-6, 60, 5)), phase, start)
     assert np.all(settled.result == Verdict.CONVERGED)
-    np.testing.assert_allclose(settled.states["u"], phase.context.clamped["x"], rtol=1e-5)
+    np.testing.assert_allclose(settled.states["u"], phase.clamped.values["x"], rtol=1e-5)
     untested = solve(GradientFlow(1.0, bound=Unbounded(), stop=Stopping(1e-6, 400, 0)), phase, start)
     assert np.all(untested.result == Verdict.DIVERGED)
     assert np.all(np.isfinite(untested.states["u"]))
@@ -210,7 +208,7 @@ def test_alternating_does_in_one_sweep_what_synchronous_does_in_two(sizes):
 def test_optimistix_refuses_what_it_cannot_run():
     phase, start = nudged()
     with pytest.raises(SettingError, match="GradientFlow is neither an optimistix root finder nor a minimiser"):
-        Optimistix(GradientFlow()).solve(phase, start)
+        Optimistix(GradientFlow()).solve(phase, begin(start))
 
 
 def test_optimistix_reports_a_lack_of_steps():
@@ -238,17 +236,16 @@ def test_curvature_estimate_approaches_the_largest_eigenvalue_from_below():
         one = prepare_phase(
             phase.dynamics,
             phase.graph,
-            {"input": phase.context.clamped["input"][sample : sample + 1]},
-            None,
-            phase.target[sample : sample + 1],
-            phase.beta,
+            {"input": phase.clamped.values["input"][sample : sample + 1]},
+            target=phase.target[sample : sample + 1],
+            beta=phase.beta,
         )
         at, unravel = jax.flatten_util.ravel_pytree({n: v[sample : sample + 1] for n, v in start.items()})
         hessian = jax.hessian(lambda v, one=one, unravel=unravel: one.energy(unravel(v))[0])(at)
         dense.append(np.max(np.abs(np.linalg.eigvalsh(hessian))))
         five, six = (np.linalg.matrix_power(hessian, count) @ vector for count in (5, 6))
         powers.append(np.linalg.norm(six) / np.linalg.norm(five))
-    few, many = (largest_curvature(*StateCoordinates().view(phase, start), n) for n in (6, 300))
+    few, many = (largest_curvature(*StateCoordinates().view(phase, begin(start)), n) for n in (6, 300))
     assert np.all(few <= np.asarray(dense) * (1 + 1e-12))
     assert np.all(few >= 0.95 * np.asarray(dense))
     assert np.all(few > np.asarray(powers))
@@ -260,13 +257,15 @@ def test_step_bounds():
     phase, start = by_function(lambda u, x: jnp.sum(x**2, axis=1) * jnp.sum(u**2, axis=1) / 2)
     curvature = np.sum(np.asarray(start["u"]) ** 2, axis=1)
     np.testing.assert_allclose(
-        PerSample(0.8).limit(*StateCoordinates().view(phase, start)), 1.6 / curvature, rtol=1e-12
+        PerSample(0.8).limit(*StateCoordinates().view(phase, begin(start))), 1.6 / curvature, rtol=1e-12
     )
-    held = Held(margin=0.5).calibrate(*StateCoordinates().view(phase, start))
+    held = Held(margin=0.5).calibrate(*StateCoordinates().view(phase, begin(start)))
     np.testing.assert_allclose(held.curvature, curvature.max(), rtol=1e-12)
-    np.testing.assert_allclose(held.limit(*StateCoordinates().view(phase, start)), 1 / curvature.max(), rtol=1e-12)
-    assert float(Unbounded().limit(*StateCoordinates().view(phase, start))) == np.inf
-    tuned = GradientFlow(bound=Held()).calibrate(phase, start)
+    np.testing.assert_allclose(
+        held.limit(*StateCoordinates().view(phase, begin(start))), 1 / curvature.max(), rtol=1e-12
+    )
+    assert float(Unbounded().limit(*StateCoordinates().view(phase, begin(start)))) == np.inf
+    tuned = GradientFlow(bound=Held()).calibrate(phase, begin(start))
     np.testing.assert_allclose(tuned.bound.curvature, curvature.max(), rtol=1e-12)
 
 
@@ -277,7 +276,7 @@ def test_alternating_sweeps_never_raise_the_energy(activation, beta):
     graph = skipping(activation, True, gain=3.0)
     batch = batch_for(graph, 4)
     target, strength = (None, None) if beta is None else (batch.y, jnp.asarray(beta))
-    phase = prepare_phase(Hopfield(), graph, graph.clamp(batch.x), None, target, strength)
+    phase = prepare_phase(Hopfield(), graph, graph.clamp(batch.x), target=target, beta=strength)
     start = {
         n: activation(2 * jax.random.normal(jax.random.key(7), v.shape)) for n, v in graph.zeros("aby", batch.x).items()
     }
@@ -305,15 +304,14 @@ def test_momentum_needs_fewer_steps_on_an_ill_conditioned_energy():
     ends = [solve(GradientFlow(1.0, m, Stopping(1e-9, 5000)), phase, start) for m in (None, 0.8)]
     for end in ends:
         assert np.all(end.result == Verdict.CONVERGED)
-        np.testing.assert_allclose(end.states["u"], phase.context.clamped["x"], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(end.states["u"], phase.clamped.values["x"], rtol=0, atol=1e-6)
     assert np.all(2 * ends[1].steps < ends[0].steps)
 
 
 def test_nesterov_step_equals_its_definition():
     """Oracle: v' = v + m u + h force(v + m u), u' = v' - v, three steps by hand on F = |u - x|^2."""
     phase, start = by_function(lambda u, x: jnp.sum((u - x) ** 2, axis=1))
-    begin = {"u": jnp.zeros((3, 2))}
-    end, _ = trace(GradientFlow(0.1, 0.6, bound=Unbounded()), phase, begin, 3, lambda v: ())
+    end, _ = trace(GradientFlow(0.1, 0.6, bound=Unbounded()), phase, {"u": jnp.zeros((3, 2))}, 3, lambda v: ())
     x, v, u = np.asarray(start["u"]), np.zeros((3, 2)), np.zeros((3, 2))
     for _ in range(3):
         ahead = v + 0.6 * u

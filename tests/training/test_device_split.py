@@ -11,7 +11,7 @@ import pytest
 
 from energax import Backprop, Batch
 from energax.data import Augmentation, Dataset, Split
-from energax.rules.base import free_phase
+from energax.rules.base import free_phase, open_batch
 from energax.training import evaluate, fit
 from energax.training.device_split import make_device_split
 from energax.training.epoch import Sums, stretch
@@ -175,7 +175,7 @@ def test_states_of_the_free_phase_do_not_see_the_targets(recipe, learner, data, 
 
     @jax.jit
     def settled(x, y):
-        return free_phase(one.dynamics, one.graph, one.graph.clamp(x), Batch(x, y), one.solver)[1]
+        return free_phase(one.dynamics, one.graph, open_batch(one.graph, Batch(x, y)), None, one.solver)[1]
 
     clean, poisoned = (settled(batch.x, y) for y in (batch.y, jnp.full_like(batch.y, jnp.nan)))
     assert same(clean, poisoned)

@@ -164,8 +164,8 @@ def test_a_held_bound_is_measured_every_refresh_batches_and_not_in_between():
 
 
 def curvature(learner, graph, batch) -> float:
-    phase = prepare_phase(learner.dynamics, graph, graph.clamp(batch.x), None, batch.y, jnp.ones(6))
-    start = learner.dynamics.start(graph, phase.context).states
+    phase = prepare_phase(learner.dynamics, graph, graph.clamp(batch.x), target=batch.y, beta=jnp.ones(6))
+    start = phase.start()
     return float(jnp.max(largest_curvature(*StateCoordinates().view(phase, start), 20)))
 
 

@@ -58,8 +58,8 @@ def check_dynamics(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch, *,
 def check_force_shapes(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) -> None:
     """One force per free node, with its state's shape and dtype; one energy per sample."""
     for phase in (free_phase_of(dynamics, graph, batch), nudged_phase_of(dynamics, graph, batch)):
-        start = dynamics.start(graph, phase.context).states
-        expected = set(graph.free(phase.context.clamped))
+        start = phase.start().states
+        expected = set(graph.free(phase.clamped.values))
         require(set(start) == expected, f"start() gives states to {sorted(start)}; free nodes are {sorted(expected)}")
         force = force_of(phase, start)
         require(set(force) == expected, f"force() moves {sorted(force)}; free nodes are {sorted(expected)}")
@@ -115,7 +115,7 @@ def check_parameter_gradient(dynamics: AbstractDynamics, graph: AnyGraph, batch:
     """What `prepare` hoists out of the relaxation keeps its parameter gradient.
 
     Compared with central differences of the energy (of the force along a random direction where there is none),
-    context prepared anew for the shifted parameters.
+    everything prepared anew for the shifted parameters.
     """
     parameters, rest = eqx.partition(graph, eqx.is_inexact_array)
     vector, unravel = ravel_pytree(parameters)
@@ -150,7 +150,7 @@ def check_block_minimiser(dynamics: AbstractDynamics, graph: AnyGraph, batch: Ba
     if isinstance(dynamics.cost, SquaredError):  # other costs are linearised at the output, not minimised
         phases.append(nudged_phase_of(dynamics, graph, batch))
     for phase in phases:
-        names = graph.free(phase.context.clamped)
+        names = graph.free(phase.clamped.values)
         at, *others = (draw_feasible_states(phase, seed) for seed in range(4))
         blocks = graph.colouring(names) if isinstance(graph, Graph) else (names,)
         for block in blocks:
@@ -170,7 +170,7 @@ def check_force_traces_once(dynamics: AbstractDynamics, graph: AnyGraph, batch: 
 
     def force(dynamics, graph, batch, beta):
         phase = nudged_phase_of(dynamics, graph, batch, beta)
-        return phase.force(dynamics.start(graph, phase.context).states)
+        return phase.force(phase.start().states)
 
     require_one_trace(
         force, [(dynamics, graph, b, jnp.asarray(s)) for b, s in ((batch, 0.5), (change_targets(batch), 0.25))]

@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 
 from energax.dynamics.base import AbstractBlockEnergy, AbstractDynamics
 from energax.dynamics.phase import Batch, Phase, prepare_phase
-from energax.exceptions import EnergaxError
+from energax.exceptions import DataError, EnergaxError
 from energax.graph.structure import AnyGraph, States
 
 prepare_phase = eqx.filter_jit(prepare_phase)
@@ -23,12 +23,12 @@ class CheckError(EnergaxError, AssertionError):
 
 def free_phase_of(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) -> Phase:
     """A free phase on the batch's inputs."""
-    return prepare_phase(dynamics, graph, graph.clamp(batch.x), batch.key)
+    return prepare_phase(dynamics, graph, graph.clamp(batch.x), key=batch.key)
 
 
 def nudged_phase_of(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch, beta: float | Array = 1.0) -> Phase:
     """A nudged phase on the batch."""
-    return prepare_phase(dynamics, graph, graph.clamp(batch.x), batch.key, batch.y, jnp.asarray(beta))
+    return prepare_phase(dynamics, graph, graph.clamp(batch.x), key=batch.key, target=batch.y, beta=jnp.asarray(beta))
 
 
 @eqx.filter_jit
@@ -46,13 +46,12 @@ def energy_of(phase: Phase, states: States) -> Array:
 @eqx.filter_jit
 def minimise_block(phase: Phase, states: States, block: tuple[str, ...]) -> States:
     """One block at its minimiser, compiled."""
-    arguments = (phase.graph, states, phase.context, phase.target, phase.beta, block)
-    return cast(AbstractBlockEnergy, phase.dynamics).block_minimiser(*arguments)
+    return cast(AbstractBlockEnergy, phase.dynamics).block_minimiser(phase, states, block)
 
 
 def draw_states(phase: Phase, seed: int) -> States:
     """States of order 0.3 in (0, 1), inside every activation's range."""
-    start = phase.dynamics.start(phase.graph, phase.context).states
+    start = phase.start().states
     rng = np.random.default_rng(seed)
     return {name: jnp.asarray(rng.uniform(0.1, 0.5, v.shape), v.dtype) for name, v in start.items()}
 
@@ -66,17 +65,24 @@ def draw_feasible_states(phase: Phase, seed: int) -> States:
 
 def change_targets(batch: Batch) -> Batch:
     """Another batch of the same shape."""
-    return Batch(jax.tree.map(lambda a: a[::-1] * 0.5, batch.x), batch.y[::-1], batch.key)
+    return Batch(jax.tree.map(lambda a: a[::-1] * 0.5, batch.x), targets(batch)[::-1], batch.key)
 
 
 def take_part(batch: Batch, rows: slice) -> Batch:
     """Some of the samples."""
-    return Batch(jax.tree.map(lambda a: a[rows], batch.x), batch.y[rows], batch.key)
+    return Batch(jax.tree.map(lambda a: a[rows], batch.x), targets(batch)[rows], batch.key)
 
 
 def samples(batch: Batch) -> int:
     """Number of samples."""
-    return batch.y.shape[0]
+    return targets(batch).shape[0]
+
+
+def targets(batch: Batch) -> Array:
+    """The targets, which every check needs."""
+    if batch.y is None:
+        raise DataError("the checks nudge phases: give the batch a y")
+    return batch.y
 
 
 def name_gradients(gradient: AnyGraph) -> dict[str, PyTree]:

@@ -21,7 +21,7 @@ from energax.checks.means import (
     take_part,
 )
 from energax.dynamics import PredictiveCoding
-from energax.dynamics.base import AbstractDynamics
+from energax.dynamics.base import AbstractDynamics, Start
 from energax.dynamics.phase import Batch, Phase
 from energax.graph.networks import mlp
 from energax.graph.structure import States
@@ -48,7 +48,7 @@ def check_solver(
     x = jax.random.normal(jax.random.key(1), (4, 4))
     batch = Batch(x, jax.random.normal(jax.random.key(2), (4, 3)))
     phase = nudged_phase_of(dynamics, graph, batch)
-    begin = dynamics.start(graph, phase.context)  # as a rule hands it over; bare states follow below
+    begin = phase.start()  # as a rule hands it over; states of which nothing is known follow below
     start = begin.states
     tol = max(precision(batch) ** 0.5 / 100, 100 * precision(batch))
     settle = eqx.filter_jit(lambda solver, phase, start: solver.solve(phase, start))
@@ -57,12 +57,12 @@ def check_solver(
     check_solution(settled.states, linear_equilibrium(phase, start), settled.result, tol)
     check_verdict(phase, start, settled, tol)
     first = nudged_phase_of(dynamics, graph, take_part(batch, slice(1)))
-    alone = settle(make(tol, max_steps), first, jax.tree.map(lambda v: v[:1], start))
+    alone = settle(make(tol, max_steps), first, Start(jax.tree.map(lambda v: v[:1], start)))
     together = jax.tree.map(lambda v: v[:1], settled.states)
     require_close(together, alone.states, rounding(batch), "a sample's equilibrium depends on the rest of its batch")
-    short = settle(make(tol, 1), phase, jax.tree.map(lambda v: v + 1, start))
+    short = settle(make(tol, 1), phase, Start(jax.tree.map(lambda v: v + 1, start)))
     check_verdict(phase, jax.tree.map(lambda v: v + 1, start), short, tol)
-    again = settle(make(tol, max_steps), phase, settled.states)
+    again = settle(make(tol, max_steps), phase, Start(settled.states))
     check_verdict(phase, settled.states, again, tol)
     check_solution(again.states, linear_equilibrium(phase, start), again.result, tol)
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from energax.dynamics.base import AbstractDynamics
+from energax.dynamics.base import AbstractDynamics, Start
 from energax.dynamics.phase import Batch, prepare_phase
 from energax.graph.structure import AnyGraph
 from energax.rules.adjoint import Adjoint
@@ -65,13 +65,13 @@ def measure_regime(
     """
     gradient, info = settled_gradient(dynamics, graph, batch, solver, rule)
     careful = solver.tighten(CAREFUL, 10)
-    phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), batch.key)
-    start = dynamics.start(graph, phase.context)
+    phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), key=batch.key)
+    start = phase.start()
     reference = Backprop() if start.settled else Adjoint()
     exact, _, exact_info = reference(dynamics, graph, batch, careful, ())
-    free = start.states if start.settled else careful.solve(phase, start.states).states
-    nudged = prepare_phase(dynamics, graph, graph.clamp(batch.x), batch.key, batch.y, jnp.ones(()))
-    curvature = jnp.max(largest_curvature(*StateCoordinates().view(nudged, free)))
+    free = start.states if start.settled else careful.solve(phase, start).states
+    nudged = prepare_phase(dynamics, graph, graph.clamp(batch.x), key=batch.key, target=batch.y, beta=jnp.ones(()))
+    curvature = jnp.max(largest_curvature(*StateCoordinates().view(nudged, Start(free))))
     _, better = settled_gradient(dynamics, graph, batch, careful, rule) if info.phases else (None, exact_info)
     cosine, ratio = compare_gradients(gradient, exact)
     counts = verdict_shares(info)

@@ -5,11 +5,13 @@ from energax.dynamics.base import AbstractDynamics as AbstractDynamics
 from energax.dynamics.base import AbstractEnergy as AbstractEnergy
 from energax.dynamics.base import AbstractErrorEnergy as AbstractErrorEnergy
 from energax.dynamics.base import AbstractTotalEnergy as AbstractTotalEnergy
-from energax.dynamics.base import Context as Context
+from energax.dynamics.base import FreeGradient as FreeGradient
+from energax.dynamics.base import Prepared as Prepared
 from energax.dynamics.base import Start as Start
 from energax.dynamics.function_energy import FunctionEnergy as FunctionEnergy
 from energax.dynamics.hopfield import Hopfield as Hopfield
 from energax.dynamics.phase import Batch as Batch
 from energax.dynamics.phase import Phase as Phase
+from energax.dynamics.phase import prepare_phase as prepare_phase
 from energax.dynamics.predictive_coding import PredictiveCoding as PredictiveCoding
 from energax.dynamics.scellier_bengio import ScellierBengio as ScellierBengio

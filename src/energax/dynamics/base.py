@@ -1,42 +1,34 @@
 """How states move: a force, or an energy whose negative gradient is the force."""
 
 import abc
+import enum
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array
 
 from energax.costs import AbstractCost
-from energax.graph.structure import AnyGraph, Constant, States
+from energax.graph.structure import AnyGraph, Clamped, States
+
+if TYPE_CHECKING:
+    from energax.dynamics.phase import Phase
 
 
-class Context(eqx.Module):
-    """What a relaxation holds constant: made once per phase by `AbstractDynamics.prepare`.
+class Prepared(eqx.Module):
+    """What a dynamics computes once per phase from what is clamped: arrays, batch first.
+
+    Samples of a phase are gathered and repeated by gathering and repeating these arrays.
 
     Attributes:
-        clamped: values of the clamped nodes, batch first.
-        constant: what the clamped nodes send (None where the structure has no edges), batch first.
-        shared: whatever else the dynamics computes once and is the same for all samples.
-        extra: whatever else belongs to this batch as a whole (a reference state, a linearisation). Samples of such a
-            phase are never taken apart, so a slow one keeps the others waiting.
+        sent: the clamped nodes as the graph's maps read them, with what they send.
+        constants: whatever else the dynamics reads at every step, as `phase.constants`.
     """
 
-    clamped: States
-    constant: Constant | None = None
-    shared: Any = None
-    extra: Any = None
-
-    def everywhere(self, states: States) -> States:
-        """Free and clamped states together."""
-        return {**self.clamped, **states}
-
-    def rows(self, index: Array) -> "Context":
-        """The context of some samples, where there is no `extra`."""
-        clamped, constant = jax.tree.map(lambda a: a[index], (self.clamped, self.constant))
-        return Context(clamped, constant, self.shared)
+    sent: Clamped
+    constants: Any = None
 
 
 class Start(eqx.Module):
@@ -51,52 +43,48 @@ class Start(eqx.Module):
     states: States
     settled: bool = eqx.field(static=True, default=False)
 
-    @classmethod
-    def at(cls, start: "States | Start") -> "Start":
-        """Of states alone nothing is known."""
-        return start if isinstance(start, Start) else cls(start)
-
 
 class AbstractDynamics(eqx.Module):
     """dv/dt = force(v). The root is the force: directed networks have no energy.
 
-    `target` and `beta` are None in a free phase, so that no label can reach it.
+    Every method reads the phase: its `graph`, the clamped values with `phase.everywhere(states)`, and what `prepare`
+    computed as `phase.sent` and `phase.constants`. In a free phase there is no target, so that no label can reach it.
     """
 
     cost: eqx.AbstractVar[AbstractCost]
 
     @abc.abstractmethod
-    def prepare(self, graph: AnyGraph, clamped: States, key: PRNGKeyArray | None) -> Context:
-        """Compute what the phase holds constant. Runs again inside the parameter gradient.
+    def prepare(self, graph: AnyGraph, clamped: Clamped, reference: Any) -> Prepared:
+        """Compute what a phase holds constant: once per phase, and once more inside the parameter gradient.
 
         Args:
             graph: the network.
-            clamped: node name -> value, as `graph.clamp` returns it.
-            key: for random layers; None where there are none.
+            clamped: values of the clamped nodes, batch first, and a key per sample for random layers.
+            reference: what earlier phases found (states or the like), batch first; None in a free phase.
         """
 
+    def linearise(self, phase: "Phase") -> Any:
+        """Linearise maps at what is held constant, as `phase.linear`: closures, made anew for other samples."""
+        return None
+
     @abc.abstractmethod
-    def start(self, graph: AnyGraph, context: Context) -> Start:
+    def start(self, phase: "Phase") -> Start:
         """Where the free phase begins."""
 
     @abc.abstractmethod
-    def force(
-        self,
-        graph: AnyGraph,
-        states: States,
-        context: Context,
-        target: Array | None,
-        beta: Array | None,
-    ) -> States:
-        """dv/dt of every free node; same shapes as `states`.
+    def force(self, phase: "Phase", states: States) -> States:
+        """dv/dt of every free node; same shapes as `states`, the states of the free nodes."""
 
-        Args:
-            graph: the network.
-            states: the free nodes' states.
-            context: from `prepare`.
-            target: what the cost compares with, shape `(batch, ...)`; None in a free phase.
-            beta: nudge strength, shape `()` or `(batch,)`; None in a free phase.
-        """
+
+class FreeGradient(enum.Enum):
+    """What dF/dtheta is at the free equilibrium: which schemes may leave it out."""
+
+    ZERO = "zero"
+    """It vanishes: predictive coding at its feed-forward pass, where every error is 0."""
+    VARIATIONAL = "variational"
+    """It is part of what is learnt, as of precisions and priors: beta = 1 takes all of F, others need a contrast."""
+    OWN = "own"
+    """It says nothing of the cost, as of Hopfield energies: only a contrast of phases does."""
 
 
 class AbstractTotalEnergy(AbstractDynamics):
@@ -106,30 +94,20 @@ class AbstractTotalEnergy(AbstractDynamics):
     """
 
     @abc.abstractmethod
-    def energy(self, graph: AnyGraph, states: States, context: Context) -> Array:
-        """Internal energy E of every sample, shape `(batch,)`."""
+    def energy(self, phase: "Phase", states: States) -> Array:
+        """Internal energy E of every sample, shape `(batch,)`, from the states of the free nodes."""
 
-    def total_energy(
-        self,
-        graph: AnyGraph,
-        states: States,
-        context: Context,
-        target: Array | None,
-        beta: Array | None,
-    ) -> Array:
-        """F = E + beta * C per sample; E alone in a free phase."""
-        internal = self.energy(graph, states, context)
-        if target is None or beta is None:
-            return internal
-        return internal + beta * output_cost(self, graph, states, context, target)
+    def free_gradient(self, graph: AnyGraph) -> FreeGradient:
+        """What dF/dtheta is at the free equilibrium. One of its own, unless said."""
+        return FreeGradient.OWN
 
 
 class AbstractEnergy(AbstractTotalEnergy):
     """Gradient descent on F: subclasses write E and inherit the force."""
 
-    def force(self, graph, states, context, target, beta):
+    def force(self, phase, states):
         """-dF/dv per sample: samples are summed, never averaged, so that none depends on the others."""
-        return descend(lambda v: self.total_energy(graph, v, context, target, beta), states)
+        return descend(phase.energy, states)
 
 
 class AbstractErrorEnergy(AbstractEnergy):
@@ -157,20 +135,18 @@ class AbstractBlockEnergy(AbstractTotalEnergy):
     """
 
     @abc.abstractmethod
-    def block_minimiser(
-        self,
-        graph: AnyGraph,
-        states: States,
-        context: Context,
-        target: Array | None,
-        beta: Array | None,
-        block: tuple[str, ...],
-    ) -> States:
-        """New states of the nodes in `block`, which do not interact with one another."""
+    def block_minimiser(self, phase: "Phase", states: States, block: tuple[str, ...]) -> States:
+        """New states of the nodes in `block`, which do not interact with one another.
 
-    def force(self, graph, states, context, target, beta):
+        Args:
+            phase: the phase.
+            states: the states of all free nodes.
+            block: names of free nodes.
+        """
+
+    def force(self, phase, states):
         """Every node's own minimiser minus its state."""
-        best = self.block_minimiser(graph, states, context, target, beta, tuple(states))
+        best = self.block_minimiser(phase, states, tuple(states))
         return {name: best[name] - state for name, state in states.items()}
 
 
@@ -181,13 +157,3 @@ def descend(energy: Callable[[States], Array], states: States) -> States:
     """
     energies, pull = jax.vjp(energy, states)
     return jax.tree.map(jnp.negative, pull(jnp.ones_like(energies))[0])
-
-
-def output_cost(dynamics: AbstractDynamics, graph: AnyGraph, states: States, context: Context, target: Array) -> Array:
-    """C of every sample, shape `(batch,)`."""
-    return dynamics.cost(output_of(graph, states, context), target)
-
-
-def output_of(graph: AnyGraph, states: States, context: Context) -> Array:
-    """What the cost reads."""
-    return graph.output_value(context.everywhere(states), context.constant)

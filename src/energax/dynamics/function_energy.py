@@ -6,7 +6,7 @@ import equinox as eqx
 from jaxtyping import Array
 
 from energax.costs import AbstractCost, SquaredError
-from energax.dynamics.base import AbstractEnergy, Context, Start
+from energax.dynamics.base import AbstractEnergy, FreeGradient, Prepared
 
 
 class FunctionEnergy(AbstractEnergy):
@@ -16,19 +16,25 @@ class FunctionEnergy(AbstractEnergy):
         function: `(parameters, states) -> energy`, with states (clamped ones included) of shape
             `(batch, *shape)` and an energy of shape `(batch,)`; must not mix samples.
         cost: C, read at the output node's state.
+        at_rest: what dF/dtheta is at the free equilibrium.
     """
 
     function: Callable[..., Array]
     cost: AbstractCost = eqx.field(default_factory=SquaredError)
+    at_rest: FreeGradient = eqx.field(static=True, default=FreeGradient.OWN)
 
-    def prepare(self, graph, clamped, key):
+    def free_gradient(self, graph):
+        """As told."""
+        return self.at_rest
+
+    def prepare(self, graph, clamped, reference):
         """Only the clamped values."""
-        return Context(clamped)
+        return Prepared(clamped)
 
-    def start(self, graph, context):
+    def start(self, phase):
         """Zeros."""
-        return Start(graph.zeros(graph.free(context.clamped), next(iter(context.clamped.values()))))
+        return phase.silence()
 
-    def energy(self, graph, states, context):
+    def energy(self, phase, states):
         """The function's value."""
-        return self.function(graph.functions, context.everywhere(states))
+        return self.function(phase.graph.functions, phase.everywhere(states))

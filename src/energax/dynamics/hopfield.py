@@ -6,12 +6,13 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.activations import AbstractActivation, Box
-from energax.arithmetic import add_all, total
+from energax.arithmetic import add_all, align_batch, total
 from energax.costs import AbstractCost, SquaredError
-from energax.dynamics.base import AbstractBlockEnergy, Context, Start
+from energax.dynamics.base import AbstractBlockEnergy, Prepared, descend
+from energax.dynamics.phase import Phase
 from energax.exceptions import GraphError
 from energax.graph.graph import Graph
-from energax.graph.structure import AbstractStructure
+from energax.graph.structure import AbstractStructure, States
 from energax.graph.topology import distances
 
 
@@ -35,16 +36,18 @@ class Hopfield(AbstractBlockEnergy):
     cost: AbstractCost = eqx.field(default_factory=SquaredError)
     feedback_scale: Array | None = eqx.field(converter=lambda g: None if g is None else jnp.asarray(g), default=None)
 
-    def prepare(self, graph, clamped, key):
-        """What the clamped nodes send; with weak feedback, the weight of every node."""
+    def prepare(self, graph, clamped, reference):
+        """What the clamped nodes send."""
         for node in graph.nodes:
             activation_of(graph, node.name)
-        return Context(clamped, graph.constant(clamped), shared=self._weights(graph))
+        self._weights(graph)  # refuses graphs that weak feedback does not suit
+        return Prepared(graph.precompute(clamped))
 
-    def _weights(self, graph: Graph) -> dict[str, Array]:
-        """gamma^-d(n); empty for symmetric feedback."""
+    def _weights(self, graph: Graph) -> dict[str, Array | float]:
+        """gamma^-d(n) of every node; 1 for symmetric feedback."""
+        names = [node.name for node in graph.nodes]
         if self.feedback_scale is None:
-            return {}
+            return dict.fromkeys(names, 1.0)
         depth = distances(graph.output, [(edge.source, edge.target) for edge in graph.edges])
         for edge in graph.edges:
             if depth[edge.source] <= depth[edge.target]:
@@ -54,63 +57,55 @@ class Hopfield(AbstractBlockEnergy):
                 )
         return {name: self.feedback_scale ** -float(d) for name, d in depth.items()}
 
-    def start(self, graph, context):
+    def start(self, phase):
         """Silence."""
-        return Start(graph.zeros(graph.free(context.clamped), next(iter(context.clamped.values()))))
+        return phase.silence()
 
-    def energy(self, graph, states, context):
+    def energy(self, phase, states):
         """E per sample (Millidge et al. 2023, Eq. 7, with the potential G and the sign of a descended energy)."""
-        everywhere = context.everywhere(states)
+        graph, weights = phase.graph, self._weights(phase.graph)
         stored = add_all(
-            context.shared.get(name, 1) * total(activation_of(graph, name).potential(v))
-            for name, v in everywhere.items()
+            weights[name] * total(activation_of(graph, name).potential(v))
+            for name, v in phase.everywhere(states).items()
             if name != graph.input or name in states
         )
-        return stored - self._interaction(graph, states, context)
+        return stored - self._interaction(phase, states)
 
-    def _interaction(self, graph: Graph, states, context: Context) -> Array:
+    def _interaction(self, phase: Phase, states: States) -> Array:
         """sum_n gamma^-d(n) <v_n, a_n> per sample."""
-        everywhere = context.everywhere(states)
-        arriving, _ = graph.arrivals(everywhere, context.constant)
+        everywhere, weights = phase.everywhere(states), self._weights(phase.graph)
+        arriving, _ = phase.graph.arrivals(everywhere, phase.sent)
         return add_all(
-            context.shared.get(name, 1) * total(everywhere[name] * sent)
-            for name, sent in arriving.items()
-            if name in everywhere
+            weights[name] * total(everywhere[name] * sent) for name, sent in arriving.items() if name in everywhere
         )
 
-    def block_minimiser(self, graph, states, context, target, beta, block):
+    def block_minimiser(self, phase, states, block):
         """v_n = argmin G(v) + c/2 v^2 - h v, with h all that arrives, forwards and backwards, and c the nudge's."""
 
         def pull(part):
-            return self._interaction(graph, {**states, **part}, context)
+            return self._interaction(phase, {**states, **part})
 
         value, back = jax.vjp(pull, {name: states[name] for name in block})
-        drive = back(jnp.ones_like(value))[0]
-        weight = {name: context.shared.get(name, 1) for name in block}
-        drive = {name: h / weight[name] for name, h in drive.items()}
+        weights = self._weights(phase.graph)
+        drive = {name: h / weights[name] for name, h in back(jnp.ones_like(value))[0].items()}
         curvature = dict.fromkeys(block, 0.0)
-        if target is not None:
-            drive, curvature = self._nudged(graph, states, context, target, beta, drive, weight)
-        return {name: activation_of(graph, name).minimise(h, curvature.get(name, 0.0)) for name, h in drive.items()}
+        if phase.target is not None:
+            drive, curvature = self._nudged(phase, states, drive, weights)
+        return {
+            name: activation_of(phase.graph, name).minimise(h, curvature.get(name, 0.0)) for name, h in drive.items()
+        }
 
-    def _nudged(self, graph, states, context, target, beta, drive, weight):
+    def _nudged(self, phase: Phase, states: States, drive: States, weights: dict[str, Array | float]):
         """Add -beta dC/dv: as pull and curvature at a state output, through the readout otherwise."""
-        if graph.node(graph.output).state:
-            if graph.output not in drive:
+        output = phase.graph.output
+        if phase.graph.node(output).state:
+            if output not in drive or phase.beta is None or phase.target is None:
                 return drive, {}
-            strength = beta / weight[graph.output]
-            strength = strength.reshape(strength.shape + (1,) * (drive[graph.output].ndim - 1) * (strength.ndim > 0))
-            pull, curvature = self.cost.quadratic(states[graph.output], target)
-            pulled = drive[graph.output] + strength * pull
-            return {**drive, graph.output: pulled}, {graph.output: strength * curvature}
-
-        def cost(part):
-            everywhere = context.everywhere({**states, **part})
-            return beta * self.cost(graph.output_value(everywhere, context.constant), target)
-
-        value, back = jax.vjp(cost, {name: states[name] for name in drive})
-        force = back(jnp.ones_like(value))[0]
-        return {name: h - force[name] / weight[name] for name, h in drive.items()}, {}
+            strength = align_batch(phase.beta / weights[output], drive[output])
+            pull, curvature = self.cost.quadratic(states[output], phase.target)
+            return {**drive, output: drive[output] + strength * pull}, {output: strength * curvature}
+        force = descend(lambda part: phase.nudge_energy({**states, **part}), {name: states[name] for name in drive})
+        return {name: h + force[name] / weights[name] for name, h in drive.items()}, {}
 
 
 def activation_of(graph: AbstractStructure, name: str) -> AbstractActivation:

@@ -1,6 +1,8 @@
 """One phase: a dynamics on one batch at one nudge strength, with everything held constant computed."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,13 +15,10 @@ from energax.dynamics.base import (
     AbstractEnergy,
     AbstractErrorEnergy,
     AbstractTotalEnergy,
-    Context,
     Start,
     descend,
-    output_cost,
-    output_of,
 )
-from energax.graph.structure import AnyGraph, States
+from energax.graph.structure import AnyGraph, Clamped, States
 
 
 class Batch(eqx.Module):
@@ -27,52 +26,97 @@ class Batch(eqx.Module):
 
     Attributes:
         x: inputs, shape `(batch, *shape)`, or a mapping from clamped nodes to their values.
-        y: targets as the cost takes them, shape `(batch, ...)`.
+        y: targets as the cost takes them, shape `(batch, ...)`; None where there are none.
         key: for random layers, or None.
+        weights: of every sample in the batch's average, shape `(batch,)`; None weighs all alike.
     """
 
     x: Array | Mapping[str, Array]
-    y: Array
+    y: Array | None = None
     key: PRNGKeyArray | None = None
+    weights: Array | None = None
 
 
 class Phase(eqx.Module):
-    """What a solver settles. A free phase holds neither target nor nudge strength.
+    """What a solver settles, and what a dynamics reads. A free phase holds neither target nor nudge strength.
 
     Attributes:
         dynamics: how states move.
         graph: the network.
-        context: what the phase holds constant.
+        clamped: values of the clamped nodes, batch first, and a key per sample.
+        sent: the clamped nodes as the graph's maps read them, with what they send: from `dynamics.prepare`.
+        constants: whatever else `dynamics.prepare` computed, batch first.
+        linear: what `dynamics.linearise` made for these samples.
+        reference: what earlier phases found, batch first, or None.
         target: what the cost compares with, shape `(batch, ...)`, or None.
         beta: nudge strength, shape `()` or `(batch,)`, or None.
     """
 
     dynamics: AbstractDynamics
     graph: AnyGraph
-    context: Context
+    clamped: Clamped
+    sent: Clamped
+    constants: Any = None
+    linear: Any = None
+    reference: Any = None
     target: Array | None = None
     beta: Array | None = None
 
-    def force(self, states: States) -> States:
-        """dv/dt of the free nodes."""
-        return self.dynamics.force(self.graph, states, self.context, self.target, self.beta)
+    def nudge_by(self, beta: Array | None, target: Array | None) -> "Phase":
+        """The same phase under a nudge of strength beta towards the target; a free phase where both are None."""
+        return dataclasses.replace(self, beta=beta, target=target)
 
-    def rows(self, index: Array) -> "Phase":
-        """The phase of some samples, shape `(rows,)`."""
-        target = None if self.target is None else self.target[index]
-        beta = self.beta if self.beta is None or jnp.ndim(self.beta) == 0 else self.beta[index]
-        return Phase(self.dynamics, self.graph, self.context.rows(index), target, beta)
+    def prepare_again(self, graph: AnyGraph, reference: Any = None) -> "Phase":
+        """The same phase with what it holds constant computed anew: of other parameters, or at another reference."""
+        reference = self.reference if reference is None else reference
+        options = {"reference": reference, "target": self.target, "beta": self.beta}
+        return prepare_phase(self.dynamics, graph, self.clamped, **options)
+
+    def take(self, rows: Array) -> "Phase":
+        """The phase of some samples, given by their indices, shape `(rows,)`."""
+        return self._each(lambda a: a[rows])
+
+    def tile(self, times: int) -> "Phase":
+        """The phase of all samples `times` times over, one batch after the other."""
+        return self if times == 1 else self._each(lambda a: jnp.concatenate([a] * times))
+
+    def _each(self, change: Callable[[Array], Array]) -> "Phase":
+        """The phase with every array changed that has a row per sample, and linearised anew."""
+        rows = (self.clamped, self.sent, self.constants, self.reference, self.target)
+        clamped, sent, constants, reference, target = jax.tree.map(change, rows)
+        beta = self.beta if self.beta is None or jnp.ndim(self.beta) == 0 else change(self.beta)
+        return _linearised(
+            Phase(self.dynamics, self.graph, clamped, sent, constants, None, reference, target, beta),
+        )
+
+    def everywhere(self, states: States) -> States:
+        """Free and clamped states together."""
+        return {**self.clamped.values, **states}
 
     @property
     def has_energy(self) -> bool:
         """Whether the dynamics descends an energy."""
         return isinstance(self.dynamics, AbstractTotalEnergy)
 
+    def start(self) -> Start:
+        """Where the free phase begins."""
+        return self.dynamics.start(self)
+
+    def silence(self) -> Start:
+        """Zeros for every free node, with the batch and the dtype of what is clamped."""
+        names = self.graph.free(self.clamped.values)
+        return Start(self.graph.zeros(names, next(iter(self.clamped.values.values()))))
+
+    def force(self, states: States) -> States:
+        """dv/dt of the free nodes."""
+        return self.dynamics.force(self, states)
+
     def energy(self, states: States) -> Array:
-        """Total energy F per sample, shape `(batch,)`; NaN for a dynamics without an energy."""
-        if isinstance(self.dynamics, AbstractTotalEnergy):
-            return self.dynamics.total_energy(self.graph, states, self.context, self.target, self.beta)
-        return jnp.full_like(norm(states), jnp.nan)
+        """Total energy F = E + beta C per sample, shape `(batch,)`; NaN for a dynamics without an energy."""
+        if not isinstance(self.dynamics, AbstractTotalEnergy):
+            return jnp.full_like(norm(states), jnp.nan)
+        internal = self.dynamics.energy(self, states)
+        return internal if self.target is None else internal + self.nudge_energy(states)
 
     def energy_of(self, start: Start) -> Array:
         """The real part of F where a relaxation begins; errors that are 0 by construction are not computed."""
@@ -89,11 +133,11 @@ class Phase(eqx.Module):
 
     def cost(self, states: States, target: Array) -> Array:
         """C per sample, shape `(batch,)`."""
-        return output_cost(self.dynamics, self.graph, states, self.context, target)
+        return self.dynamics.cost(self.output(states), target)
 
     def output(self, states: States) -> Array:
         """What the cost reads."""
-        return output_of(self.graph, states, self.context)
+        return self.graph.output_value(self.everywhere(states), self.sent)
 
     def drive(self, start: States) -> Array:
         """The force that sets this phase in motion, per sample: the scale of a relative residual.
@@ -110,12 +154,44 @@ class Phase(eqx.Module):
         """What the nudge adds to the free force."""
         if isinstance(self.dynamics, AbstractEnergy):
             return descend(self.nudge_energy, states)  # F = E + beta C
-        free = Phase(self.dynamics, self.graph, self.context)
-        return subtract(self.force(states), free.force(states))
+        return subtract(self.force(states), self.nudge_by(None, None).force(states))
 
 
 def prepare_phase(
-    dynamics: AbstractDynamics, graph: AnyGraph, clamped: States, key=None, target=None, beta=None
+    dynamics: AbstractDynamics,
+    graph: AnyGraph,
+    clamped: States | Clamped,
+    *,
+    reference: Any = None,
+    target: Array | None = None,
+    beta: Array | None = None,
+    key: PRNGKeyArray | None = None,
 ) -> Phase:
-    """A phase with its context computed from the clamped values."""
-    return Phase(dynamics, graph, dynamics.prepare(graph, clamped, key), target, beta)
+    """A phase, with what it holds constant computed from the clamped values.
+
+    Args:
+        dynamics: how states move.
+        graph: the network.
+        clamped: node name -> value, as `graph.clamp` returns it.
+        reference: what earlier phases found, batch first.
+        target: what the cost compares with, shape `(batch, ...)`; None for a free phase.
+        beta: nudge strength, shape `()` or `(batch,)`; None for a free phase.
+        key: for random layers, which draw from a key of their own for every sample.
+    """
+    held = clamped if isinstance(clamped, Clamped) else Clamped(clamped, keys=split_key(key, clamped))
+    prepared = dynamics.prepare(graph, held, reference)
+    return _linearised(
+        Phase(dynamics, graph, held, prepared.sent, prepared.constants, None, reference, target, beta),
+    )
+
+
+def _linearised(phase: Phase) -> Phase:
+    linear = phase.dynamics.linearise(phase)
+    return phase if linear is None else dataclasses.replace(phase, linear=linear)
+
+
+def split_key(key: PRNGKeyArray | None, clamped: States) -> Array | None:
+    """A key for every sample, shape `(batch,)`, from the batch's key and the sample's row alone."""
+    if key is None or not clamped:
+        return None
+    return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(next(iter(clamped.values())).shape[0]))

@@ -6,7 +6,9 @@ from jaxtyping import Array
 
 from energax.arithmetic import add_all, total
 from energax.costs import AbstractCost, SquaredError
-from energax.dynamics.base import AbstractErrorEnergy, Context, Start
+from energax.dynamics.base import AbstractErrorEnergy, FreeGradient, Prepared, Start
+from energax.exceptions import SettingError
+from energax.graph.structure import AnyGraph
 
 
 class PredictiveCoding(AbstractErrorEnergy):
@@ -28,24 +30,28 @@ class PredictiveCoding(AbstractErrorEnergy):
         default_factory=dict,
     )
 
-    def prepare(self, graph, clamped, key):
+    def prepare(self, graph, clamped, reference):
         """What the clamped nodes send is all that stays constant."""
-        for name in self.precisions:
-            graph.node(name)
-        return Context(clamped, graph.constant(clamped))
+        for name, precision in self.precisions.items():
+            require_precision(graph, name, precision)
+        return Prepared(graph.precompute(clamped))
 
-    def start(self, graph, context):
+    def start(self, phase):
         """The feed-forward pass, which is the free equilibrium while only the input is clamped; else zeros."""
-        clamped = context.clamped
+        graph, clamped = phase.graph, phase.clamped.values
         if graph.order is None or graph.input not in clamped:
-            return Start(graph.zeros(graph.free(clamped), next(iter(clamped.values()))))
-        swept = graph.sweep(clamped)
+            return phase.silence()
+        swept = graph.sweep(phase.sent)
         return Start({name: swept[name] for name in graph.free(clamped)}, settled=set(clamped) == {graph.input})
 
-    def energy(self, graph, states, context):
+    def free_gradient(self, graph):
+        """Zero at a feed-forward pass; on a cyclic graph errors may be left."""
+        return FreeGradient.VARIATIONAL if graph.order is None else FreeGradient.ZERO
+
+    def energy(self, phase, states):
         """E per sample (Millidge et al. 2023, section 2.1; Chen et al. 2025, Eq. 2)."""
-        states = context.everywhere(states)
-        predictions = graph.predict(states, context.constant)
+        states = phase.everywhere(states)
+        predictions = phase.graph.predict(states, phase.sent)
         return self.error_energy({n: states[n] - vhat for n, vhat in predictions.items() if n in states})
 
     def error_energy(self, errors):
@@ -60,3 +66,17 @@ class PredictiveCoding(AbstractErrorEnergy):
     def separate(self):
         """Yes."""
         return True
+
+
+def require_precision(graph: AnyGraph, name: str, precision: Array) -> None:
+    """Refuse a precision that does not broadcast with its node: one for each sample, most of all."""
+    shape = graph.full_shape(name)
+    fits = len(precision.shape) <= len(shape) and all(
+        have in (1, want) for have, want in zip(precision.shape[::-1], shape[::-1], strict=False)
+    )
+    if not fits:
+        raise SettingError(
+            f"the precision of node {name!r} has shape {precision.shape}, and the node {shape}: give a number or an "
+            "array that broadcasts with one sample's state; what differs from sample to sample is no precision "
+            "(hold known values with a node of their own, and leave missing ones free)"
+        )

@@ -5,8 +5,9 @@ from jaxtyping import Array
 
 from energax.arithmetic import add_all, total
 from energax.costs import AbstractCost, SquaredError
-from energax.dynamics.base import AbstractEnergy, Context, Start
+from energax.dynamics.base import AbstractEnergy, Prepared
 from energax.dynamics.hopfield import activation_of
+from energax.graph.structure import Clamped
 
 
 class ScellierBengio(AbstractEnergy):
@@ -20,22 +21,22 @@ class ScellierBengio(AbstractEnergy):
 
     cost: AbstractCost = eqx.field(default_factory=SquaredError)
 
-    def prepare(self, graph, clamped, key):
-        """What the clamped nodes send."""
+    def prepare(self, graph, clamped, reference):
+        """What the clamped nodes send: their rates."""
         for node in graph.nodes:
             activation_of(graph, node.name)
-        return Context(clamped, graph.constant(self._rates(graph, clamped)))
+        return Prepared(graph.precompute(Clamped(self._rates(graph, clamped.values), keys=clamped.keys)))
 
     def _rates(self, graph, states: dict[str, Array]) -> dict[str, Array]:
         return {name: activation_of(graph, name)(v) for name, v in states.items()}
 
-    def start(self, graph, context):
+    def start(self, phase):
         """Silence."""
-        return Start(graph.zeros(graph.free(context.clamped), next(iter(context.clamped.values()))))
+        return phase.silence()
 
-    def energy(self, graph, states, context):
+    def energy(self, phase, states):
         """E per sample."""
-        rates = self._rates(graph, context.everywhere(states))
-        arriving, _ = graph.arrivals(rates, context.constant)
+        rates = self._rates(phase.graph, phase.everywhere(states))
+        arriving, _ = phase.graph.arrivals(rates, phase.sent)
         stored = add_all(total(v**2) / 2 for v in states.values())
         return stored - add_all(total(rates[name] * sent) for name, sent in arriving.items() if name in rates)

@@ -11,6 +11,7 @@ from energax.graph.rounding import round_products as round_products
 from energax.graph.stacking import Stacked as Stacked
 from energax.graph.structure import AbstractStructure as AbstractStructure
 from energax.graph.structure import Axis as Axis
+from energax.graph.structure import Clamped as Clamped
 from energax.graph.structure import Edge as Edge
 from energax.graph.structure import Node as Node
 from energax.graph.structure import Nodes as Nodes

@@ -14,7 +14,7 @@ from energax.graph.stacking import along
 from energax.graph.structure import (
     AbstractStructure,
     Axis,
-    Constant,
+    Clamped,
     Edge,
     Node,
     States,
@@ -107,26 +107,27 @@ class Graph(AbstractStructure):
             read[name] = frozenset().union(*behind)
         return read
 
-    def constant(self, clamped: States) -> Constant:
-        """What the clamped nodes send to others, to be handed to `arrivals` and `predict`."""
+    def precompute(self, clamped: Clamped) -> Clamped:
+        """The clamped nodes with what they send to others, for `arrivals`, `predict` and `sweep`."""
         sums: States = {}
         for edge in self.edges:
-            if edge.source in clamped:
-                add_to(sums, edge.target, self.send(edge, self.functions, clamped[edge.source]))
-        return Constant(frozenset(clamped), sums)
+            if edge.source in clamped.values:
+                add_to(sums, edge.target, self.send(edge, self.functions, clamped.values[edge.source]))
+        return Clamped(clamped.values, sums, clamped.keys)
 
-    def arrivals(self, states: States, constant: Constant | None = None) -> tuple[States, States]:
+    def arrivals(self, states: States, clamped: Clamped | None = None) -> tuple[States, States]:
         """What arrives at every receiving node, before its activation, and the values of all nodes.
 
         Args:
             states: the state of every node that holds one, clamped ones included.
-            constant: what clamped nodes send, if it was computed before.
+            clamped: those of them that are clamped, with what they send.
 
         Returns:
             `(arriving, values)`: sums per receiving node, and `states` with the direct nodes' values added.
         """
-        done = frozenset() if constant is None else constant.sources
-        arriving = {} if constant is None else dict(constant.sums)
+        sent = None if clamped is None else clamped.sums
+        done = set() if clamped is None or sent is None else set(clamped.values)
+        arriving = dict(sent or {})
         values = dict(states)
         for name in arrival_order(self.nodes, self.edges):
             for edge in self.edges:
@@ -136,17 +137,20 @@ class Graph(AbstractStructure):
                 values[name] = self.activate(name, arriving[name])
         return arriving, values
 
-    def predict(self, states: States, constant: Constant | None = None) -> States:
-        """The prediction of every receiving node: the activation of the sum of what arrives (A, Eqs. 5 and 6)."""
-        arriving, values = self.arrivals(states, constant)
+    def predict(self, states: States, clamped: Clamped | None = None) -> States:
+        """The prediction of every receiving node: the activation of the sum of what arrives (A, Eqs. 5 and 6).
+
+        Arguments as in `arrivals`.
+        """
+        arriving, values = self.arrivals(states, clamped)
         return {
             name: self.activate(name, sent) if self.node(name).state else values[name]
             for name, sent in arriving.items()
         }
 
-    def output_value(self, states, constant=None):
+    def output_value(self, states, clamped=None):
         """What the cost reads: the output's state, or its prediction where it holds none; the last step's."""
-        value = states[self.output] if self.node(self.output).state else self.arrivals(states, constant)[1][self.output]
+        value = states[self.output] if self.node(self.output).state else self.arrivals(states, clamped)[1][self.output]
         return value[(slice(None), *(-1 for _ in self.axes(self.output)))]
 
     def activate(
@@ -158,15 +162,13 @@ class Graph(AbstractStructure):
             return arriving
         return jax.vmap(along((functions or self.functions)[activation], self.axes(name)[level:]))(arriving)
 
-    def sweep(
-        self, values: Array | Mapping[str, Array], errors: States | None = None, constant: Constant | None = None
-    ) -> States:
+    def sweep(self, values: Array | Mapping[str, Array] | Clamped, errors: States | None = None) -> States:
         """The feed-forward pass: every state takes its prediction, plus its error where one is given.
 
         Args:
-            values: the input, shape `(batch, *shape)`, or a mapping of clamped nodes to their values.
+            values: the input, shape `(batch, *shape)`, or a mapping of clamped nodes to their values, or these as a
+                phase holds them.
             errors: node name -> error e; then v = vhat + e (error coordinates). Same axes as the states.
-            constant: what `values` send, if it was computed before.
 
         Returns:
             The state of every node that holds one, clamped ones included.
@@ -179,10 +181,11 @@ class Graph(AbstractStructure):
                 f"no feed-forward pass: {list_names(self._cyclic())} form a cycle; start the relaxation from zeros, "
                 "or give an edge of the cycle a delay and the graph a length"
             )
-        clamped = self.clamp(values)
-        arriving = self.constant(clamped) if constant is None else constant
-        values = sweep_nodes(self, self.plan, clamped, errors or {}, arriving)
-        return {name: value for name, value in values.items() if self.node(name).state}
+        held = values if isinstance(values, Clamped) else Clamped(self.clamp(values))
+        if held.sums is None:
+            held = self.precompute(held)
+        found = sweep_nodes(self, self.plan, held, errors or {})
+        return {name: value for name, value in found.items() if self.node(name).state}
 
     def send(self, edge: Edge, functions: Mapping[str, Callable], value: Array, level: int = 0) -> Array:
         """What one edge adds at its target.

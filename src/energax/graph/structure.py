@@ -2,10 +2,12 @@
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -78,11 +80,19 @@ class Edge:
         return f"{self.source} -> {self.target} ({self.function})"
 
 
-class Constant(eqx.Module):
-    """What a set of clamped nodes sends, summed per target: computed once per phase, not once per step."""
+class Clamped(eqx.Module):
+    """Nodes that are held where they are, batch first.
 
-    sources: frozenset[str] = eqx.field(static=True)
-    sums: States
+    Attributes:
+        values: node name -> its value.
+        sums: node name -> the sum of what the clamped nodes send there, computed once per phase and not once per step
+            by `Graph.precompute`; None where that was not done.
+        keys: one PRNG key per sample for random layers, shape `(batch,)`; None where these are off.
+    """
+
+    values: States
+    sums: States | None = None
+    keys: Array | None = None
 
 
 class AbstractStructure(eqx.Module):
@@ -98,7 +108,7 @@ class AbstractStructure(eqx.Module):
         """Axes between the batch and a node's own shape, outermost first."""
 
     @abc.abstractmethod
-    def output_value(self, states: States, constant: Constant | None = None) -> Array:
+    def output_value(self, states: States, clamped: Clamped | None = None) -> Array:
         """What the cost reads, shape `(batch, *shape)`."""
 
     def node(self, name: str) -> Node:
@@ -183,13 +193,20 @@ class Nodes(AbstractStructure):
         """The node's own."""
         return self.node(name).axes
 
-    def output_value(self, states, constant=None):
+    def output_value(self, states, clamped=None):
         """The output node's state."""
         return states[self.output]
 
     def sweep(self, values, errors=None):
         """There is none: `GraphError` says so."""
         raise GraphError("no edges, so no feed-forward pass: use Adjoint as the reference, or a Graph")
+
+
+def promote(graph: AnyGraph, values: States) -> States:
+    """Clamped values in the widest floating-point dtype of the parameters and of the values."""
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(eqx.filter(graph, eqx.is_inexact_array))}
+    wide = functools.reduce(jnp.promote_types, [*dtypes, *(value.dtype for value in values.values())])
+    return {name: value.astype(wide) for name, value in values.items()}
 
 
 def axes_of(node: Node, length: int | None) -> tuple[Axis, ...]:

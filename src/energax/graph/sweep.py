@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from energax.graph import topology
 from energax.graph.stacking import Stacked
-from energax.graph.structure import AnyGraph, Axis, Constant, Edge, Node, States, add_to, axes_of, shifts_of
+from energax.graph.structure import AnyGraph, Axis, Clamped, Edge, Node, States, add_to, axes_of, shifts_of
 
 
 class Unit(NamedTuple):
@@ -65,17 +65,15 @@ def names_of(plan: Plan) -> tuple[str, ...]:
     return tuple(name for part in parts for name in part)
 
 
-def sweep_nodes(graph: AnyGraph, plan: Plan, clamped: States, errors: States, arriving: Constant) -> States:
+def sweep_nodes(graph: AnyGraph, plan: Plan, clamped: Clamped, errors: States) -> States:
     """The values of all nodes, direct ones included: predictions plus errors, and the clamped values.
 
-    `arriving` is what the clamped nodes send, to all positions at once.
+    `clamped.sums` is what the clamped nodes send, to all positions at once.
     """
-    return _walk(graph, graph.functions, plan, 0, clamped, errors, arriving)
+    return _walk(graph, graph.functions, plan, 0, clamped, errors)
 
 
-def _walk(
-    graph: AnyGraph, functions: Fns, plan: Plan, level: int, clamped: States, errors: States, arriving: Constant
-) -> States:
+def _walk(graph: AnyGraph, functions: Fns, plan: Plan, level: int, clamped: Clamped, errors: States) -> States:
     """The values of the nodes in `plan` at one position of the first `level` axes.
 
     Args:
@@ -83,12 +81,11 @@ def _walk(
         functions: its functions, those stacked along these axes at the position.
         plan: the nodes and their order.
         level: how many axes are entered.
-        clamped: clamped values at the position.
+        clamped: clamped values at the position, and as sums what has come there from elsewhere.
         errors: what is added to predictions there.
-        arriving: what has come from elsewhere, and the sources that have sent all they send.
     """
-    values, sums = dict(clamped), dict(arriving.sums)
-    inside = set(names_of(plan)) - arriving.sources
+    values, sums = dict(clamped.values), dict(clamped.sums or {})
+    inside = set(names_of(plan)) - set(clamped.values)  # clamped nodes have sent all they send
     now = [edge for edge in _select_undelayed(graph, level) if edge.source in inside]
     for part in plan:
         members = names_of((part,))
@@ -96,41 +93,39 @@ def _walk(
             if edge.target in members and edge.source not in members:
                 add_to(sums, edge.target, graph.send(edge, functions, values[edge.source], level))
         if isinstance(part, Unit):
-            here = Constant(arriving.sources, _select(sums, members))
-            values |= _scan(graph, functions, part, level, _select(clamped, members), _select(errors, members), here)
-        elif part not in clamped:
+            here = Clamped(_select(clamped.values, members), _select(sums, members), clamped.keys)
+            values |= _scan(graph, functions, part, level, here, _select(errors, members))
+        elif part not in clamped.values:
             values[part] = graph.activate(part, sums[part], functions, level) + errors.get(part, 0)
     return values
 
 
-def _scan(
-    graph: AnyGraph, functions: Fns, unit: Unit, level: int, clamped: States, errors: States, arriving: Constant
-) -> States:
+def _scan(graph: AnyGraph, functions: Fns, unit: Unit, level: int, clamped: Clamped, errors: States) -> States:
     """The values of a unit's nodes, position after position; the carry holds the values at the last few."""
     members = set(names_of(unit.parts))
-    sending = members - arriving.sources
+    sending = members - set(clamped.values)
     within = [
         (e, graph.shifts(e)[unit.axis])
         for e in _select_undelayed(graph, level)
         if e.source in sending and e.target in members
     ]
     delayed = [(edge, delay) for edge, delay in within if delay]
-    history = _history(graph, delayed, level, next(iter((clamped or arriving.sums).values())))
+    history = _history(graph, delayed, level, next(iter((clamped.values or clamped.sums or errors).values())))
     slices, rest = _slices(functions, unit.axis)
 
     def step(carry, now):
         position, history = carry
-        clamped, errors, sums, own = now
+        held, errors, sums, own = now
         here = {**functions, **eqx.combine(own, rest)}
         sums = dict(sums)
         for edge, delay in delayed:
             sent = graph.send(edge, here, history[edge.source][delay - 1], level + 1)
             add_to(sums, edge.target, jnp.where(position >= delay, sent, 0))
-        values = _walk(graph, here, unit.parts, level + 1, clamped, errors, Constant(arriving.sources, sums))
+        values = _walk(graph, here, unit.parts, level + 1, Clamped(held, sums, clamped.keys), errors)
         history = {name: jnp.concatenate([values[name][None], past[:-1]]) for name, past in history.items()}
         return (position + 1, history), values
 
-    given = (clamped, errors, arriving.sums)
+    given = (clamped.values, errors, clamped.sums or {})
     positions = (*(jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), tree) for tree in given), slices)
     _, values = jax.lax.scan(step, (0, history), positions, length=unit.axis.length)
     return jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), values)

@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from energax.arithmetic import add_trees, choose, dot, norm, scale
-from energax.dynamics.phase import Phase, prepare_phase
+from energax.arithmetic import add_all, add_trees, choose, dot, norm, scale, total
+from energax.dynamics.phase import Phase
 from energax.graph.structure import States
-from energax.rules.base import AbstractRule, Info, batch_size, free_phase
+from energax.rules.base import AbstractRule, free_phase, make_info, open_batch, require_target, weigh_sound
 
 
 class Adjoint(AbstractRule):
@@ -26,46 +26,40 @@ class Adjoint(AbstractRule):
     tol: float | None = eqx.field(static=True, default=None)
     max_steps: int = eqx.field(static=True, default=1000)
 
-    @property
-    def updates_per_batch(self):
-        """One."""
-        return 1
-
-    def init(self, dynamics, graph, batch):
-        """Nothing is carried."""
-        return ()
-
     def __call__(self, dynamics, graph, batch, solver, carry):
         """Settle the free phase, solve for lambda, and differentiate the force's parameters."""
-        clamped = graph.clamp(batch.x)
-        size = batch_size(clamped)
-        free, settled, report = free_phase(dynamics, graph, clamped, batch, solver)
-        slope = jax.grad(lambda v: jnp.sum(free.cost(v, batch.y)))(settled.states)
+        rows = open_batch(graph, batch)
+        target = require_target(rows, "Adjoint")
+        free, settled, report = free_phase(dynamics, graph, rows, batch.key, solver)
+        weights = weigh_sound(rows, settled)
+        slope = jax.grad(lambda v: jnp.sum(free.cost(v, target)))(settled.states)
+        # what does not count must not keep the others waiting either
+        slope = choose(weights > 0, slope, jax.tree.map(jnp.zeros_like, slope))
         signal = jax.tree.map(jnp.negative, transposed_solve(free, settled.states, slope, self.tol, self.max_steps))
-        gradient = through_force(free, clamped, settled.states, signal, batch.y, size, batch.key)
+        gradient = through_force(free, settled.states, signal, target, weights)
         output = free.output(settled.states)
-        return gradient, carry, Info(output, dynamics.cost(output, batch.y), {"free": report})
-
-    def tune(self, dynamics, graph, batch, solver):
-        """Measure in the free phase."""
-        phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), batch.key)
-        return solver.calibrate(phase, dynamics.start(graph, phase.context).states)
+        return gradient, carry, make_info(dynamics, rows, output, {"free": report})
 
 
-def through_force(
-    phase: Phase, clamped: States, states: States, signal: States, target: Array, batch: int, key=None
-) -> PyTree:
-    """dC/dtheta + (dforce/dtheta)^T signal at fixed states, averaged over the batch.
+def through_force(phase: Phase, states: States, signal: States, target: Array, weights: Array) -> PyTree:
+    """sum_b weights_b (dC/dtheta + (dforce/dtheta)^T signal) at fixed states.
 
     Directed rules differ only in the signal: -lambda is exact, the response of the states to a nudge is the
     vector-field rule of Scellier et al. 2018.
+
+    Args:
+        phase: the free phase.
+        states: its equilibrium.
+        signal: one number per state.
+        target: what the cost compares with.
+        weights: per sample, shape `(batch,)`; 1 / batch for the batch's average.
     """
 
     def objective(graph):
-        again = prepare_phase(phase.dynamics, graph, clamped, key)
+        again = phase.prepare_again(graph)
         force = again.force(states)
-        pulled = sum(jnp.sum(force[name] * s) for name, s in signal.items())
-        return (pulled + jnp.sum(again.cost(states, target))) / batch
+        pulled = add_all(total(force[name] * s) for name, s in signal.items())
+        return jnp.sum(weights * (pulled + again.cost(states, target)))
 
     return eqx.filter_grad(objective)(phase.graph)
 

@@ -3,32 +3,22 @@
 import equinox as eqx
 import jax.numpy as jnp
 
-from energax.rules.base import AbstractRule, Info
+from energax.rules.base import AbstractRule, make_info, open_batch, require_target
 
 
 class Backprop(AbstractRule):
     """g = dC(sweep(x), y)/dtheta by reverse-mode differentiation (Rumelhart et al. 1986). Relaxes nothing."""
 
-    @property
-    def updates_per_batch(self):
-        """One."""
-        return 1
-
-    def init(self, dynamics, graph, batch):
-        """Nothing is carried."""
-        return ()
-
     def __call__(self, dynamics, graph, batch, solver, carry):
         """Differentiate the average cost."""
+        rows = open_batch(graph, batch)
+        target = require_target(rows, "Backprop")
+        weights = jnp.where(rows.finite, rows.weights, 0)
 
         def objective(graph):
-            output = graph.output_value(graph.sweep(batch.x))
-            cost = dynamics.cost(output, batch.y)
-            return jnp.mean(cost), (output, cost)
+            output = graph.output_value(graph.sweep(rows.clamped))
+            cost = dynamics.cost(output, target)
+            return jnp.sum(weights * cost), output
 
-        gradient, (output, cost) = eqx.filter_grad(objective, has_aux=True)(graph)
-        return gradient, carry, Info(output, cost, {})
-
-    def tune(self, dynamics, graph, batch, solver):
-        """Nothing is relaxed, so nothing is measured."""
-        return solver
+        gradient, output = eqx.filter_grad(objective, has_aux=True)(graph)
+        return gradient, carry, make_info(dynamics, rows, output, {})

@@ -7,10 +7,11 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from energax.arithmetic import align_batch
 from energax.dynamics.base import AbstractDynamics, AbstractTotalEnergy
 from energax.dynamics.phase import Batch, Phase, prepare_phase
-from energax.exceptions import SettingError
-from energax.graph.structure import AnyGraph, States
+from energax.exceptions import DataError, SettingError
+from energax.graph.structure import AnyGraph, States, promote
 from energax.solvers.engine import AbstractSolver
 from energax.solvers.verdict import Equilibrium, Verdict
 
@@ -48,13 +49,13 @@ class AbstractRule(eqx.Module):
     """Turns settled states into a parameter gradient."""
 
     @property
-    @abc.abstractmethod
     def updates_per_batch(self) -> int:
-        """How many gradients one batch yields; `fit` applies each before asking for the next."""
+        """How many gradients one batch yields; `fit` applies each before asking for the next. One, unless said."""
+        return 1
 
-    @abc.abstractmethod
     def init(self, dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) -> Any:
-        """What the rule carries from one update to the next on the same batch."""
+        """What the rule carries from one update to the next on the same batch. Nothing, unless said."""
+        return ()
 
     @abc.abstractmethod
     def __call__(
@@ -67,91 +68,143 @@ class AbstractRule(eqx.Module):
     ) -> tuple[PyTree, Any, Info]:
         """One parameter gradient.
 
+        Args:
+            dynamics: how states move.
+            graph: the network, whose inexact arrays are the parameters.
+            batch: what to train on.
+            solver: what settles the states.
+            carry: what `init` or the last update of this batch returned.
+
         Returns:
             `(gradient, carry, info)`; the gradient has the structure of `graph`, None at what is no parameter,
             and is the batch's average.
         """
 
-    @abc.abstractmethod
-    def tune(self, dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch, solver: AbstractSolver) -> AbstractSolver:
-        """The solver with what it measures once in a while measured where this rule relaxes."""
+
+class Rows(eqx.Module):
+    """A batch at the door of a rule: checked, in one dtype, rows that hold no numbers set to 0 and marked.
+
+    A weight of 0 does not cancel a NaN in a gradient, so none may come in.
+
+    Attributes:
+        clamped: node name -> value.
+        target: as the cost takes it, or None.
+        weights: of every sample in the batch's average, shape `(batch,)`; they sum to 1 over the rows of the batch.
+        finite: samples of which everything is a number, shape `(batch,)`; the others must not move the parameters.
+    """
+
+    clamped: States
+    target: Array | None
+    weights: Array
+    finite: Array
+
+
+def open_batch(graph: AnyGraph, batch: Batch) -> Rows:
+    """Check a batch and bring it into the dtype of the parameters.
+
+    Raises:
+        DataError: shapes, dtypes or numbers of rows that do not fit.
+        GraphError: an unknown node.
+    """
+    clamped = promote(graph, graph.clamp(batch.x))
+    size = batch_size(clamped)
+    like = next(iter(clamped.values()))
+    target = batch.y
+    if target is not None:
+        if target.shape[0] != size:
+            raise DataError(f"{target.shape[0]} targets for {size} inputs: give one target for every sample")
+        if jnp.issubdtype(target.dtype, jnp.floating):
+            target = target.astype(like.dtype)
+    given = jnp.ones(size, like.dtype) if batch.weights is None else batch.weights.astype(like.dtype)
+    if given.shape != (size,):
+        raise DataError(f"weights of shape {given.shape} for {size} samples: give one number for every sample")
+    finite = jnp.ones(size, bool)
+    for name, value in clamped.items():
+        numbers = jnp.all(jnp.isfinite(value).reshape(size, -1), axis=1)
+        clamped = {**clamped, name: jnp.where(align_batch(numbers, value), value, 0)}
+        finite &= numbers
+    if target is not None:
+        numbers = jnp.all(jnp.isfinite(target).reshape(size, -1), axis=1)
+        target = jnp.where(align_batch(numbers, target), target, 0)
+        finite &= numbers
+    weights = given / jnp.maximum(jnp.sum(given), jnp.finfo(like.dtype).tiny)
+    return Rows(clamped, target, weights, finite)
+
+
+def make_info(dynamics: AbstractDynamics, rows: Rows, output: Array, phases: dict[str, PhaseInfo]) -> Info:
+    """What a rule reports; the cost of a row that held no numbers is none."""
+    cost = dynamics.cost(output, require_target(rows, "a rule"))
+    return Info(output, jnp.where(rows.finite, cost, jnp.nan), phases)
+
+
+def require_target(rows: Rows, rule: str) -> Array:
+    """The targets, for a rule that has no use without them."""
+    if rows.target is None:
+        raise DataError(f"{rule} learns from targets, and the batch has none: give Batch a y")
+    return rows.target
 
 
 def free_phase(
-    dynamics: AbstractDynamics,
-    graph: AnyGraph,
-    clamped: States,
-    batch: Batch,
-    solver: AbstractSolver,
+    dynamics: AbstractDynamics, graph: AnyGraph, rows: Rows, key: PRNGKeyArray | None, solver: AbstractSolver
 ) -> tuple[Phase, Equilibrium, PhaseInfo]:
     """Settle the free phase, or take it from the dynamics where it is known by construction."""
-    phase = prepare_phase(dynamics, graph, clamped, batch.key)
-    start = dynamics.start(graph, phase.context)
-    if start.settled:
-        return (
-            phase,
-            known_equilibrium(start.states),
-            phase_info(phase, start.states, known_equilibrium(start.states)),
-        )
-    settled = solver.solve(phase, start.states)
-    return phase, settled, phase_info(phase, start.states, settled)
+    phase = prepare_phase(dynamics, graph, rows.clamped, key=key)
+    start = phase.start()
+    settled = known_equilibrium(start.states) if start.settled else solver.solve(phase, start)
+    return phase, settled, phase_info(phase, start.states, settled, rows)
 
 
 def known_equilibrium(states: States) -> Equilibrium:
-    """An equilibrium that needed no relaxation."""
-    like = next(iter(states.values()))
-    zeros = jnp.zeros(like.shape[0], like.dtype)
-    steps = jnp.zeros(like.shape[0], int)
-    converged = jnp.full_like(steps, Verdict.CONVERGED)
-    return Equilibrium(states, steps, zeros, converged, jnp.zeros(steps.shape, bool), known=True)
+    """An equilibrium that needed no relaxation: converged wherever its states are numbers."""
+    size = jnp.sum(jnp.stack([jnp.abs(v).reshape(v.shape[0], -1).sum(1) for v in states.values()]), axis=0)
+    lost = ~jnp.isfinite(size)
+    result = jnp.where(lost, int(Verdict.DIVERGED), int(Verdict.CONVERGED))
+    return Equilibrium(states, jnp.zeros(lost.shape, int), jnp.where(lost, jnp.inf, 0 * size), result, lost, known=True)
 
 
-def phase_info(phase: Phase, start: States, settled: Equilibrium) -> PhaseInfo:
-    """What the relaxation from `start` to `settled` did."""
-    return PhaseInfo(phase.energy(start), phase.energy(settled.states), settled.steps, settled.residual, settled.result)
+def phase_info(phase: Phase, start: States, settled: Equilibrium, rows: Rows) -> PhaseInfo:
+    """What the relaxation from `start` to `settled` did; a row that held no numbers has diverged."""
+    times = settled.result.shape[0] // rows.finite.shape[0]
+    result = jnp.where(jnp.tile(rows.finite, times), settled.result, int(Verdict.DIVERGED))
+    return PhaseInfo(phase.energy(start), phase.energy(settled.states), settled.steps, settled.residual, result)
 
 
 def require_energy(dynamics: AbstractDynamics, rule: str) -> AbstractTotalEnergy:
     """The dynamics, if it has an energy to differentiate."""
     if not isinstance(dynamics, AbstractTotalEnergy):
         raise SettingError(
-            f"{rule} differentiates an energy, and {type(dynamics).__name__} has none; use Directed or Adjoint"
+            f"{rule} differentiates an energy, and {type(dynamics).__name__} has none; use VectorFieldRule or Adjoint"
         )
     return dynamics
 
 
-def energy_gradient(
-    phase: Phase, clamped: States, states: States, weights: Array, batch: int, key: PRNGKeyArray | None = None
-) -> PyTree:
-    """d/dtheta of sum_b weights_b F_b / batch at fixed states; real part where the weights are complex.
+def energy_gradient(phase: Phase, states: States, weights: Array) -> PyTree:
+    """d/dtheta of sum_b weights_b F_b at fixed states; real part where the weights are complex.
 
-    F, not E: with a direct output or an external readout the last map is in C.
+    F, not E: with a direct output or an external readout the last map is in C. What the phase holds constant is
+    computed again inside the gradient, because hoisted maps have parameters too.
 
     Args:
-        phase: dynamics, graph, target and nudge strength; its context is computed again here, inside the
-            gradient, because hoisted maps have parameters too.
-        clamped: clamped values.
+        phase: dynamics, graph, target and nudge strength.
         states: settled states.
-        weights: per sample, shape `(samples,)`.
-        batch: what to divide by.
-        key: for random layers.
+        weights: per sample, shape `(samples,)`; 1 / batch for the batch's average.
     """
 
     def objective(graph):
-        again = prepare_phase(phase.dynamics, graph, clamped, key, phase.target, phase.beta)
-        return jnp.real(jnp.sum(weights * again.energy(states))) / batch
+        return jnp.real(jnp.sum(weights * phase.prepare_again(graph).energy(states)))
 
     return eqx.filter_grad(objective)(phase.graph)
 
 
-def not_diverged(*ends: Equilibrium) -> Array:
-    """Samples none of whose relaxations diverged, shape `(batch,)`; the others must not move the parameters.
+def weigh_sound(rows: Rows, *ends: Equilibrium) -> Array:
+    """Weights of the samples, 0 where a row held no numbers or one of its relaxations diverged, shape `(batch,)`.
 
-    Relaxations may hold several points per sample, one batch after the other; the first holds one.
+    Relaxations may hold several points per sample, one batch after the other.
     """
-    batch = ends[0].lost.shape[0]
-    lost = [jnp.any(end.lost.reshape(-1, batch), axis=0) for end in ends]
-    return ~jnp.any(jnp.stack(lost), axis=0)
+    sound = rows.finite
+    for end in ends:
+        sound &= ~jnp.any(end.lost.reshape(-1, sound.shape[0]), axis=0)
+    return jnp.where(sound, rows.weights, 0)
 
 
 def batch_size(clamped: States) -> int:

@@ -5,91 +5,102 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.dynamics.base import Start
-from energax.dynamics.phase import Batch, Phase, prepare_phase
+from energax.dynamics.base import AbstractDynamics, FreeGradient, Start
+from energax.dynamics.phase import Phase
 from energax.exceptions import SettingError
 from energax.graph.graph import Graph
-from energax.graph.structure import Constant, States
+from energax.graph.structure import AnyGraph
 from energax.layers import is_analytic
-from energax.rules.base import AbstractRule, Info, batch_size, free_phase, not_diverged, phase_info, require_energy
+from energax.rules.base import (
+    AbstractRule,
+    free_phase,
+    make_info,
+    open_batch,
+    phase_info,
+    require_energy,
+    require_target,
+    weigh_sound,
+)
 from energax.rules.nudging import AbstractNudgingScheme
 
 
 class Contrastive(AbstractRule):
     """g = w_0 dF/dtheta(v^0; 0) + sum_k w_k dF/dtheta(v^beta_k; beta_k).
 
-    One scheme object selects the algorithm: `unit_nudge()` predictive coding, `nudge(beta)` PC-Nudge,
-    `one_sided`, `centred`, `richardson`, `holomorphic`, `RandomSign` equilibrium propagation. All nudged phases
-    start from the free equilibrium and are settled together, as samples of one larger batch.
+    One scheme selects the algorithm: `unit_nudge()` predictive coding, `nudge(beta)` PC-Nudge, `one_sided`,
+    `centred`, `richardson`, `holomorphic`, `RandomSign` equilibrium propagation. All nudged phases start from the free
+    equilibrium and are settled together, as samples of one larger batch.
 
     Samples that diverge do not move the parameters; the verdicts say how many did.
 
     Attributes:
         scheme: points and weights.
+        drop_free_term: True lets a scheme whose weights do not cancel run on an energy whose free phase has a gradient
+            of its own, as some papers print it. It is then no contrast: what it follows is not the cost's gradient.
+
+    Raises:
+        SettingError: such a scheme on such an energy, a dynamics without an energy, or complex points on layers that
+            are not analytic.
 
     Reference: Scellier & Bengio 2017; Laborieux & Zenke 2022; Millidge et al. 2023, Eq. 8.
     """
 
     scheme: AbstractNudgingScheme
-
-    @property
-    def updates_per_batch(self):
-        """One."""
-        return 1
-
-    def init(self, dynamics, graph, batch):
-        """Nothing is carried."""
-        return ()
+    drop_free_term: bool = eqx.field(static=True, default=False)
 
     def __call__(self, dynamics, graph, batch, solver, carry):
         """Settle the free and the nudged phases, and take the weighted difference of dF/dtheta."""
         require_energy(dynamics, "Contrastive")
-        clamped = graph.clamp(batch.x)
-        free, settled, report = free_phase(dynamics, graph, clamped, batch, solver)
-        nudged, weights, free_weight = self._nudged(free, clamped, batch)
-        start = jax.tree.map(lambda v: tile_rows(v, len(weights)).astype(jnp.result_type(v, weights)), settled.states)
+        if not (self.scheme.balanced or self.drop_free_term):
+            require_free_gradient(dynamics, graph, self.scheme)
+        rows = open_batch(graph, batch)
+        target = require_target(rows, "Contrastive")
+        points, weights, free_weight = self.scheme.at(len(rows.weights), batch.key)
+        points, weights = (cast_like(a, rows.weights) for a in (points, weights))
+        if jnp.iscomplexobj(points):
+            require_analytic(graph)
+
+        def nudge(base: Phase) -> Phase:
+            """All nudged phases at once, one batch after the other."""
+            return base.tile(len(points)).nudge_by(points.reshape(-1), jnp.concatenate([target] * len(points)))
+
+        free, settled, report = free_phase(dynamics, graph, rows, batch.key, solver)
+        base = free.prepare_again(graph, settled.states)
+        nudged = nudge(base)
+        start = jax.tree.map(
+            lambda v: jnp.concatenate([v] * len(points)).astype(jnp.result_type(v, weights)), settled.states
+        )
         end = solver.solve(nudged, Start(start, settled.known))
-        keep = not_diverged(settled, end)
+        shares = weigh_sound(rows, settled, end)
 
         def objective(graph):
-            """Weighted sum of F at fixed states; one preparation serves all phases, so one map back from the input."""
-            again = prepare_phase(dynamics, graph, clamped, batch.key)
-            energies = self._nudged(again, clamped, batch)[0].energy(end.states)
-            value = jnp.sum(jnp.where(keep, weights, 0).reshape(-1) * energies)
+            """Weighted sum of F at fixed states; one preparation serves all nudged phases."""
+            energies = nudge(base.prepare_again(graph)).energy(end.states)
+            value = jnp.sum((shares * weights).reshape(-1) * energies)
             if free_weight is not None:
-                value = value + jnp.sum(jnp.where(keep, free_weight, 0) * again.energy(settled.states))
-            return jnp.real(value) / batch_size(clamped)
+                value = value + jnp.sum(shares * free_weight * free.prepare_again(graph).energy(settled.states))
+            return jnp.real(value)
 
         output = free.output(settled.states)
-        info = Info(output, dynamics.cost(output, batch.y), {"free": report, "nudged": phase_info(nudged, start, end)})
-        return eqx.filter_grad(objective)(graph), carry, info
-
-    def _nudged(self, free: Phase, clamped: States, batch: Batch) -> tuple[Phase, Array, Array | None]:
-        """The phase of all points at once, its weights `(points, batch)`, and the free weight."""
-        points, weights, free_weight = self.scheme.at(batch_size(clamped), batch.key)
-        if jnp.iscomplexobj(points):
-            require_analytic(free.graph)
-        many = jax.tree.map(lambda a: tile_rows(a, len(points)), clamped)
-        context = free.dynamics.prepare(free.graph, many, batch.key)
-        if free.context.constant is not None:  # what the clamped nodes send is the same at every point: computed once
-            once = free.context.constant
-            sums = {name: tile_rows(value, len(points)) for name, value in once.sums.items()}
-            context = eqx.tree_at(lambda c: c.constant, context, Constant(once.sources, sums))
-        target = tile_rows(batch.y, len(points))
-        return Phase(free.dynamics, free.graph, context, target, points.reshape(-1)), weights, free_weight
-
-    def tune(self, dynamics, graph, batch, solver):
-        """Measure where the nudged phases start."""
-        clamped = graph.clamp(batch.x)
-        nudged, weights, _ = self._nudged(prepare_phase(dynamics, graph, clamped, batch.key), clamped, batch)
-        start = dynamics.start(graph, nudged.context).states
-        start = jax.tree.map(lambda v: v.astype(jnp.result_type(v, weights)), start)
-        return solver.calibrate(nudged, start)
+        phases = {"free": report, "nudged": phase_info(nudged, start, end, rows)}
+        return eqx.filter_grad(objective)(graph), carry, make_info(dynamics, rows, output, phases)
 
 
-def tile_rows(array, times: int):
-    """`times` copies along the batch axis."""
-    return jnp.concatenate([array] * times) if times > 1 else array
+def cast_like(values: Array, like: Array) -> Array:
+    """Real or complex values in the precision of `like`, so that states keep theirs."""
+    return values.astype(jnp.result_type(like.dtype, jnp.complex64) if jnp.iscomplexobj(values) else like.dtype)
+
+
+def require_free_gradient(dynamics: AbstractDynamics, graph: AnyGraph, scheme: AbstractNudgingScheme) -> None:
+    """Refuse a scheme that leaves the free phase out where the free phase has a gradient of its own."""
+    kind = require_energy(dynamics, "Contrastive").free_gradient(graph)
+    if kind is FreeGradient.ZERO or (kind is FreeGradient.VARIATIONAL and scheme.whole):
+        return
+    raise SettingError(
+        f"the free phase of {type(dynamics).__name__} has a gradient of its own on this graph, and the scheme leaves "
+        "it out (nudge and unit_nudge suit predictive coding from its feed-forward pass): use rules.centred(beta) or "
+        "rules.one_sided(beta); Contrastive(scheme, drop_free_term=True) runs it as it is"
+    )
 
 
 def require_analytic(graph) -> None:

@@ -5,17 +5,20 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.arithmetic import add_trees
+from energax.dynamics.base import Start
 from energax.dynamics.phase import prepare_phase
 from energax.exceptions import SettingError
+from energax.graph.structure import Clamped
 from energax.rules.base import (
     AbstractRule,
-    Info,
-    batch_size,
     energy_gradient,
     free_phase,
-    not_diverged,
+    make_info,
+    open_batch,
     phase_info,
     require_energy,
+    require_target,
+    weigh_sound,
 )
 
 
@@ -32,40 +35,28 @@ class ContrastiveHebbian(AbstractRule):
 
     strength: Array = eqx.field(converter=jnp.asarray, default=1.0)
 
-    @property
-    def updates_per_batch(self):
-        """One."""
-        return 1
-
-    def init(self, dynamics, graph, batch):
-        """Nothing is carried."""
-        return ()
-
     def __call__(self, dynamics, graph, batch, solver, carry):
         """Settle both phases and take their difference."""
         require_energy(dynamics, "ContrastiveHebbian")
         require_state(graph)
-        clamped = graph.clamp(batch.x)
-        size = batch_size(clamped)
-        free, settled, report = free_phase(dynamics, graph, clamped, batch, solver)
+        rows = open_batch(graph, batch)
+        target = require_target(rows, "ContrastiveHebbian")
+        free, settled, report = free_phase(dynamics, graph, rows, batch.key, solver)
         output = free.output(settled.states)
-        both = {**clamped, graph.output: output + self.strength * (batch.y - output)}
-        phase = prepare_phase(dynamics, graph, both, batch.key)
-        start = {name: v for name, v in settled.states.items() if name != graph.output}
-        end = solver.solve(phase, start)
-
-        weights = jnp.where(not_diverged(settled, end), 1 / self.strength, 0)
-        gradient = add_trees(
-            energy_gradient(phase, both, end.states, weights, size, batch.key),
-            energy_gradient(free, clamped, settled.states, -weights, size, batch.key),
+        both = Clamped(
+            {**rows.clamped, graph.output: output + self.strength.astype(output.dtype) * (target - output)},
+            keys=free.clamped.keys,
         )
-        info = Info(output, dynamics.cost(output, batch.y), {"free": report, "clamped": phase_info(phase, start, end)})
-        return gradient, carry, info
+        phase = prepare_phase(dynamics, graph, both, reference=settled.states)
+        start = {name: v for name, v in settled.states.items() if name != graph.output}
+        end = solver.solve(phase, Start(start))
 
-    def tune(self, dynamics, graph, batch, solver):
-        """Measure in the free phase."""
-        phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), batch.key)
-        return solver.calibrate(phase, dynamics.start(graph, phase.context).states)
+        weights = weigh_sound(rows, settled, end) / self.strength
+        gradient = add_trees(
+            energy_gradient(phase, end.states, weights), energy_gradient(free, settled.states, -weights)
+        )
+        phases = {"free": report, "clamped": phase_info(phase, start, end, rows)}
+        return gradient, carry, make_info(dynamics, rows, output, phases)
 
 
 def require_state(graph) -> None:

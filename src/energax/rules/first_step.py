@@ -4,7 +4,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from energax.rules.base import AbstractRule, Info, batch_size
+from energax.arithmetic import add_all, total
+from energax.rules.base import AbstractRule, make_info, open_batch, require_target
 
 
 class FirstStep(AbstractRule):
@@ -16,41 +17,28 @@ class FirstStep(AbstractRule):
     Precisions cancel. Reference: Millidge et al. 2023, section 3.2.
     """
 
-    @property
-    def updates_per_batch(self):
-        """One."""
-        return 1
-
-    def init(self, dynamics, graph, batch):
-        """Nothing is carried."""
-        return ()
-
     def __call__(self, dynamics, graph, batch, solver, carry):
         """Sweep, one step of the errors, local gradients."""
-        clamped = graph.clamp(batch.x)
-        size = batch_size(clamped)
-        swept = graph.sweep(clamped)
+        rows = open_batch(graph, batch)
+        target = require_target(rows, "FirstStep")
+        swept = graph.sweep(rows.clamped)
         output = graph.output_value(swept)
+        weights = jnp.where(rows.finite, rows.weights, 0)
 
         def cost(errors):
-            return jnp.sum(dynamics.cost(graph.output_value(graph.sweep(clamped, errors)), batch.y))
+            return jnp.sum(dynamics.cost(graph.output_value(graph.sweep(rows.clamped, errors)), target))
 
-        rest = jax.tree.map(jnp.zeros_like, {name: swept[name] for name in graph.free(clamped)})
+        rest = jax.tree.map(jnp.zeros_like, {name: swept[name] for name in graph.free(rows.clamped)})
         step = jax.tree.map(jnp.negative, jax.grad(cost)(rest))  # Pi_n e_n after one step
         states = jax.lax.stop_gradient(swept)
 
         def local(graph):
             """-Pi e . vhat(theta) per node, and C's own parameters; the states stay where they are."""
             predictions = graph.predict(states)
-            pulled = sum(jnp.sum(-e * predictions[name]) for name, e in step.items())
-            direct = (
-                0.0 if graph.node(graph.output).state else jnp.sum(dynamics.cost(graph.output_value(states), batch.y))
-            )
-            return (pulled + direct) / size
+            per_sample = add_all(total(-e * predictions[name]) for name, e in step.items())
+            if not graph.node(graph.output).state:
+                per_sample = per_sample + dynamics.cost(graph.output_value(states), target)
+            return jnp.sum(weights * per_sample)
 
         gradient = eqx.filter_grad(local)(graph)
-        return gradient, carry, Info(output, dynamics.cost(output, batch.y), {})
-
-    def tune(self, dynamics, graph, batch, solver):
-        """One step needs no measure."""
-        return solver
+        return gradient, carry, make_info(dynamics, rows, output, {})

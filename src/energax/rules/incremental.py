@@ -4,10 +4,20 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.dynamics.phase import Phase, prepare_phase
+from energax.dynamics.base import FreeGradient, Start
+from energax.dynamics.phase import prepare_phase
 from energax.exceptions import SettingError
 from energax.graph.structure import States
-from energax.rules.base import AbstractRule, Info, batch_size, energy_gradient, not_diverged, phase_info, require_energy
+from energax.rules.base import (
+    AbstractRule,
+    energy_gradient,
+    make_info,
+    open_batch,
+    phase_info,
+    require_energy,
+    require_target,
+    weigh_sound,
+)
 from energax.solvers.engine import AbstractIteration, Stopping
 
 
@@ -36,32 +46,26 @@ class Incremental(AbstractRule):
 
     def init(self, dynamics, graph, batch):
         """Start from the dynamics' free start."""
-        phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), batch.key)
-        start = dynamics.start(graph, phase.context).states
+        phase = prepare_phase(dynamics, graph, open_batch(graph, batch).clamped, key=batch.key)
+        start = phase.start().states
         return _Going(start, phase.output(start))
 
     def __call__(self, dynamics, graph, batch, solver, carry):
         """One relaxation step, then the gradient where it arrived."""
-        require_energy(dynamics, "Incremental")
-        clamped = graph.clamp(batch.x)
-        phase = self._phase(dynamics, graph, clamped, batch)
-        end = one_step(solver).solve(phase, carry.states)
-        weights = jnp.where(not_diverged(end), 1 / self.beta, 0)
-        gradient = energy_gradient(phase, clamped, end.states, weights, batch_size(clamped), batch.key)
-        info = Info(
-            carry.output,
-            dynamics.cost(carry.output, batch.y),
-            {"nudged": phase_info(phase, carry.states, end)},
-        )
+        if require_energy(dynamics, "Incremental").free_gradient(graph) is FreeGradient.OWN:
+            raise SettingError(
+                f"Incremental takes dF/dtheta of a nudged phase alone, and the free phase of {type(dynamics).__name__} "
+                "has a gradient of its own: use Contrastive with rules.centred(beta)"
+            )
+        rows = open_batch(graph, batch)
+        target = require_target(rows, "Incremental")
+        beta = self.beta.astype(rows.weights.dtype)
+        phase = prepare_phase(dynamics, graph, rows.clamped, key=batch.key, target=target, beta=beta)
+        end = one_step(solver).solve(phase, Start(carry.states))
+        gradient = energy_gradient(phase, end.states, weigh_sound(rows, end) / beta)
+        phases = {"nudged": phase_info(phase, carry.states, end, rows)}
+        info = make_info(dynamics, rows, carry.output, phases)
         return gradient, _Going(end.states, carry.output), info
-
-    def _phase(self, dynamics, graph, clamped, batch) -> Phase:
-        return prepare_phase(dynamics, graph, clamped, batch.key, batch.y, self.beta)
-
-    def tune(self, dynamics, graph, batch, solver):
-        """Measure at the start of the batch."""
-        phase = self._phase(dynamics, graph, graph.clamp(batch.x), batch)
-        return solver.calibrate(phase, dynamics.start(graph, phase.context).states)
 
 
 def one_step(solver):

@@ -14,6 +14,9 @@ from energax.exceptions import SettingError
 class AbstractNudgingScheme(eqx.Module):
     """g = w_0 dF/dtheta(v^0) + sum_k w_k dF/dtheta(v^beta_k; beta_k)."""
 
+    balanced: eqx.AbstractVar[bool]  # whether all weights, w_0 included, sum to 0: what no nudge changes cancels
+    whole: eqx.AbstractVar[bool]  # whether this is dF/dtheta at beta = 1, the whole free energy
+
     @abc.abstractmethod
     def at(self, batch: int, key: PRNGKeyArray | None) -> tuple[Array, Array, Array | None]:
         """Points and weights, each of shape `(points, batch)`, and w_0, shape `()` or `(batch,)`.
@@ -34,11 +37,15 @@ class NudgingScheme(AbstractNudgingScheme):
         points: nudge strengths beta_k, shape `(points,)`.
         weights: w_k, shape `(points,)`.
         free_weight: w_0 or None.
+        balanced: whether all weights sum to 0.
+        whole: whether the only point and weight are 1.
     """
 
     points: Array = eqx.field(converter=as_vector)
     weights: Array = eqx.field(converter=as_vector)
     free_weight: Array | None = eqx.field(converter=lambda w: None if w is None else jnp.asarray(w), default=None)
+    balanced: bool = eqx.field(static=True, default=False)
+    whole: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         if self.points.shape != self.weights.shape or self.points.ndim != 1:
@@ -62,27 +69,27 @@ def nudge(beta: float) -> NudgingScheme:
 
 def unit_nudge() -> NudgingScheme:
     """One point 1 with weight 1: ordinary predictive coding, dF/dtheta at the beta = 1 equilibrium."""
-    return NudgingScheme(points=1.0, weights=1.0)
+    return NudgingScheme(points=1.0, weights=1.0, whole=True)
 
 
 def one_sided(beta: float) -> NudgingScheme:
     """(F at beta - F at 0) / beta: error of order beta (Scellier & Bengio 2017; 2023, Eq. 8)."""
     require_positive(beta)
-    return NudgingScheme(points=beta, weights=1 / beta, free_weight=-1 / beta)
+    return NudgingScheme(points=beta, weights=1 / beta, free_weight=-1 / beta, balanced=True)
 
 
 def centred(beta: float) -> NudgingScheme:
     """(F at beta - F at -beta) / 2 beta: error of order beta^2 (Laborieux et al. 2021)."""
     require_positive(beta)
     points = jnp.stack([jnp.asarray(beta), jnp.asarray(-beta)])
-    return NudgingScheme(points=points, weights=1 / (2 * points))
+    return NudgingScheme(points=points, weights=1 / (2 * points), balanced=True)
 
 
 def richardson(beta: float) -> NudgingScheme:
     """2 g(beta / 2) - g(beta) of one-sided gradients: order beta^2 without negative nudging."""
     require_positive(beta)
     points, weights = jnp.stack([jnp.asarray(beta / 2), jnp.asarray(beta)]), jnp.array([4.0, -1.0]) / beta
-    return NudgingScheme(points=points, weights=weights, free_weight=-3 / beta)
+    return NudgingScheme(points=points, weights=weights, free_weight=-3 / beta, balanced=True)
 
 
 def holomorphic(beta: float, points: int) -> NudgingScheme:
@@ -96,7 +103,7 @@ def holomorphic(beta: float, points: int) -> NudgingScheme:
     if points == 2:
         return centred(beta)
     at = beta * jnp.exp(2j * jnp.pi * (jnp.arange(points) / points))
-    return NudgingScheme(points=at, weights=1 / (points * at))
+    return NudgingScheme(points=at, weights=1 / (points * at), balanced=True)
 
 
 class RandomSign(AbstractNudgingScheme):
@@ -107,6 +114,8 @@ class RandomSign(AbstractNudgingScheme):
     """
 
     beta: Array = eqx.field(converter=jnp.asarray)
+    balanced: bool = eqx.field(static=True, default=True)
+    whole: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         require_positive(self.beta)

@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.arithmetic import scale, subtract
-from energax.dynamics.phase import prepare_phase
+from energax.arithmetic import align_batch
+from energax.dynamics.base import Start
 from energax.rules.adjoint import through_force
-from energax.rules.base import AbstractRule, Info, batch_size, free_phase, not_diverged, phase_info
+from energax.rules.base import AbstractRule, free_phase, make_info, open_batch, phase_info, require_target, weigh_sound
 
 
 class VectorFieldRule(AbstractRule):
@@ -25,34 +25,23 @@ class VectorFieldRule(AbstractRule):
 
     beta: Array = eqx.field(converter=jnp.asarray, default=0.1)
 
-    @property
-    def updates_per_batch(self):
-        """One."""
-        return 1
-
-    def init(self, dynamics, graph, batch):
-        """Nothing is carried."""
-        return ()
-
     def __call__(self, dynamics, graph, batch, solver, carry):
-        """Free phase, two nudged phases, and the response as signal."""
-        clamped = graph.clamp(batch.x)
-        size = batch_size(clamped)
-        free, settled, report = free_phase(dynamics, graph, clamped, batch, solver)
-        ends, phases = [], {"free": report}
-        for name, beta in (("nudged", self.beta), ("opposite", -self.beta)):
-            phase = prepare_phase(dynamics, graph, clamped, batch.key, batch.y, beta)
-            ends.append(solver.solve(phase, settled.states))
-            phases[name] = phase_info(phase, settled.states, ends[-1])
-        keep = not_diverged(settled, ends[0], ends[1])
-        response = scale(jnp.where(keep, 1 / (2 * self.beta), 0), subtract(ends[0].states, ends[1].states))
-        gradient = through_force(
-            free, clamped, settled.states, jax.tree.map(jnp.negative, response), batch.y, size, batch.key
-        )
+        """Free phase, both nudged phases at once, and the response as signal."""
+        rows = open_batch(graph, batch)
+        target = require_target(rows, "VectorFieldRule")
+        free, settled, report = free_phase(dynamics, graph, rows, batch.key, solver)
+        beta = self.beta.astype(rows.weights.dtype)
+        strengths = jnp.repeat(jnp.stack([beta, -beta]), len(rows.weights))
+        nudged = free.prepare_again(graph, settled.states).tile(2).nudge_by(strengths, jnp.concatenate([target] * 2))
+        start = jax.tree.map(lambda v: jnp.concatenate([v] * 2), settled.states)
+        end = solver.solve(nudged, Start(start))
+        weights = weigh_sound(rows, settled, end)
+        # diverged samples have no response: their states may be anything
+        share = jnp.where(weights > 0, 1 / (2 * beta), 0)
+        signal = {
+            name: align_batch(share, v) * jnp.subtract(*reversed(jnp.split(v, 2))) for name, v in end.states.items()
+        }
+        gradient = through_force(free, settled.states, signal, target, weights)
         output = free.output(settled.states)
-        return gradient, carry, Info(output, dynamics.cost(output, batch.y), phases)
-
-    def tune(self, dynamics, graph, batch, solver):
-        """Measure in the nudged phase."""
-        phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), batch.key, batch.y, self.beta)
-        return solver.calibrate(phase, dynamics.start(graph, phase.context).states)
+        phases = {"free": report, "nudged": phase_info(nudged, start, end, rows)}
+        return gradient, carry, make_info(dynamics, rows, output, phases)

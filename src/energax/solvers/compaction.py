@@ -30,14 +30,14 @@ def run_in_stages(
         unfinished: mask of a loop state, shape `(batch,)`.
     """
     batch = next(iter(jax.tree.leaves(start))).shape[0]
-    rest = batch // SHARE if batch >= LEAST and phase.context.extra is None else 0
+    rest = batch // SHARE if batch >= LEAST else 0
     end = stage(phase, start, now, rest)
     if rest == 0:
         return end
 
     def gathered():
         rows = jnp.argsort(~unfinished(end))[:rest]
-        few = run_in_stages(stage, phase.rows(rows), take_rows(start, rows), take_rows(end, rows), unfinished)
+        few = run_in_stages(stage, phase.take(rows), take_rows(start, rows), take_rows(end, rows), unfinished)
         return jax.tree.map(lambda all_, some: all_.at[rows].set(some) if all_.ndim else some, end, few)
 
     return jax.lax.cond(jnp.any(unfinished(end)), gathered, lambda: end)

@@ -101,10 +101,6 @@ class ConjugateGradient(AbstractIteration):
             jnp.where(rose, carry.damping / 2, carry.damping),
         ), rose
 
-    def calibrate(self, phase, start):
-        """Nothing is measured."""
-        return self
-
 
 def rose_above(energy: Array, before: Array) -> Array:
     """Where the energy rose by more than rounding (for a cost such as log(1 + tiny) that of 1), or is no number."""

@@ -60,10 +60,6 @@ class Diffrax(AbstractSolver):
 
         return settle_apart(phase, start, self.tol, one)
 
-    def calibrate(self, phase, start):
-        """Nothing is measured."""
-        return self
-
     def tighten(self, tol, factor):
         """A smaller tolerance for the event, more steps and more time."""
         return Diffrax(self.method, tol, self.time * factor, self.max_steps * factor, self.accuracy)

@@ -57,12 +57,12 @@ class AbstractSolver(eqx.Module):
     """Settles force = 0 and says how that went."""
 
     @abc.abstractmethod
-    def solve(self, phase: Phase, start: States | Start) -> Equilibrium:
-        """Relax from `start`, the states of the free nodes, or these with what is known of them."""
+    def solve(self, phase: Phase, start: Start) -> Equilibrium:
+        """Relax from `start`: the states of the free nodes, and what is known of them."""
 
-    @abc.abstractmethod
-    def calibrate(self, phase: Phase, start: States) -> Self:
-        """The same solver with whatever it measures once in a while measured on this phase."""
+    def calibrate(self, phase: Phase, start: Start) -> Self:
+        """The same solver with whatever it measures once in a while measured on this phase. Nothing, unless said."""
+        return self
 
     @abc.abstractmethod
     def tighten(self, tol: float, factor: int) -> Self:
@@ -85,17 +85,16 @@ class AbstractIteration(AbstractSolver):
     stop: eqx.AbstractVar[Stopping]
     coordinates: eqx.AbstractVar[AbstractCoordinates]
 
-    @abc.abstractmethod
     def init(self, view: AbstractView, point: Point) -> Any:
-        """What the solver carries from step to step: arrays with the batch first, or scalars."""
+        """What the solver carries from step to step: arrays with the batch first, or scalars. Nothing, unless said."""
+        return ()
 
     @abc.abstractmethod
     def step(self, view: AbstractView, point: Point, carry: Any) -> tuple[Point, Any]:
         """One step of all samples."""
 
-    @abc.abstractmethod
     def retreat(self, carry: Any, rose: Array) -> tuple[Any, Array]:
-        """React where the energy rose since the last test.
+        """React where the energy rose since the last test. Nothing is taken back, unless said.
 
         Args:
             carry: the solver's carry.
@@ -104,10 +103,11 @@ class AbstractIteration(AbstractSolver):
         Returns:
             The new carry, and the mask of samples to be put back to where they were at the last test.
         """
+        return carry, jnp.zeros_like(rose)
 
     def solve(self, phase, start):
         """Run the engine."""
-        return settle(self, phase, Start.at(start))
+        return settle(self, phase, start)
 
     def tighten(self, tol, factor):
         """The stopping rule tightened."""
@@ -177,7 +177,7 @@ def settle(solver: AbstractIteration, phase: Phase, begin: Start) -> Equilibrium
         return (now.result == RUNNING) & (now.taken < stop.max_steps)
 
     def stage(phase: Phase, start: States, now: _Progress, rest: int):
-        view, _ = solver.coordinates.view(phase, start)
+        view, _ = solver.coordinates.view(phase, Start(start))
         return jax.lax.while_loop(
             lambda now: jnp.sum(unfinished(now)) > rest, lambda now: advance_and_test(solver, view, now), now
         )
@@ -248,7 +248,7 @@ def run(solver: AbstractIteration, view: AbstractView, point: Point, carry: Any,
 
 
 def trace(
-    solver: AbstractIteration, phase: Phase, start: States, steps: int, observe: Callable[[States], Any]
+    solver: AbstractIteration, phase: Phase, start: Start, steps: int, observe: Callable[[States], Any]
 ) -> tuple[States, Any]:
     """Take `steps` steps and record `observe(states)` before the first and after each of them.
 
@@ -262,4 +262,4 @@ def trace(
         return after, observe(view.states(after[0]))
 
     (point, _), seen = jax.lax.scan(step, (point, solver.init(view, point)), length=steps)
-    return view.states(point), jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), observe(start), seen)
+    return view.states(point), jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), observe(start.states), seen)

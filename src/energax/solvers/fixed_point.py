@@ -1,7 +1,6 @@
 """Fixed-point iteration with exact block minimisers: all nodes at once, or colour after colour."""
 
 import equinox as eqx
-import jax.numpy as jnp
 
 from energax.dynamics.base import AbstractBlockEnergy, AbstractDynamics
 from energax.exceptions import SettingError
@@ -39,19 +38,8 @@ class FixedPoint(AbstractIteration):
         """One sweep."""
         phase, states = view.phase, point
         for block in self.order.blocks(phase, tuple(states)):
-            update = require_blocks(phase.dynamics).block_minimiser(
-                phase.graph, states, phase.context, phase.target, phase.beta, block
-            )
-            states = {**states, **update}
+            states = {**states, **require_blocks(phase.dynamics).block_minimiser(phase, states, block)}
         return states, carry
-
-    def retreat(self, carry, rose):
-        """Nothing to shorten: exact blocks do not overshoot."""
-        return carry, jnp.zeros_like(rose)
-
-    def calibrate(self, phase, start):
-        """Nothing is measured."""
-        return self
 
 
 def require_blocks(dynamics: AbstractDynamics) -> AbstractBlockEnergy:

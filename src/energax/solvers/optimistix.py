@@ -54,10 +54,6 @@ class Optimistix(AbstractSolver):
             raise SettingError(f"{type(self.method).__name__} is neither an optimistix root finder nor a minimiser")
         return found.value, found.stats["num_steps"]
 
-    def calibrate(self, phase, start):
-        """Nothing is measured."""
-        return self
-
     def tighten(self, tol, factor):
         """A smaller tolerance for the verdict and more steps; the method's own tolerances stay."""
         return Optimistix(self.method, tol, self.max_steps * factor)

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, PRNGKeyArray
 
-from energax.dynamics.base import AbstractDynamics
+from energax.dynamics.base import AbstractDynamics, Start
 from energax.dynamics.phase import prepare_phase
 from energax.exceptions import DataError, GraphError
-from energax.graph.structure import AnyGraph, States
+from energax.graph.structure import AnyGraph, States, promote
 from energax.solvers.engine import AbstractSolver
 from energax.solvers.verdict import Equilibrium
 
@@ -40,20 +40,28 @@ def relax(
         The equilibrium, with a verdict per sample.
 
     Raises:
-        DataError: nothing is clamped, NaN or infinite values, or a shape that does not fit its node.
+        DataError: nothing is clamped and a free node has no start, NaN or infinite values, or a shape that does not
+            fit its node.
         GraphError: an unknown node, or one without a state.
     """
-    if not clamp:
-        raise DataError("nothing is clamped: give at least one node a value, so that the batch has a size")
-    clamped = graph.clamp(clamp)
-    require_finite(clamped)
-    phase = prepare_phase(dynamics, graph, clamped, key)
-    states = dynamics.start(graph, phase.context).states
-    for name, value in graph.clamp(start or {}).items():
-        if name not in states:
+    clamped = promote(graph, graph.clamp(clamp))
+    given = graph.clamp(start or {})
+    for name in given:
+        if name in clamped:
             raise GraphError(f"start gives {name!r} a state, but it is clamped")
-        states = {**states, name: value}
-    return solver.solve(phase, states)
+    require_finite(clamped)
+    require_finite(given)
+    phase = prepare_phase(dynamics, graph, clamped, key=key)
+    missing = [name for name in graph.free(clamped) if name not in given]
+    if not missing:
+        return solver.solve(phase, Start(promote(graph, given)))
+    if not clamped:
+        raise DataError(
+            f"nothing is clamped, and start leaves out {', '.join(map(repr, missing))}: clamp a node, or give every "
+            "free node a state, so that the batch has a size"
+        )
+    states = phase.start().states
+    return solver.solve(phase, Start({**states, **{name: v.astype(states[name].dtype) for name, v in given.items()}}))
 
 
 def require_finite(clamped: States) -> None:

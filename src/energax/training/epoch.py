@@ -1,5 +1,7 @@
 """A stretch of an epoch as one compiled call, and the sums it reports."""
 
+from typing import cast
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -91,7 +93,9 @@ def train_batches(
         rows = jax.lax.dynamic_slice(order, (index * size,), (size,))
         batch = split.batch(rows, jax.random.fold_in(key, index))
         progress, info = update(learner, progress, batch)
-        return eqx.filter(strengthen_dtypes((progress, strengthen_dtypes(add_info(sums, info, batch.y)))), eqx.is_array)
+        return eqx.filter(
+            strengthen_dtypes((progress, strengthen_dtypes(add_info(sums, info, cast(Array, batch.y))))), eqx.is_array
+        )
 
     return eqx.combine(jax.lax.fori_loop(first, last, one, strengthen_dtypes(dynamic)), static)
 

@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from energax.data import Dataset, Split
 from energax.dynamics.phase import Batch
-from energax.rules.base import free_phase
+from energax.rules.base import free_phase, open_batch, require_target
 from energax.solvers.verdict import Verdict
 from energax.training.device_split import DeviceSplit, make_device_split
 from energax.training.learner import Learner
@@ -54,20 +54,19 @@ def evaluate_device_split(learner: Learner, split: DeviceSplit, batch: int) -> E
 @eqx.filter_jit
 def _test(learner: Learner, split: DeviceSplit, batch: int) -> Array:
     """Sums of correct rows, cost and settled rows; the last batch is filled up with rows that do not count."""
-    rows = len(split.labels)
-    total = -(-rows // batch)
+    size = len(split.labels)
+    total = -(-size // batch)
 
     def one(index, sums):
         at = index * batch + jnp.arange(batch)
-        counts = at < rows
-        filled = split.batch(jnp.minimum(at, rows - 1))
-        inputs = Batch(filled.x, filled.y)
-        phase, settled, _ = free_phase(
-            learner.dynamics, learner.graph, learner.graph.clamp(inputs.x), inputs, learner.solver
-        )
+        counts = at < size
+        filled = split.batch(jnp.minimum(at, size - 1))
+        rows = open_batch(learner.graph, Batch(filled.x, filled.y))
+        target = require_target(rows, "evaluate")
+        phase, settled, _ = free_phase(learner.dynamics, learner.graph, rows, None, learner.solver)
         output = phase.output(settled.states)
-        right = jnp.argmax(output, -1) == jnp.argmax(inputs.y, -1)
-        cost = learner.dynamics.cost(output, inputs.y)
+        right = jnp.argmax(output, -1) == jnp.argmax(target, -1)
+        cost = learner.dynamics.cost(output, target)
         done = (settled.result == Verdict.CONVERGED) | (settled.result == Verdict.STALLED)
         return sums + jnp.stack([jnp.sum(jnp.where(counts, value, 0)) for value in (right, cost, done)])
 

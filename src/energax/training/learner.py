@@ -9,10 +9,10 @@ import optax
 from jaxtyping import Array, PRNGKeyArray
 
 from energax.dynamics.base import AbstractDynamics
-from energax.dynamics.phase import Batch
+from energax.dynamics.phase import Batch, prepare_phase
 from energax.exceptions import SettingError
 from energax.graph.structure import AnyGraph
-from energax.rules.base import AbstractRule, Info
+from energax.rules.base import AbstractRule, Info, open_batch
 from energax.solvers.engine import AbstractSolver
 
 
@@ -25,8 +25,7 @@ class Learner(eqx.Module):
         solver: what settles them.
         rule: what turns settled states into a gradient.
         optimiser: any optax transformation.
-        refresh: batches between calls of `rule.calibrate`, which lets the solver measure what it holds (`Held`); 0
-            never calls it.
+        refresh: batches between calibrations, in which the solver measures what it holds (`Held`); 0 never calls them.
     """
 
     graph: AnyGraph
@@ -102,8 +101,16 @@ def refresh_solver(learner: Learner, progress: Progress, batch: Batch) -> Abstra
     dynamic, static = eqx.partition(progress.solver, eqx.is_array)
 
     def measure():
-        tuned = learner.rule.tune(learner.dynamics, progress.graph, batch, progress.solver)
-        return jax.tree.map(lambda new, old: new.astype(old.dtype), eqx.filter(tuned, eqx.is_array), dynamic)
+        calibrated = calibrate(learner, progress.graph, progress.solver, batch)
+        return jax.tree.map(lambda new, old: new.astype(old.dtype), eqx.filter(calibrated, eqx.is_array), dynamic)
 
     due = progress.batches % learner.refresh == 0
     return eqx.combine(jax.lax.cond(due, measure, lambda: dynamic), static)
+
+
+def calibrate(learner: Learner, graph: AnyGraph, solver: AbstractSolver, batch: Batch) -> AbstractSolver:
+    """The solver with what it holds measured on a batch, in the phase nudged with strength 1."""
+    rows = open_batch(graph, batch)
+    beta = jnp.ones((), rows.weights.dtype)
+    phase = prepare_phase(learner.dynamics, graph, rows.clamped, key=batch.key, target=rows.target, beta=beta)
+    return solver.calibrate(phase, phase.start())

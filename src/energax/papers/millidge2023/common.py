@@ -16,6 +16,7 @@ from energax.data import Dataset
 from energax.diagnostics.regime import flat
 from energax.dynamics.phase import Phase, prepare_phase
 from energax.graph.structure import States
+from energax.rules.base import open_batch, require_target
 from energax.solvers import Unbounded
 from energax.training.device_split import make_device_split
 from energax.training.learner import root_key
@@ -52,11 +53,11 @@ def converged_solver(tol: float, steps: int = 5000) -> ex.GradientFlow:
     return ex.GradientFlow(step_size=1.0, momentum=0.8, stop=ex.Stopping(tol, steps))
 
 
-def nudge_net(graph: ex.Graph, batch: ex.Batch, beta: Array | float) -> tuple[Phase, States]:
+def nudge_net(graph: ex.Graph, batch: ex.Batch, beta: Array | float) -> tuple[Phase, ex.Start]:
     """The nudged phase of predictive coding and its start, the feed-forward pass."""
     dynamics = energy()
-    phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), None, batch.y, jnp.asarray(beta))
-    return phase, dynamics.start(graph, phase.context).states
+    phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), target=batch.y, beta=jnp.asarray(beta))
+    return phase, phase.start()
 
 
 @eqx.filter_jit
@@ -89,10 +90,11 @@ def cosine(found: PyTree, exact: PyTree) -> Array:
 def backprop_of_states(graph: ex.Graph, batch: ex.Batch) -> States:
     """dC/dv of every free state along the feed-forward pass, the vector that backprop hands down, per sample."""
     dynamics = energy()
-    rest = jax.tree.map(jnp.zeros_like, nudge_net(graph, batch, 1.0)[1])
+    target = require_target(open_batch(graph, batch), "backprop")
+    rest = jax.tree.map(jnp.zeros_like, nudge_net(graph, batch, 1.0)[1].states)
 
     def cost(errors):
-        return jnp.sum(dynamics.cost(graph.output_value(graph.sweep(batch.x, errors)), batch.y))
+        return jnp.sum(dynamics.cost(graph.output_value(graph.sweep(batch.x, errors)), target))
 
     return jax.grad(cost)(rest)
 

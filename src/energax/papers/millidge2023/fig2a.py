@@ -60,7 +60,7 @@ def energies(graph, batch, beta, step, steps: int) -> dict:
     def observe(states):
         supervised = jnp.mean(beta * phase.cost(states, batch.y))
         total = jnp.mean(phase.energy(states))
-        internal = jnp.mean(energy().energy(graph, states, phase.context))
+        internal = jnp.mean(energy().energy(phase, states))
         return {"internal": internal, "supervised": supervised, "total": total}
 
     return trace(printed_solver(step, steps), phase, start, steps, observe)[1]
@@ -70,9 +70,9 @@ def energies(graph, batch, beta, step, steps: int) -> dict:
 def slopes(graph, batch, beta) -> dict:
     """dF/dt and beta dC/dt at t = 0, averaged over the batch."""
     phase, start = nudge_net(graph, batch, beta)
-    force = phase.force(start)
-    total = jax.jvp(lambda v: jnp.mean(phase.energy(v)), (start,), (force,))[1]
-    supervised = jax.jvp(lambda v: jnp.mean(beta * phase.cost(v, batch.y)), (start,), (force,))[1]
+    force = phase.force(start.states)
+    total = jax.jvp(lambda v: jnp.mean(phase.energy(v)), (start.states,), (force,))[1]
+    supervised = jax.jvp(lambda v: jnp.mean(beta * phase.cost(v, batch.y)), (start.states,), (force,))[1]
     return {"total": total, "supervised": supervised}
 
 

@@ -66,17 +66,16 @@ def distances(graph, batch, beta, step, steps: int) -> dict:
     phase, start = nudge_net(graph, batch, beta)
     exact = backprop(graph, batch)
     handed = jax.tree.map(lambda g: -beta * g, backprop_of_states(graph, batch))
-    begin = phase.force(start)
+    begin = phase.force(start.states)
 
     def observe(states):
-        force, predictions = phase.force(states), graph.predict(phase.context.everywhere(states))
+        force, predictions = phase.force(states), graph.predict(phase.everywhere(states))
         error = {name: v - predictions[name] for name, v in states.items()}
-        weights = jnp.ones(len(batch.y)) / beta
-        learned = energy_gradient(phase, phase.context.clamped, states, weights, len(batch.y))
+        learned = energy_gradient(phase, states, jnp.ones(len(batch.y)) / beta / len(batch.y))
         return {
             "velocity": measure_distance(force, begin),
             "states": measure_distance(force, handed),
-            "displacement": measure_distance(subtract(states, start), handed),
+            "displacement": measure_distance(subtract(states, start.states), handed),
             "errors": measure_distance(error, handed),
             "images": image_by_image(graph, batch, beta, states),
             "parameters": relative(learned, exact),
@@ -91,9 +90,7 @@ def image_by_image(graph, batch, beta, states, images: int = 16):
     def one(x, y, v):
         alone = ex.Batch(x[None], y[None])
         phase, _ = nudge_net(graph, alone, beta)
-        learned = energy_gradient(
-            phase, phase.context.clamped, jax.tree.map(lambda a: a[None], v), jnp.ones(1) / beta, 1
-        )
+        learned = energy_gradient(phase, jax.tree.map(lambda a: a[None], v), jnp.ones(1) / beta)
         return relative(learned, backprop(graph, alone))
 
     first = jax.tree.map(lambda a: a[:images], (batch.x, batch.y, states))

@@ -52,8 +52,8 @@ def distances(graph, batch, beta, solver) -> tuple:
     phase, start = nudge_net(graph, batch, beta)
     settled = solver.solve(phase, start)
     exact = backprop(graph, batch)
-    found = energy_gradient(phase, phase.context.clamped, settled.states, jnp.ones(1) / beta, 1)
-    moved = sum(jnp.linalg.norm(settled.states[name] - start[name]) for name in start)
+    found = energy_gradient(phase, settled.states, jnp.ones(1) / beta)
+    moved = sum(jnp.linalg.norm(settled.states[name] - v) for name, v in start.states.items())
     return moved, distance(found, exact), jnp.mean(settled.result <= 1)
 
 

@@ -6,9 +6,10 @@ from jaxtyping import Array
 
 from energax.arithmetic import add_all, total
 from energax.costs import AbstractCost, SquaredError
-from energax.dynamics.base import AbstractEnergy, Context, Start
+from energax.dynamics.base import AbstractEnergy, Prepared
+from energax.dynamics.phase import Phase
 from energax.dynamics.predictive_coding import PredictiveCoding
-from energax.graph.structure import AnyGraph, States
+from energax.graph.structure import States
 
 
 class TwoHopCoding(AbstractEnergy):
@@ -35,26 +36,30 @@ class TwoHopCoding(AbstractEnergy):
     coupling: Array = eqx.field(converter=jnp.asarray, default=0.5)
     scale: Array = eqx.field(converter=jnp.asarray, default=1.0)
 
-    def prepare(self, graph, clamped, key):
+    def prepare(self, graph, clamped, reference):
         """What the clamped nodes send; it is the same for both hops."""
-        return Context(clamped, graph.constant(clamped))
+        return Prepared(graph.precompute(clamped))
 
-    def start(self, graph, context) -> Start:
+    def start(self, phase):
         """As predictive coding: the feed-forward pass where only the input is clamped."""
-        return PredictiveCoding(self.cost).start(graph, context)
+        return PredictiveCoding(self.cost).start(phase)
 
-    def energy(self, graph, states, context):
+    def free_gradient(self, graph):
+        """As predictive coding's."""
+        return PredictiveCoding(self.cost).free_gradient(graph)
+
+    def energy(self, phase, states):
         """E per sample."""
-        near, far = self.errors(graph, states, context)
+        near, far = self.errors(phase, states)
         stored = add_all(total(saturate(error, self.scale)) for error in near.values())
         return stored + self.coupling / 2 * add_all(total(error**2) for error in far.values())
 
-    def errors(self, graph: AnyGraph, states: States, context: Context) -> tuple[States, States]:
+    def errors(self, phase: Phase, states: States) -> tuple[States, States]:
         """The differences v - vhat and v - vhathat at every node that holds a state and receives a prediction."""
-        everywhere = context.everywhere(states)
-        one = graph.predict(everywhere, context.constant)
+        everywhere = phase.everywhere(states)
+        one = phase.graph.predict(everywhere, phase.sent)
         predicted = {name: one.get(name, v) for name, v in states.items()}
-        two = graph.predict(context.everywhere(predicted), context.constant)
+        two = phase.graph.predict(phase.everywhere(predicted), phase.sent)
         names = [name for name in one if name in everywhere]
         return {n: everywhere[n] - one[n] for n in names}, {n: everywhere[n] - two[n] for n in names}
 

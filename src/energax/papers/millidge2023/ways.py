@@ -103,14 +103,14 @@ def hidden(tree):
 def correct_gradient(graph, batch, beta):
     """(dF/dtheta(v*) - dE/dtheta(vbar) - H delta_x) / beta, H = d2F/dtheta dv at vbar."""
     clamped = graph.clamp(batch.x)
-    phase = prepare_phase(PC, graph, clamped, None, batch.y, beta)
+    phase = prepare_phase(PC, graph, clamped, target=batch.y, beta=beta)
     free = prepare_phase(PC, graph, clamped)
-    at = PC.start(graph, phase.context).states
-    moved = newton().solve(phase, at).states
-    weights = jnp.ones(len(batch.y))
+    at = phase.start().states
+    moved = newton().solve(phase, phase.start()).states
+    weights = jnp.ones(len(batch.y)) / len(batch.y)
 
     def learned(phase: Phase, states):
-        return energy_gradient(phase, clamped, states, weights, len(batch.y))
+        return energy_gradient(phase, states, weights)
 
     first_order = jax.jvp(lambda v: learned(phase, v), (at,), (jax.tree.map(jnp.subtract, moved, at),))[1]
     plain = jax.tree.map(jnp.subtract, learned(phase, moved), learned(free, at))
@@ -127,10 +127,10 @@ def partial_gradient(graph, batch, beta):
     """dF/dtheta of predictive coding at the equilibrium of two-hop coding."""
     clamped = graph.clamp(batch.x)
     energy = two_hop()
-    phase = prepare_phase(energy, graph, clamped, None, batch.y, beta)
-    at = newton().solve(phase, energy.start(graph, phase.context).states).states
-    plain = prepare_phase(PC, graph, clamped, None, batch.y, beta)
-    return energy_gradient(plain, clamped, at, jnp.ones(len(batch.y)) / beta, len(batch.y))
+    phase = prepare_phase(energy, graph, clamped, target=batch.y, beta=beta)
+    at = newton().solve(phase, phase.start()).states
+    plain = prepare_phase(PC, graph, clamped, target=batch.y, beta=beta)
+    return energy_gradient(plain, at, jnp.ones(len(batch.y)) / beta / len(batch.y))
 
 
 def two_hop() -> TwoHopCoding:

@@ -75,7 +75,7 @@ class AbstractCoordinates(eqx.Module):
     """Says where to move; never what an equilibrium is."""
 
     @abc.abstractmethod
-    def view(self, phase: Phase, start: States | Start) -> tuple[AbstractView, Point]:
+    def view(self, phase: Phase, start: Start) -> tuple[AbstractView, Point]:
         """The view of a phase around `start`, and the point at which `start` lies."""
 
 

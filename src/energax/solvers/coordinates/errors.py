@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.arithmetic import dot
-from energax.dynamics.base import AbstractErrorEnergy, Start
+from energax.dynamics.base import AbstractErrorEnergy
 from energax.dynamics.phase import Phase
 from energax.exceptions import SettingError
 from energax.graph.graph import Graph
@@ -32,7 +32,6 @@ class ErrorCoordinates(AbstractCoordinates):
 
         The first pass forward is then the one that made `start`, and is not computed twice.
         """
-        start = Start.at(start)
         dynamics, graph, states = phase.dynamics, phase.graph, start.states
         if not isinstance(dynamics, AbstractErrorEnergy):
             raise SettingError(
@@ -68,7 +67,7 @@ class ErrorView(AbstractView):
 
     def point(self, states: States) -> States:
         """Where the states lie."""
-        predicted = self.phase.graph.predict(self.phase.context.everywhere(states), self.phase.context.constant)
+        predicted = self.phase.graph.predict(self.phase.everywhere(states), self.phase.sent)
         return {name: (root * (states[name] - predicted[name])) for name, root in self.roots.items()}
 
     def errors(self, point: States) -> States:
@@ -77,8 +76,7 @@ class ErrorView(AbstractView):
 
     def states(self, point):
         """One feed-forward pass."""
-        context = self.phase.context
-        swept = self.phase.graph.sweep(context.clamped, self.errors(point), context.constant)
+        swept = self.phase.graph.sweep(self.phase.sent, self.errors(point))
         return {name: swept[name] for name in point}
 
     def force(self, point):
@@ -123,10 +121,10 @@ class ErrorView(AbstractView):
     def _seen(self, point: States) -> tuple[Array, States]:
         """The output, and the predictions of clamped nodes."""
         phase = self.phase
-        states = phase.context.everywhere(self.states(point))
-        output = phase.graph.output_value(states, phase.context.constant)
-        received = {name for name in phase.context.clamped for edge in phase.graph.edges if edge.target == name}
-        predicted = phase.graph.predict(states, phase.context.constant) if received else {}
+        states = phase.everywhere(self.states(point))
+        output = phase.graph.output_value(states, phase.sent)
+        received = {name for name in phase.clamped.values for edge in phase.graph.edges if edge.target == name}
+        predicted = phase.graph.predict(states, phase.sent) if received else {}
         return output, {name: predicted[name] for name in received}
 
     def _cost(self, output: Array) -> Array:
@@ -138,7 +136,7 @@ class ErrorView(AbstractView):
 
     def _errors_alone(self, point: States, predicted: States) -> Array:
         """E per sample."""
-        clamped = {name: self.phase.context.clamped[name] - value for name, value in predicted.items()}
+        clamped = {name: self.phase.clamped.values[name] - value for name, value in predicted.items()}
         if self.dynamics.separate and not clamped:
             return dot(point, point) / 2
         return self.dynamics.error_energy(self.errors(point) | clamped)

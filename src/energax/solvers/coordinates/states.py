@@ -1,7 +1,6 @@
 """The states themselves."""
 
 from energax.arithmetic import dot
-from energax.dynamics.base import Start
 from energax.dynamics.phase import Phase
 from energax.solvers.coordinates.base import AbstractCoordinates, AbstractView, linearise
 
@@ -11,7 +10,7 @@ class StateCoordinates(AbstractCoordinates):
 
     def view(self, phase, start):
         """The phase as it is."""
-        return StateView(phase), Start.at(start).states
+        return StateView(phase), start.states
 
 
 class StateView(AbstractView):
