@@ -50,9 +50,9 @@ def errors(data, recipe: str, epochs: int, batches: int) -> dict:
         found, info = gradient(learner, learner.rule, learner.solver, cast(batch, jnp.float32))
         careful = wide.solver.tighten(1e-7, 10)
         exact, other = (gradient(wide, wide.rule, s, cast(batch, jnp.float64))[0] for s in (careful, flow))
-        first.append(relative(found.functions["layer1"], exact.functions["layer1"]))
+        first.append(relative(found.graph.functions["layer1"], exact.graph.functions["layer1"]))
         everything.append(relative(found, exact))
-        apart.append(relative(other.functions["layer1"], exact.functions["layer1"]))
+        apart.append(relative(other.graph.functions["layer1"], exact.graph.functions["layer1"]))
         verdicts.append(float(jnp.mean(info.phases["nudged"].result <= 1)))
     return {
         "epochs": epochs,

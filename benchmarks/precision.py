@@ -30,7 +30,7 @@ def errors(learner, feed, precision: str, batches: int) -> dict:
         batch = feed.batch(jnp.arange(64) + 64 * index)
         exact, _ = gradient(learner, learner.rule, learner.solver, batch)
         found, info = gradient(short, short.rule, short.solver, batch)
-        first.append(relative(found.functions["layer1"], exact.functions["layer1"]))
+        first.append(relative(found.graph.functions["layer1"], exact.graph.functions["layer1"]))
         everything.append(relative(found, exact))
         settled += [float(jnp.mean(phase.result <= 1)) for phase in info.phases.values()]
     return {"first_layer_error": first, "error": everything, "converged_or_stalled": settled}

@@ -52,7 +52,7 @@ def measure(name: str) -> dict[str, np.ndarray]:
         progress, info = step(learner, progress, Batch(x, y, key))
     found = {f"phase/{phase}/{field}": getattr(one, field) for phase, one in info.phases.items() for field in FIELDS}
     found["cost"] = info.cost
-    leaves = jax.tree.leaves(eqx.filter(progress.graph, eqx.is_inexact_array))
+    leaves = jax.tree.leaves(eqx.filter(progress.model.graph, eqx.is_inexact_array))
     found["parameters"] = jax.numpy.concatenate([leaf.reshape(-1) for leaf in leaves])
     return {key: np.asarray(value) for key, value in found.items()}
 

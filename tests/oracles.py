@@ -55,14 +55,14 @@ def _gradient(rule, dynamics, graph, batch, solver):
 
 
 def gradient(rule, dynamics, graph, batch, solver=None):
-    """Gradient of one update; one compilation per kind of rule, dynamics, graph and solver."""
-    return _gradient(rule, dynamics, graph, batch, solver)[0]
+    """Gradient of one update in the graph's parameters; one compilation per kind of rule, dynamics, graph, solver."""
+    return _gradient(rule, dynamics, graph, batch, solver)[0].graph
 
 
 def informed(rule, dynamics, graph, batch, solver=None):
     """Gradient and info of one update."""
     found, _, info = _gradient(rule, dynamics, graph, batch, solver)
-    return found, info
+    return found.graph, info
 
 
 @eqx.filter_jit

@@ -85,7 +85,7 @@ def test_a_calibrated_solver_does_not_retrace(traces):
     call, seen = traces
     learner = ex.Learner(GRAPH, PC, ex.GradientFlow(bound=Held()), ex.Contrastive(nudge(0.1)), optax.sgd(0.1))
     for batch in (BATCH, OTHER):
-        call(learner.rule, PC, GRAPH, batch, calibrate(learner, GRAPH, learner.solver, batch))
+        call(learner.rule, PC, GRAPH, batch, calibrate(learner.model, learner.solver, batch))
     assert len(seen) == 1
 
 

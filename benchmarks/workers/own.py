@@ -34,7 +34,7 @@ def stretch(learner: Learner, progress: Progress, batches: Batch, count) -> Prog
 @eqx.filter_jit
 def judged(learner: Learner, batch: Batch):
     """Gradient and states of one batch, the solver measured on it first."""
-    solver = calibrate(learner, learner.graph, learner.solver, batch)
+    solver = calibrate(learner.model, learner.solver, batch)
     carry = learner.rule.init(learner.dynamics, learner.graph, batch)
     gradient, _, _ = learner.rule(learner.dynamics, learner.graph, batch, solver, carry)
     return gradient, settled(learner, solver, batch)
@@ -71,7 +71,7 @@ class Own(AbstractRow):
 
     def weights(self):
         """The graph's."""
-        return arrays_of(self.progress.graph)
+        return arrays_of(self.progress.model.graph)
 
     def equilibrium(self):
         """By the rule, and by the solver."""

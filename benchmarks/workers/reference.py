@@ -146,7 +146,7 @@ class Reference:
             free = prepare_phase(dynamics, graph, self.clamped)
             gradient = self.gradient(self.states)
             rest = energy_gradient(free, solver.solve(free, free.start()).states, jnp.ones(len(y)) / len(y))
-            self.first = (gradient - arrays_of(rest)["W1"]) / workload.beta
+            self.first = (gradient - arrays_of(rest.graph)["W1"]) / workload.beta
             self.uncertainty = 0.0
         else:
             scales = SCALES if has_kinks(workload) else (0.0,)
@@ -158,7 +158,7 @@ class Reference:
     def gradient(self, states: States) -> np.ndarray:
         """First-layer gradient of the total energy at states."""
         weights = jnp.ones(len(self.phase.target))  # type: ignore[arg-type]
-        return arrays_of(energy_gradient(self.phase, states, weights / len(weights)))["W1"]
+        return arrays_of(energy_gradient(self.phase, states, weights / len(weights)).graph)["W1"]
 
     def residual(self) -> float:
         """Largest force that is left, relative to the force at the start."""

@@ -24,12 +24,16 @@ from energax.dynamics import AbstractErrorEnergy as AbstractErrorEnergy
 from energax.dynamics import Batch as Batch
 from energax.dynamics import FunctionEnergy as FunctionEnergy
 from energax.dynamics import Hopfield as Hopfield
+from energax.dynamics import LearnedPrecision as LearnedPrecision
+from energax.dynamics import Model as Model
 from energax.dynamics import Phase as Phase
 from energax.dynamics import PredictiveCoding as PredictiveCoding
 from energax.dynamics import Prepared as Prepared
 from energax.dynamics import ScellierBengio as ScellierBengio
 from energax.dynamics import Start as Start
 from energax.dynamics import prepare_phase as prepare_phase
+from energax.graph import EVERY as EVERY
+from energax.graph import At as At
 from energax.graph import Axis as Axis
 from energax.graph import Clamped as Clamped
 from energax.graph import Edge as Edge

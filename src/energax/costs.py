@@ -1,18 +1,23 @@
 """Costs C of an output against a target: one number per sample."""
 
 import abc
+from collections.abc import Mapping
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.arithmetic import total
-from energax.exceptions import DataError
+from energax.arithmetic import add_all, total
+from energax.exceptions import DataError, SettingError
 
 
 class AbstractCost(eqx.Module):
     """A supervised cost. Holomorphic where it can be: complex outputs are never conjugated."""
+
+    def of(self, name: str) -> "AbstractCost":
+        """The cost of one output: itself, unless there are several."""
+        return self
 
     @abc.abstractmethod
     def __call__(self, output: Array, target: Array) -> Array:
@@ -60,6 +65,48 @@ class CrossEntropy(AbstractCost):
         """Linearised at `output`: pull y - softmax(v), curvature 0."""
         gradient = jax.grad(lambda v: jnp.sum(self(v, target)), holomorphic=jnp.iscomplexobj(output))(output)
         return -gradient, 0.0
+
+
+class Costs(AbstractCost):
+    """One cost for every output, summed.
+
+    Attributes:
+        costs: output -> its cost.
+    """
+
+    costs: dict[str, AbstractCost]
+
+    def __call__(self, output, target):
+        """Of mappings from outputs to values."""
+        self._require(output, "the graph's outputs")
+        self._require(target, "the targets")
+        return add_all(cost(output[name], target[name]) for name, cost in self.costs.items())
+
+    def of(self, name):
+        """The cost of one output."""
+        return self.costs[name]
+
+    def quadratic(self, output, target):
+        """There is none of several outputs: ask each, as `cost.of(name)`."""
+        raise SettingError("several costs have no one quadratic form: ask each, as cost.of(name)")
+
+    def _require(self, given, what: str) -> None:
+        names = sorted(given) if isinstance(given, Mapping) else ["one array"]
+        if names != sorted(self.costs):
+            raise DataError(
+                f"costs for {', '.join(sorted(self.costs))}, and {what} are {', '.join(names)}: give each output a "
+                "cost and a target"
+            )
+
+
+def as_cost(given: AbstractCost | Mapping[str, AbstractCost]) -> AbstractCost:
+    """A cost, from one or from a mapping of outputs to costs; `SettingError` for what is none."""
+    if isinstance(given, Mapping):
+        return Costs({name: as_cost(cost) for name, cost in given.items()})
+    if not isinstance(given, AbstractCost):
+        called = f"; write {given.__name__}()" if isinstance(given, type) and issubclass(given, AbstractCost) else ""
+        raise SettingError(f"cost={given!r} is no cost: give one, or a mapping from outputs to costs{called}")
+    return given
 
 
 def require_same_shape(output: Array, target: Array) -> None:

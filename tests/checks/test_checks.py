@@ -280,9 +280,9 @@ class Faulty(ex.rules.AbstractRule):
         if self.fault == "summed":
             found = jax.tree.map(lambda g: g * batch.y.shape[0], found)
         if self.fault == "unfinished":
-            found = eqx.tree_at(lambda g: g.functions["layer1"].bias, found, jnp.full(5, jnp.nan))
+            found = eqx.tree_at(lambda g: g.graph.functions["layer1"].bias, found, jnp.full(5, jnp.nan))
         if self.fault == "partial":
-            found = found.functions
+            found = found.graph
         if self.fault == "ascending":
             found = jax.tree.map(jnp.negative, found)
         if self.fault == "cast":
@@ -294,8 +294,8 @@ class Faulty(ex.rules.AbstractRule):
     ("fault", "message"),
     [
         ("summed", "gradient is not the average over the batch: off by"),
-        ("unfinished", r"gradient of .functions\['layer1'\].bias is not finite"),
-        ("partial", "gradient's structure is not the graph's"),
+        ("unfinished", r"gradient of .graph.functions\['layer1'\].bias is not finite"),
+        ("partial", "gradient's structure is not that of Model"),
         ("ascending", "gradient is not Backprop's: off by"),
         ("cast", r"is float32\(4, 5\); expected float64\(4, 5\)"),
     ],

@@ -99,7 +99,7 @@ def test_an_edges_gradient_depends_on_its_ends_only(dynamics):
 
     @jax.jit
     def of_edge(states):
-        found = energy_gradient(phase, states, jnp.ones(3) / 3).functions["layer2"]
+        found = energy_gradient(phase, states, jnp.ones(3) / 3).graph.functions["layer2"]
         return found.weight, found.bias
 
     expected = of_edge(states)
@@ -117,7 +117,7 @@ def test_hopfield_locality_holds_beside_a_skip():
     states, others = (random_states(graph, jnp.tanh, seed=s) for s in (5, 6))
 
     def of_edge(states):
-        return energy_gradient(phase, states, jnp.ones(3) / 3).functions["ay"].weight
+        return energy_gradient(phase, states, jnp.ones(3) / 3).graph.functions["ay"].weight
 
     np.testing.assert_array_equal(of_edge({**states, "b": others["b"]}), of_edge(states))
     np.testing.assert_allclose(of_edge(states), -states["a"].T @ states["y"] / 3, rtol=1e-13)

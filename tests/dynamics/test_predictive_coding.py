@@ -111,7 +111,7 @@ def test_clamped_output_of_a_deep_linear_chain_is_the_closed_form(solver):
         np.testing.assert_allclose(settled.states[name], state, rtol=0, atol=1e-10)
     phase = prepare_phase(dynamics, graph, graph.clamp({"input": batch.x, "output": batch.y}))
     np.testing.assert_allclose(phase.energy(settled.states), energy, rtol=1e-10)
-    found = energy_gradient(phase, settled.states, jnp.ones(4) / 4)
+    found = energy_gradient(phase, settled.states, jnp.ones(4) / 4).graph
     check_gradient(found, expected_gradient(errors, states, list(PRECISIONS.values())))
 
 
@@ -179,7 +179,7 @@ def test_the_printed_correction_of_contrastive_learning_removes_the_signal():
         shift = jax.tree.map(jnp.subtract, moved, at)
 
         def learned(states):
-            found = energy_gradient(free, states, jnp.ones(4) / 4)
+            found = energy_gradient(free, states, jnp.ones(4) / 4).graph
             return found.functions["layer1"].weight, found.functions["layer2"].weight
 
         first_order = jax.jvp(learned, (at,), (shift,))[1]

@@ -86,7 +86,7 @@ def settled(energy, graph, batch, beta):
 @eqx.filter_jit
 def learned(energy, graph, batch, beta, states):
     phase = prepare_phase(energy, graph, graph.clamp(batch.x), target=batch.y, beta=beta)
-    return energy_gradient(phase, states, jnp.ones(3) / beta / 3)
+    return energy_gradient(phase, states, jnp.ones(3) / beta / 3).graph
 
 
 def test_the_error_alone_is_no_longer_the_signal():

@@ -42,7 +42,7 @@ def differences(dynamics: AbstractDynamics, graph, batch, solver):
 
     def cost(vector):
         changed = eqx.combine(unravel(vector), rest)
-        phase, settled, _ = free_phase(dynamics, changed, open_batch(changed, batch), batch.key, solver)
+        phase, settled, _ = free_phase(dynamics, changed, open_batch(changed, batch), solver)
         return jnp.mean(phase.cost(settled.states, batch.y))
 
     return central_differences(cost, vector)

@@ -54,5 +54,5 @@ def test_energy_and_parameter_gradients(ours):
     names, phase, settled, gradient = ours
     assert float(jnp.sum(phase.energy(settled.states))) == pytest.approx(RECORD["energy"], rel=1e-13)
     for name, weight, bias in zip(names, arrays("weight_gradients"), arrays("bias_gradients"), strict=True):
-        np.testing.assert_allclose(gradient.functions[name].weight, weight.T, rtol=0, atol=1e-13)
-        np.testing.assert_allclose(gradient.functions[name].bias, bias, rtol=0, atol=1e-13)
+        np.testing.assert_allclose(gradient.graph.functions[name].weight, weight.T, rtol=0, atol=1e-13)
+        np.testing.assert_allclose(gradient.graph.functions[name].bias, bias, rtol=0, atol=1e-13)

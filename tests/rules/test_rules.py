@@ -57,7 +57,7 @@ def test_incremental_updates_without_learning_are_relaxation_steps():
     exactly = GradientFlow(0.2, bound=Unbounded(), stop=Stopping(max_steps=5, check_every=0))
     settled = solve(exactly, phase, phase.start().states)
     assert largest(carry.states, settled.states) < 1e-14
-    expected = energy_gradient(phase, settled.states, jnp.ones(4) / 4)
+    expected = energy_gradient(phase, settled.states, jnp.ones(4) / 4).graph
     assert relative(found, expected) < 1e-13
     np.testing.assert_allclose(info.output, GRAPH.output_value(GRAPH.sweep(batch.x)), rtol=1e-13)
     assert np.all(info.phases["nudged"].steps == 1)

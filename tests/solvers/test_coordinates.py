@@ -50,7 +50,7 @@ def begun(graph, dynamics, batch, beta=1.0):
 def learnt(phase, states):
     """The local weight gradient at the states."""
     rows = len(phase.target)
-    return energy_gradient(phase, states, jnp.ones(rows) / rows)
+    return energy_gradient(phase, states, jnp.ones(rows) / rows).graph
 
 
 @pytest.mark.parametrize("net", NETS)

@@ -175,7 +175,7 @@ def test_states_of_the_free_phase_do_not_see_the_targets(recipe, learner, data, 
 
     @jax.jit
     def settled(x, y):
-        return free_phase(one.dynamics, one.graph, open_batch(one.graph, Batch(x, y)), None, one.solver)[1]
+        return free_phase(one.dynamics, one.graph, open_batch(one.graph, Batch(x, y)), one.solver)[1]
 
     clean, poisoned = (settled(batch.x, y) for y in (batch.y, jnp.full_like(batch.y, jnp.nan)))
     assert same(clean, poisoned)

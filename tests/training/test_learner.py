@@ -82,7 +82,7 @@ def test_backprop_with_momentum_equals_a_loop_in_numpy(learner):
         parameters = [p - RATE * u for p, u in zip(weights + biases, velocity, strict=True)]
         weights, biases = parameters[:3], parameters[3:]
         assert info.cost.shape == (6,)
-    found = [p for each in oracles.parameters(progress.graph, 3) for p in each]
+    found = [p for each in oracles.parameters(progress.model.graph, 3) for p in each]
     for mine, expected in zip(found, weights + biases, strict=True):
         np.testing.assert_allclose(mine, expected, rtol=1e-10, atol=1e-12)
     assert int(progress.batches) == 5
@@ -123,7 +123,7 @@ def test_incremental_applies_every_one_of_its_updates(updates):
         for layer, signal in enumerate(signals):
             weights[layer] = weights[layer] - RATE * v[layer].T @ signal / len(x)
             biases[layer] = biases[layer] - RATE * signal.mean(0)
-    found = [p for each in oracles.parameters(progress.graph, 3) for p in each]
+    found = [p for each in oracles.parameters(progress.model.graph, 3) for p in each]
     for mine, expected in zip(found, weights + biases, strict=True):
         np.testing.assert_allclose(mine, expected, rtol=1e-9, atol=1e-11)
 
@@ -155,7 +155,7 @@ def test_a_held_bound_is_measured_every_refresh_batches_and_not_in_between():
     progress, seen, expected = begin(learner), [], []
     for index, batch in enumerate(batches(5)):
         if index % 3 == 0:
-            expected.append(curvature(learner, progress.graph, batch))
+            expected.append(curvature(learner, progress.model.graph, batch))
         progress, _ = updated(learner, progress, batch)
         seen.append(float(progress.solver.bound.curvature))
     np.testing.assert_allclose(seen, [expected[0]] * 3 + [expected[1]] * 2, rtol=1e-12)

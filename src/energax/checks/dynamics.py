@@ -16,7 +16,6 @@ from energax.checks.means import (
     free_phase_of,
     leaves,
     minimise_block,
-    name_gradients,
     nudged_phase_of,
     precision,
     require,
@@ -28,6 +27,7 @@ from energax.checks.means import (
 )
 from energax.costs import SquaredError
 from energax.dynamics.base import AbstractBlockEnergy, AbstractDynamics, AbstractEnergy
+from energax.dynamics.model import Model, name_parts, split_parameters
 from energax.dynamics.phase import Batch
 from energax.graph.graph import Graph
 from energax.graph.structure import AnyGraph
@@ -117,21 +117,20 @@ def check_parameter_gradient(dynamics: AbstractDynamics, graph: AnyGraph, batch:
     Compared with central differences of the energy (of the force along a random direction where there is none),
     everything prepared anew for the shifted parameters.
     """
-    parameters, rest = eqx.partition(graph, eqx.is_inexact_array)
+    parameters, rest = split_parameters(Model(graph, dynamics))
     vector, unravel = ravel_pytree(parameters)
     states, signal = (draw_states(nudged_phase_of(dynamics, graph, batch), seed) for seed in (0, 1))
 
     @jax.jit
     def objective(vector):
-        phase = nudged_phase_of(dynamics, eqx.combine(unravel(vector), rest), batch)
+        model = eqx.combine(unravel(vector), rest)
+        phase = nudged_phase_of(model.dynamics, model.graph, batch)
         if phase.has_energy:
             return jnp.sum(phase.energy(states))
         return sum(jnp.sum(f * s) for f, s in zip(leaves(phase.force(states)), leaves(signal), strict=True))
 
     found = jax.jit(jax.grad(objective))(vector)
-    lost = [
-        name for name, fn in name_gradients(unravel(found)).items() if leaves(fn) and not any(map(np.any, leaves(fn)))
-    ]
+    lost = [name for name, fn in name_parts(unravel(found)).items() if leaves(fn) and not any(map(np.any, leaves(fn)))]
     require(not lost, f"no gradient reaches {lost}: is a hoisted map left out of prepare(), or its gradient stopped?")
     if not complete:
         return

@@ -12,7 +12,7 @@ from jaxtyping import Array, PyTree
 from energax.dynamics.base import AbstractBlockEnergy, AbstractDynamics
 from energax.dynamics.phase import Batch, Phase, prepare_phase
 from energax.exceptions import DataError, EnergaxError
-from energax.graph.structure import AnyGraph, States
+from energax.graph.structure import AnyGraph, States, hold
 
 prepare_phase = eqx.filter_jit(prepare_phase)
 
@@ -23,12 +23,12 @@ class CheckError(EnergaxError, AssertionError):
 
 def free_phase_of(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) -> Phase:
     """A free phase on the batch's inputs."""
-    return prepare_phase(dynamics, graph, graph.clamp(batch.x), key=batch.key)
+    return prepare_phase(dynamics, graph, hold(graph, batch.x, batch.key))
 
 
 def nudged_phase_of(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch, beta: float | Array = 1.0) -> Phase:
     """A nudged phase on the batch."""
-    return prepare_phase(dynamics, graph, graph.clamp(batch.x), key=batch.key, target=batch.y, beta=jnp.asarray(beta))
+    return prepare_phase(dynamics, graph, hold(graph, batch.x, batch.key), target=batch.y, beta=jnp.asarray(beta))
 
 
 @eqx.filter_jit
@@ -83,11 +83,6 @@ def targets(batch: Batch) -> Array:
     if batch.y is None:
         raise DataError("the checks nudge phases: give the batch a y")
     return batch.y
-
-
-def name_gradients(gradient: AnyGraph) -> dict[str, PyTree]:
-    """Function name -> its part of a gradient, for reports."""
-    return gradient.functions if isinstance(gradient.functions, dict) else {"functions": gradient.functions}
 
 
 def leaves(tree: PyTree) -> list:

@@ -16,6 +16,7 @@ from energax.checks.means import (
     take_part,
 )
 from energax.dynamics.base import AbstractDynamics
+from energax.dynamics.model import Model, split_parameters
 from energax.dynamics.phase import Batch
 from energax.graph.structure import AnyGraph
 from energax.rules.base import AbstractRule
@@ -48,7 +49,7 @@ def check_rule(
     """
     call = eqx.filter_jit(update_of)
     gradient, info = call(rule, dynamics, graph, batch, solver)
-    check_gradient_structure(gradient, graph)
+    check_gradient_structure(gradient, Model(graph, dynamics))
     require(info.cost.shape == (samples(batch),), f"info.cost has shape {info.cost.shape}; expected one per sample")
 
     half = samples(batch) // 2
@@ -62,12 +63,12 @@ def check_rule(
         require_close(gradient, expected, within, f"the gradient is not {type(reference).__name__}'s")
 
 
-def check_gradient_structure(gradient: PyTree, graph: AnyGraph) -> None:
+def check_gradient_structure(gradient: PyTree, model: Model) -> None:
     """One finite array per parameter, of its shape and dtype."""
-    parameters = eqx.filter(graph, eqx.is_inexact_array)
+    parameters, _ = split_parameters(model)
     require(
         jax.tree.structure(gradient) == jax.tree.structure(parameters),
-        "the gradient's structure is not the graph's (arrays at its parameters, None elsewhere)",
+        "the gradient's structure is not that of Model(graph, dynamics) (arrays at its parameters, None elsewhere)",
     )
     paths = jax.tree_util.tree_leaves_with_path(gradient)
     for (path, found), parameter in zip(paths, leaves(parameters), strict=True):

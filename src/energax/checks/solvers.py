@@ -26,7 +26,7 @@ from energax.dynamics.phase import Batch, Phase
 from energax.graph.networks import mlp
 from energax.graph.structure import States
 from energax.solvers.engine import AbstractSolver
-from energax.solvers.verdict import Verdict, precision_floor
+from energax.solvers.verdict import Verdict, measure_scale
 
 
 def check_solver(
@@ -75,7 +75,7 @@ def check_solution(states: States, expected: States, result: Array, tol: float) 
 
 def check_verdict(phase: Phase, start: States, settled, tol: float) -> None:
     """The residual is what it is defined to be, and the verdict is what the residual says."""
-    scale = jnp.maximum(phase.drive(start), precision_floor(start))
+    scale = measure_scale(phase, start, jnp.asarray(tol)).drive
     force = sum(jnp.sum((f**2).reshape(f.shape[0], -1), axis=1) for f in leaves(force_of(phase, settled.states)))
     residual = jnp.sqrt(force) / scale
     off = float(jnp.max(jnp.abs(settled.residual - residual) / (tol + residual)))

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from energax.dynamics.base import AbstractDynamics, Start
+from energax.dynamics.model import name_parts
 from energax.dynamics.phase import Batch, prepare_phase
-from energax.graph.structure import AnyGraph
+from energax.graph.structure import AnyGraph, hold
 from energax.rules.adjoint import Adjoint
 from energax.rules.backprop import Backprop
 from energax.rules.base import AbstractRule, Info
@@ -65,12 +66,13 @@ def measure_regime(
     """
     gradient, info = settled_gradient(dynamics, graph, batch, solver, rule)
     careful = solver.tighten(CAREFUL, 10)
-    phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), key=batch.key)
+    held = hold(graph, batch.x, batch.key)
+    phase = prepare_phase(dynamics, graph, held)
     start = phase.start()
     reference = Backprop() if start.settled else Adjoint()
     exact, _, exact_info = reference(dynamics, graph, batch, careful, ())
     free = start.states if start.settled else careful.solve(phase, start).states
-    nudged = prepare_phase(dynamics, graph, graph.clamp(batch.x), key=batch.key, target=batch.y, beta=jnp.ones(()))
+    nudged = prepare_phase(dynamics, graph, held, target=batch.y, beta=jnp.ones(()))
     curvature = jnp.max(largest_curvature(*StateCoordinates().view(nudged, Start(free))))
     _, better = settled_gradient(dynamics, graph, batch, careful, rule) if info.phases else (None, exact_info)
     cosine, ratio = compare_gradients(gradient, exact)
@@ -98,10 +100,11 @@ def settled_gradient(dynamics, graph, batch: Batch, solver, rule: AbstractRule) 
 
 
 def compare_gradients(gradient, exact) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Cosines and norm ratios per function of the graph that has parameters, and over all of them."""
-    pairs = {name: (flat(gradient.functions[name]), flat(exact.functions[name])) for name in gradient.functions}
+    """Cosines and norm ratios per part of the model that has parameters, and over all of them."""
+    others = name_parts(exact)
+    pairs = {name: (flat(part), flat(others[name])) for name, part in name_parts(gradient).items()}
     pairs = {name: pair for name, pair in pairs.items() if pair[0].size}
-    pairs["all"] = (flat(gradient.functions), flat(exact.functions))
+    pairs["all"] = (flat(gradient), flat(exact))
     tiny = jnp.finfo(pairs["all"][0].dtype).tiny
     lengths = {name: (jnp.linalg.norm(a), jnp.linalg.norm(b)) for name, (a, b) in pairs.items()}
     cosine = {

@@ -10,8 +10,13 @@ from energax.dynamics.base import Prepared as Prepared
 from energax.dynamics.base import Start as Start
 from energax.dynamics.function_energy import FunctionEnergy as FunctionEnergy
 from energax.dynamics.hopfield import Hopfield as Hopfield
+from energax.dynamics.model import Model as Model
 from energax.dynamics.phase import Batch as Batch
 from energax.dynamics.phase import Phase as Phase
 from energax.dynamics.phase import prepare_phase as prepare_phase
+from energax.dynamics.precision import LearnedPrecision as LearnedPrecision
 from energax.dynamics.predictive_coding import PredictiveCoding as PredictiveCoding
+from energax.dynamics.priors import AbstractPrior as AbstractPrior
+from energax.dynamics.priors import GaussianPrior as GaussianPrior
+from energax.dynamics.priors import LaplacePrior as LaplacePrior
 from energax.dynamics.scellier_bengio import ScellierBengio as ScellierBengio

@@ -2,8 +2,8 @@
 
 import abc
 import enum
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -49,8 +49,13 @@ class AbstractDynamics(eqx.Module):
 
     Every method reads the phase: its `graph`, the clamped values with `phase.everywhere(states)`, and what `prepare`
     computed as `phase.sent` and `phase.constants`. In a free phase there is no target, so that no label can reach it.
+
+    Attributes:
+        trainable: names of the fields whose arrays are parameters, trained beside the graph's; the others are held.
+        cost: C.
     """
 
+    trainable: ClassVar[tuple[str, ...]] = ()
     cost: eqx.AbstractVar[AbstractCost]
 
     @abc.abstractmethod
@@ -66,6 +71,10 @@ class AbstractDynamics(eqx.Module):
     def linearise(self, phase: "Phase") -> Any:
         """Linearise maps at what is held constant, as `phase.linear`: closures, made anew for other samples."""
         return None
+
+    def anchored(self) -> Collection[str]:
+        """Names of nodes that the dynamics itself holds somewhere, as by priors. None, unless said."""
+        return ()
 
     @abc.abstractmethod
     def start(self, phase: "Phase") -> Start:
@@ -115,7 +124,14 @@ class AbstractErrorEnergy(AbstractEnergy):
 
     @abc.abstractmethod
     def error_energy(self, errors: States) -> Array:
-        """E per sample, shape `(batch,)`, from the error of every node that receives a prediction."""
+        """E per sample, shape `(batch,)`, from the error of every node that receives a prediction.
+
+        Without `offset`, which no error changes.
+        """
+
+    def offset(self, graph: AnyGraph) -> Array | float:
+        """What E holds beside the errors' energy: a number of the parameters alone. 0, unless said."""
+        return 0.0
 
     @abc.abstractmethod
     def precision(self, name: str) -> Array:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import equinox as eqx
 from jaxtyping import Array
 
-from energax.costs import AbstractCost, SquaredError
+from energax.costs import AbstractCost, SquaredError, as_cost
 from energax.dynamics.base import AbstractEnergy, FreeGradient, Prepared
 
 
@@ -20,7 +20,7 @@ class FunctionEnergy(AbstractEnergy):
     """
 
     function: Callable[..., Array]
-    cost: AbstractCost = eqx.field(default_factory=SquaredError)
+    cost: AbstractCost = eqx.field(converter=as_cost, default_factory=SquaredError)
     at_rest: FreeGradient = eqx.field(static=True, default=FreeGradient.OWN)
 
     def free_gradient(self, graph):

@@ -7,12 +7,12 @@ from jaxtyping import Array
 
 from energax.activations import AbstractActivation, Box
 from energax.arithmetic import add_all, align_batch, total
-from energax.costs import AbstractCost, SquaredError
+from energax.costs import AbstractCost, SquaredError, as_cost
 from energax.dynamics.base import AbstractBlockEnergy, Prepared, descend
 from energax.dynamics.phase import Phase
 from energax.exceptions import GraphError
 from energax.graph.graph import Graph
-from energax.graph.structure import AbstractStructure, States
+from energax.graph.structure import AbstractStructure, States, place_positions
 from energax.graph.topology import distances
 
 
@@ -33,7 +33,7 @@ class Hopfield(AbstractBlockEnergy):
         feedback_scale: gamma in (0, 1].
     """
 
-    cost: AbstractCost = eqx.field(default_factory=SquaredError)
+    cost: AbstractCost = eqx.field(converter=as_cost, default_factory=SquaredError)
     feedback_scale: Array | None = eqx.field(converter=lambda g: None if g is None else jnp.asarray(g), default=None)
 
     def prepare(self, graph, clamped, reference):
@@ -48,7 +48,12 @@ class Hopfield(AbstractBlockEnergy):
         names = [node.name for node in graph.nodes]
         if self.feedback_scale is None:
             return dict.fromkeys(names, 1.0)
-        depth = distances(graph.output, [(edge.source, edge.target) for edge in graph.edges])
+        links = [(edge.source, edge.target) for edge in graph.edges]
+        reached = [distances(place.node, links) for place in graph.outputs]
+        depth = {name: min((d[name] for d in reached if name in d), default=-1) for name in names}
+        for name in names:
+            if depth[name] < 0:
+                raise GraphError(f"weak feedback is scaled by the distance to the output; node {name!r} leads to none")
         for edge in graph.edges:
             if depth[edge.source] <= depth[edge.target]:
                 raise GraphError(
@@ -67,7 +72,7 @@ class Hopfield(AbstractBlockEnergy):
         stored = add_all(
             weights[name] * total(activation_of(graph, name).potential(v))
             for name, v in phase.everywhere(states).items()
-            if name != graph.input or name in states
+            if name not in graph.inputs or name in states
         )
         return stored - self._interaction(phase, states)
 
@@ -97,15 +102,33 @@ class Hopfield(AbstractBlockEnergy):
 
     def _nudged(self, phase: Phase, states: States, drive: States, weights: dict[str, Array | float]):
         """Add -beta dC/dv: as pull and curvature at a state output, through the readout otherwise."""
-        output = phase.graph.output
-        if phase.graph.node(output).state:
-            if output not in drive or phase.beta is None or phase.target is None:
-                return drive, {}
-            strength = align_batch(phase.beta / weights[output], drive[output])
-            pull, curvature = self.cost.quadratic(states[output], phase.target)
-            return {**drive, output: drive[output] + strength * pull}, {output: strength * curvature}
-        force = descend(lambda part: phase.nudge_energy({**states, **part}), {name: states[name] for name in drive})
-        return {name: h + force[name] / weights[name] for name, h in drive.items()}, {}
+        graph, beta = phase.graph, phase.beta
+        if beta is None or phase.target is None:
+            return drive, {}
+        pulled, curvature = dict(drive), {}
+        direct = [place.node for place in graph.outputs if not graph.node(place.node).state]
+        for place in graph.outputs:
+            name = place.node
+            if name in direct or name not in drive:
+                continue
+            target = phase.target[name] if isinstance(graph.output, tuple) else phase.target
+            at = (slice(None), *place_positions(f"output {name!r}", graph.axes(name), place.positions, -1))
+            pull, bend = self.cost.of(name).quadratic(states[name][at], target)
+            strength = align_batch(beta / weights[name], pull)
+            pulled[name] = drive[name].at[at].add(strength * pull) if at[1:] else drive[name] + strength * pull
+            curvature[name] = jnp.zeros_like(drive[name]).at[at].add(strength * bend) if at[1:] else strength * bend
+        if direct:
+            part = {name: states[name] for name in drive}
+            force = descend(lambda part: self._direct_cost(phase, {**states, **part}, direct), part)
+            pulled = {name: h + force[name] / weights[name] for name, h in pulled.items()}
+        return pulled, curvature
+
+    def _direct_cost(self, phase: Phase, states: States, direct: list[str]) -> Array:
+        """Beta C per sample of the outputs that hold no state."""
+        output, target = phase.output(states), phase.target
+        if not isinstance(output, dict):
+            return phase.beta * self.cost(output, target)
+        return phase.beta * add_all(self.cost.of(name)(output[name], target[name]) for name in direct)
 
 
 def activation_of(graph: AbstractStructure, name: str) -> AbstractActivation:

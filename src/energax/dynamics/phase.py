@@ -18,7 +18,8 @@ from energax.dynamics.base import (
     Start,
     descend,
 )
-from energax.graph.structure import AnyGraph, Clamped, States
+from energax.dynamics.model import Model
+from energax.graph.structure import AnyGraph, Clamped, Output, States
 
 
 class Batch(eqx.Module):
@@ -26,13 +27,14 @@ class Batch(eqx.Module):
 
     Attributes:
         x: inputs, shape `(batch, *shape)`, or a mapping from clamped nodes to their values.
-        y: targets as the cost takes them, shape `(batch, ...)`; None where there are none.
+        y: targets as the cost takes them, shape `(batch, ...)`, or a mapping from outputs to these; None where there
+            are none.
         key: for random layers, or None.
         weights: of every sample in the batch's average, shape `(batch,)`; None weighs all alike.
     """
 
     x: Array | Mapping[str, Array]
-    y: Array | None = None
+    y: Array | Mapping[str, Array] | None = None
     key: PRNGKeyArray | None = None
     weights: Array | None = None
 
@@ -59,18 +61,24 @@ class Phase(eqx.Module):
     constants: Any = None
     linear: Any = None
     reference: Any = None
-    target: Array | None = None
+    target: Output | None = None
     beta: Array | None = None
 
-    def nudge_by(self, beta: Array | None, target: Array | None) -> "Phase":
+    def nudge_by(self, beta: Array | None, target: Output | None) -> "Phase":
         """The same phase under a nudge of strength beta towards the target; a free phase where both are None."""
         return dataclasses.replace(self, beta=beta, target=target)
 
-    def prepare_again(self, graph: AnyGraph, reference: Any = None) -> "Phase":
+    @property
+    def model(self) -> Model:
+        """What the parameters are in."""
+        return Model(self.graph, self.dynamics)
+
+    def prepare_again(self, model: Model | None = None, reference: Any = None) -> "Phase":
         """The same phase with what it holds constant computed anew: of other parameters, or at another reference."""
+        model = self.model if model is None else model
         reference = self.reference if reference is None else reference
         options = {"reference": reference, "target": self.target, "beta": self.beta}
-        return prepare_phase(self.dynamics, graph, self.clamped, **options)
+        return prepare_phase(model.dynamics, model.graph, self.clamped, **options)
 
     def take(self, rows: Array) -> "Phase":
         """The phase of some samples, given by their indices, shape `(rows,)`."""
@@ -122,7 +130,8 @@ class Phase(eqx.Module):
         """The real part of F where a relaxation begins; errors that are 0 by construction are not computed."""
         if start.settled and isinstance(self.dynamics, AbstractErrorEnergy):
             none = jax.tree.map(jnp.zeros_like, start.states)
-            return self.dynamics.error_energy(none) + self.nudge_energy(start.states)
+            internal = self.dynamics.error_energy(none) + self.dynamics.offset(self.graph)
+            return internal + self.nudge_energy(start.states)
         return jnp.real(self.energy(start.states))
 
     def nudge_energy(self, states: States) -> Array:
@@ -131,16 +140,16 @@ class Phase(eqx.Module):
             return jnp.zeros_like(norm(states))
         return self.beta * self.cost(states, self.target)
 
-    def cost(self, states: States, target: Array) -> Array:
+    def cost(self, states: States, target: Output) -> Array:
         """C per sample, shape `(batch,)`."""
         return self.dynamics.cost(self.output(states), target)
 
-    def output(self, states: States) -> Array:
+    def output(self, states: States) -> Output:
         """What the cost reads."""
         return self.graph.output_value(self.everywhere(states), self.sent)
 
     def drive(self, start: States) -> Array:
-        """The force that sets this phase in motion, per sample: the scale of a relative residual.
+        """The force that sets this phase in motion, per sample: what a residual is relative to. 0 where nothing does.
 
         In a free phase what the clamped nodes exert on silent ones; in a nudged phase what the nudge adds to
         the free force at `start`. Leftovers of an unfinished free phase do not count, so they cannot make a
@@ -163,22 +172,20 @@ def prepare_phase(
     clamped: States | Clamped,
     *,
     reference: Any = None,
-    target: Array | None = None,
+    target: Output | None = None,
     beta: Array | None = None,
-    key: PRNGKeyArray | None = None,
 ) -> Phase:
     """A phase, with what it holds constant computed from the clamped values.
 
     Args:
         dynamics: how states move.
         graph: the network.
-        clamped: node name -> value, as `graph.clamp` returns it.
+        clamped: node name -> value, as `graph.clamp` returns it, or these with a key per sample for random layers.
         reference: what earlier phases found, batch first.
         target: what the cost compares with, shape `(batch, ...)`; None for a free phase.
         beta: nudge strength, shape `()` or `(batch,)`; None for a free phase.
-        key: for random layers, which draw from a key of their own for every sample.
     """
-    held = clamped if isinstance(clamped, Clamped) else Clamped(clamped, keys=split_key(key, clamped))
+    held = clamped if isinstance(clamped, Clamped) else Clamped(clamped)
     prepared = dynamics.prepare(graph, held, reference)
     return _linearised(
         Phase(dynamics, graph, held, prepared.sent, prepared.constants, None, reference, target, beta),
@@ -188,10 +195,3 @@ def prepare_phase(
 def _linearised(phase: Phase) -> Phase:
     linear = phase.dynamics.linearise(phase)
     return phase if linear is None else dataclasses.replace(phase, linear=linear)
-
-
-def split_key(key: PRNGKeyArray | None, clamped: States) -> Array | None:
-    """A key for every sample, shape `(batch,)`, from the batch's key and the sample's row alone."""
-    if key is None or not clamped:
-        return None
-    return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(next(iter(clamped.values())).shape[0]))

@@ -1,12 +1,16 @@
 """Predictive coding: every state is pulled towards its prediction."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.arithmetic import add_all, total
-from energax.costs import AbstractCost, SquaredError
+from energax.costs import AbstractCost, SquaredError, as_cost
 from energax.dynamics.base import AbstractErrorEnergy, FreeGradient, Prepared, Start
+from energax.dynamics.precision import LearnedPrecision
+from energax.dynamics.priors import AbstractPrior
 from energax.exceptions import SettingError
 from energax.graph.structure import AnyGraph
 
@@ -20,46 +24,81 @@ class PredictiveCoding(AbstractErrorEnergy):
     printed, both papers have Pi = 2.
 
     Attributes:
-        cost: C.
-        precisions: node name -> Pi, a number or an array that broadcasts with the node; 1 where left out.
+        cost: C; where there are several outputs, a mapping from their names to costs.
+        precisions: node name -> Pi, a number or an array that broadcasts with the node; 1 where left out. Held.
+        learned: node name -> a precision that is trained with the weights. F then holds -1/2 log Pi, so dF/dtheta of
+            the free phase is not 0.
+        priors: name of a node that receives no prediction -> what it costs, as for latents above a clamped image.
+
+    Raises:
+        SettingError: a precision that does not fit its node, given twice, or learnt without anything that keeps it
+            from rising without end; a prior on a node that is predicted.
     """
 
-    cost: AbstractCost = eqx.field(default_factory=SquaredError)
+    trainable: ClassVar[tuple[str, ...]] = ("learned",)
+    cost: AbstractCost = eqx.field(converter=as_cost, default_factory=SquaredError)
     precisions: dict[str, Array] = eqx.field(
         converter=lambda given: {name: jnp.asarray(value) for name, value in given.items()},
         default_factory=dict,
     )
+    learned: dict[str, LearnedPrecision] = eqx.field(default_factory=dict)
+    priors: dict[str, AbstractPrior] = eqx.field(default_factory=dict)
 
     def prepare(self, graph, clamped, reference):
         """What the clamped nodes send is all that stays constant."""
         for name, precision in self.precisions.items():
             require_precision(graph, name, precision)
+        for name, learned in self.learned.items():
+            require_precision(graph, name, learned.raw)
+            require_held(name, learned, name in clamped.values)
+            if name in self.precisions:
+                raise SettingError(f"node {name!r} has a held precision and a learnt one: give one of them")
+        predicted = {edge.target for edge in graph.edges}
+        for name in self.priors:
+            graph.node(name)
+            if name in predicted:
+                raise SettingError(f"node {name!r} is predicted: a prior is for nodes that nothing predicts")
         return Prepared(graph.precompute(clamped))
 
     def start(self, phase):
-        """The feed-forward pass, which is the free equilibrium while only the input is clamped; else zeros."""
+        """The feed-forward pass, the free equilibrium while no predicted node is clamped; zeros where there is none."""
         graph, clamped = phase.graph, phase.clamped.values
-        if graph.order is None or graph.input not in clamped:
+        predicted = {edge.target for edge in graph.edges}
+        alone = [name for name in graph.free(clamped) if name not in predicted]
+        if alone or graph.order(clamped) is None:
             return phase.silence()
         swept = graph.sweep(phase.sent)
-        return Start({name: swept[name] for name in graph.free(clamped)}, settled=set(clamped) == {graph.input})
+        return Start({name: swept[name] for name in graph.free(clamped)}, settled=not predicted & set(clamped))
+
+    def anchored(self):
+        """Nodes with a prior."""
+        return tuple(self.priors)
 
     def free_gradient(self, graph):
-        """Zero at a feed-forward pass; on a cyclic graph errors may be left."""
-        return FreeGradient.VARIATIONAL if graph.order is None else FreeGradient.ZERO
+        """Zero at a feed-forward pass; errors may be left on a cyclic graph and beside a prior, and log Pi is."""
+        left = graph.order() is None or self.learned or self.priors
+        return FreeGradient.VARIATIONAL if left else FreeGradient.ZERO
 
     def energy(self, phase, states):
         """E per sample (Millidge et al. 2023, section 2.1; Chen et al. 2025, Eq. 2)."""
-        states = phase.everywhere(states)
-        predictions = phase.graph.predict(states, phase.sent)
-        return self.error_energy({n: states[n] - vhat for n, vhat in predictions.items() if n in states})
+        graph, states = phase.graph, phase.everywhere(states)
+        predictions = graph.predict(states, phase.sent)
+        errors = self.error_energy({n: states[n] - vhat for n, vhat in predictions.items() if n in states})
+        return add_all([errors + self.offset(graph), *(prior(states[name]) for name, prior in self.priors.items())])
+
+    def offset(self, graph):
+        """-1/2 log Pi of every unit whose precision is learnt, and what its prior costs."""
+        norms = [learned.energy(graph.full_shape(name)) for name, learned in self.learned.items()]
+        return add_all(norms) if norms else 0.0
 
     def error_energy(self, errors):
         """1/2 sum_n Pi_n |e_n|^2."""
-        return add_all(total(self.precisions.get(name, 1) * error**2) / 2 for name, error in errors.items())
+        return add_all(total(self.precision(name) * error**2) / 2 for name, error in errors.items())
 
     def precision(self, name):
         """Pi_n, 1 where none was given."""
+        if name in self.learned:
+            return self.learned[name].value
         return self.precisions.get(name, jnp.asarray(1.0))  # weakly typed: it fits every dtype
 
     @property
@@ -79,4 +118,13 @@ def require_precision(graph: AnyGraph, name: str, precision: Array) -> None:
             f"the precision of node {name!r} has shape {precision.shape}, and the node {shape}: give a number or an "
             "array that broadcasts with one sample's state; what differs from sample to sample is no precision "
             "(hold known values with a node of their own, and leave missing ones free)"
+        )
+
+
+def require_held(name: str, learned: LearnedPrecision, clamped: bool) -> None:
+    """Refuse a learnt precision that would rise without end."""
+    if not (clamped or learned.held_up):
+        raise SettingError(
+            f"the learnt precision of node {name!r} rises without end, because the node is not clamped and its errors "
+            "can settle to 0: give LearnedPrecision bounds=(low, high), or a prior gamma=(shape, rate)"
         )

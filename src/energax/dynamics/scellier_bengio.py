@@ -4,7 +4,7 @@ import equinox as eqx
 from jaxtyping import Array
 
 from energax.arithmetic import add_all, total
-from energax.costs import AbstractCost, SquaredError
+from energax.costs import AbstractCost, SquaredError, as_cost
 from energax.dynamics.base import AbstractEnergy, Prepared
 from energax.dynamics.hopfield import activation_of
 from energax.graph.structure import Clamped
@@ -19,7 +19,7 @@ class ScellierBengio(AbstractEnergy):
         cost: C, read at v_output.
     """
 
-    cost: AbstractCost = eqx.field(default_factory=SquaredError)
+    cost: AbstractCost = eqx.field(converter=as_cost, default_factory=SquaredError)
 
     def prepare(self, graph, clamped, reference):
         """What the clamped nodes send: their rates."""

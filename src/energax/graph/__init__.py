@@ -9,7 +9,9 @@ from energax.graph.rounding import PRECISIONS as PRECISIONS
 from energax.graph.rounding import Rounded as Rounded
 from energax.graph.rounding import round_products as round_products
 from energax.graph.stacking import Stacked as Stacked
+from energax.graph.structure import EVERY as EVERY
 from energax.graph.structure import AbstractStructure as AbstractStructure
+from energax.graph.structure import At as At
 from energax.graph.structure import Axis as Axis
 from energax.graph.structure import Clamped as Clamped
 from energax.graph.structure import Edge as Edge

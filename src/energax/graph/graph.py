@@ -4,15 +4,15 @@ from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.exceptions import GraphError
 from energax.graph import topology
-from energax.graph.stacking import along
+from energax.graph.stacking import map_samples
 from energax.graph.structure import (
     AbstractStructure,
+    At,
     Axis,
     Clamped,
     Edge,
@@ -21,11 +21,15 @@ from energax.graph.structure import (
     add_to,
     axes_of,
     check_names,
+    freeze,
     list_names,
+    place_positions,
+    read_outputs,
     shifts_of,
 )
 from energax.graph.sweep import Plan, names_of, plan_sweep, sweep_nodes
-from energax.graph.wiring import check_shapes, check_wiring
+from energax.graph.wiring import check_shapes, check_stateless, check_wiring
+from energax.layers.basic import fold_in
 
 
 class Graph(AbstractStructure):
@@ -36,27 +40,29 @@ class Graph(AbstractStructure):
         edges: the edges.
         functions: name -> any `eqx.Module` or callable pytree, applied to one sample (no batch axis). All
             parameters live here.
-        input: name of the node that the data clamp.
-        output: name of the node that the cost reads (at the last time step).
+        input: name of the node that the data clamp, or several.
+        output: name of the node that the cost reads, at the last position of its axes, or several; each may be an
+            `At`. With several, what the cost reads and compares with is a mapping from their names.
         length: number of time steps: the axis `TIME` of all nodes, outermost; None for a graph without time.
             Along any axis an edge of delay d maps `v_source[:, :length-d]` to what arrives at `v_target[:, d:]`;
             nothing arrives before position d.
 
     Raises:
-        GraphError: an unknown or doubled name, shapes that do not fit, a node with no path from the input or
-            to the output, or a delay without a length.
+        GraphError: an unknown or doubled name, shapes that do not fit, a node that no input or output is joined to,
+            or a delay without a length.
     """
 
     nodes: tuple[Node, ...] = eqx.field(static=True, converter=tuple)
     edges: tuple[Edge, ...] = eqx.field(static=True, converter=tuple)
     functions: dict[str, Callable]
-    input: str = eqx.field(static=True)
-    output: str = eqx.field(static=True)
+    input: str | tuple[str, ...] = eqx.field(static=True, converter=freeze)
+    output: str | At | tuple[str | At, ...] = eqx.field(static=True, converter=freeze)
     length: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        check_names(self.nodes, self.input, self.output)
+        check_names(self)
         check_wiring(self)
+        check_stateless(self)
         check_shapes(self)
         arrival_order(self.nodes, self.edges)  # refuses cycles of nodes without a state
 
@@ -68,15 +74,17 @@ class Graph(AbstractStructure):
         """The edge's delay along every axis that both its ends have."""
         return shifts_of(edge, self.axes(edge.source), self.axes(edge.target))
 
-    @property
-    def plan(self) -> Plan | None:
-        """Feed-forward order of the nodes, axis within axis; None where they form a cycle without a delay."""
-        return plan_sweep(self.nodes, self.edges, self.length)
+    def plan(self, clamped: Collection[str] = ()) -> Plan | None:
+        """Feed-forward order of the nodes, axis within axis, where some are held.
 
-    @property
-    def order(self) -> tuple[str, ...] | None:
-        """Feed-forward order of the nodes at one position; None where they form a cycle without a delay."""
-        return None if self.plan is None else names_of(self.plan)
+        What arrives at held nodes does not count. None where the others form a cycle without a delay.
+        """
+        return plan_sweep(self.nodes, tuple(e for e in self.edges if e.target not in clamped), self.length)
+
+    def order(self, clamped: Collection[str] = ()) -> tuple[str, ...] | None:
+        """Feed-forward order of the nodes at one position, as `plan`."""
+        plan = self.plan(clamped)
+        return None if plan is None else names_of(plan)
 
     def colouring(self, names: Collection[str]) -> tuple[tuple[str, ...], ...]:
         """Blocks of nodes of which no two interact, so that each block can be settled at once."""
@@ -95,8 +103,10 @@ class Graph(AbstractStructure):
 
     @property
     def cost_term(self) -> frozenset[str]:
-        """The states that the cost reads: the output, or what it is predicted from if it holds none."""
-        return frozenset([self.output]) if self.node(self.output).state else self._read()[self.output]
+        """The states that the cost reads: the outputs, or what they are predicted from where they hold none."""
+        read = self._read()
+        names = (place.node for place in self.outputs)
+        return frozenset().union(*(frozenset([n]) if self.node(n).state else read[n] for n in names))
 
     def _read(self) -> dict[str, frozenset[str]]:
         """Receiving node -> the states that its prediction is computed from, through nodes without one."""
@@ -107,12 +117,19 @@ class Graph(AbstractStructure):
             read[name] = frozenset().union(*behind)
         return read
 
+    def untouched(self, ends: Collection[str]) -> tuple[str, ...]:
+        """Nodes that no edge joins, in either direction, to any of the given ones."""
+        links = [pair for e in self.edges for pair in ((e.source, e.target), (e.target, e.source))]
+        joined = topology.reachable(ends, links)
+        return tuple(node.name for node in self.nodes if node.name not in joined)
+
     def precompute(self, clamped: Clamped) -> Clamped:
         """The clamped nodes with what they send to others, for `arrivals`, `predict` and `sweep`."""
         sums: States = {}
         for edge in self.edges:
             if edge.source in clamped.values:
-                add_to(sums, edge.target, self.send(edge, self.functions, clamped.values[edge.source]))
+                value = clamped.values[edge.source]
+                add_to(sums, edge.target, self.send(edge, self.functions, value, keys=clamped.keys))
         return Clamped(clamped.values, sums, clamped.keys)
 
     def arrivals(self, states: States, clamped: Clamped | None = None) -> tuple[States, States]:
@@ -125,16 +142,16 @@ class Graph(AbstractStructure):
         Returns:
             `(arriving, values)`: sums per receiving node, and `states` with the direct nodes' values added.
         """
-        sent = None if clamped is None else clamped.sums
+        sent, keys = (None, None) if clamped is None else (clamped.sums, clamped.keys)
         done = set() if clamped is None or sent is None else set(clamped.values)
         arriving = dict(sent or {})
         values = dict(states)
         for name in arrival_order(self.nodes, self.edges):
             for edge in self.edges:
                 if edge.target == name and edge.source not in done:
-                    add_to(arriving, name, self.send(edge, self.functions, values[edge.source]))
+                    add_to(arriving, name, self.send(edge, self.functions, values[edge.source], keys=keys))
             if not self.node(name).state:
-                values[name] = self.activate(name, arriving[name])
+                values[name] = self.activate(name, arriving[name], keys=keys)
         return arriving, values
 
     def predict(self, states: States, clamped: Clamped | None = None) -> States:
@@ -143,24 +160,32 @@ class Graph(AbstractStructure):
         Arguments as in `arrivals`.
         """
         arriving, values = self.arrivals(states, clamped)
+        keys = None if clamped is None else clamped.keys
         return {
-            name: self.activate(name, sent) if self.node(name).state else values[name]
+            name: self.activate(name, sent, keys=keys) if self.node(name).state else values[name]
             for name, sent in arriving.items()
         }
 
     def output_value(self, states, clamped=None):
-        """What the cost reads: the output's state, or its prediction where it holds none; the last step's."""
-        value = states[self.output] if self.node(self.output).state else self.arrivals(states, clamped)[1][self.output]
-        return value[(slice(None), *(-1 for _ in self.axes(self.output)))]
+        """What the cost reads: the outputs' states, or their predictions where they hold none."""
+        direct = any(not self.node(place.node).state for place in self.outputs)
+        return read_outputs(self, self.arrivals(states, clamped)[1] if direct else states)
 
     def activate(
-        self, name: str, arriving: Array, functions: Mapping[str, Callable] | None = None, level: int = 0
+        self,
+        name: str,
+        arriving: Array,
+        functions: Mapping[str, Callable] | None = None,
+        level: int = 0,
+        keys: Array | None = None,
     ) -> Array:
-        """Apply the node's activation to what arrives at it; `functions` and `level` as in `send`."""
-        activation = self.node(name).activation
-        if activation is None:
+        """Apply the node's activation to what arrives at it; `functions`, `level` and `keys` as in `send`."""
+        node = self.node(name)
+        if node.activation is None:
             return arriving
-        return jax.vmap(along((functions or self.functions)[activation], self.axes(name)[level:]))(arriving)
+        function = (functions or self.functions)[node.activation]
+        own = None if keys is None else fold_in(keys, len(self.edges) + self.nodes.index(node))
+        return map_samples(function, self.axes(name)[level:], arriving, own)
 
     def sweep(self, values: Array | Mapping[str, Array] | Clamped, errors: States | None = None) -> States:
         """The feed-forward pass: every state takes its prediction, plus its error where one is given.
@@ -176,18 +201,29 @@ class Graph(AbstractStructure):
         Raises:
             GraphError: the graph has a cycle without a delay.
         """
-        if self.plan is None:
-            raise GraphError(
-                f"no feed-forward pass: {list_names(self._cyclic())} form a cycle; start the relaxation from zeros, "
-                "or give an edge of the cycle a delay and the graph a length"
-            )
         held = values if isinstance(values, Clamped) else Clamped(self.clamp(values))
+        plan = self.plan(held.values)
+        if plan is None:
+            raise GraphError(
+                f"no feed-forward pass: {list_names(self._cyclic(held.values))} form a cycle; start the relaxation "
+                "from zeros, or give an edge of the cycle a delay and the graph a length"
+            )
+        missing = [n.name for n in self.nodes if n.name not in {*held.values, *(e.target for e in self.edges)}]
+        if missing:
+            raise GraphError(f"no feed-forward pass: nothing arrives at {list_names(missing)}; clamp it, or relax")
         if held.sums is None:
             held = self.precompute(held)
-        found = sweep_nodes(self, self.plan, held, errors or {})
+        found = sweep_nodes(self, plan, held, errors or {})
         return {name: value for name, value in found.items() if self.node(name).state}
 
-    def send(self, edge: Edge, functions: Mapping[str, Callable], value: Array, level: int = 0) -> Array:
+    def send(
+        self,
+        edge: Edge,
+        functions: Mapping[str, Callable],
+        value: Array,
+        level: int = 0,
+        keys: Array | None = None,
+    ) -> Array:
         """What one edge adds at its target.
 
         Args:
@@ -195,20 +231,34 @@ class Graph(AbstractStructure):
             functions: the functions.
             value: of the source, shape `(batch, *lengths, *shape)`.
             level: how many of the outermost axes are left out, because all is at one position of them.
+            keys: of every sample, shape `(batch,)`, from which every random edge draws on its own; or None.
         """
         source, target = self.axes(edge.source)[level:], self.axes(edge.target)[level:]
         both = [axis for axis in source if axis in target]
         delays = [self.shifts(edge)[axis] for axis in both]
         reached = [slice(axis.length - delay) for axis, delay in zip(both, delays, strict=True)]
-        value = value[(slice(None), *reached, *(-1 for _ in source[len(both) :]))]  # leaves from the last position
-        sent = jax.vmap(along(functions[edge.function], both))(value)
-        entered = target[len(both) :]
+        left, entered = source[len(both) :], target[len(both) :]
+        leaving = place_positions(f"edge {edge}", left, edge.leaves, -1)
+        every = [axis for axis, position in zip(left, leaving, strict=True) if isinstance(position, slice)]
+        own = None if keys is None else fold_in(keys, self.edges.index(edge))
+        value = value[(slice(None), *reached, *leaving)]
+        sent = map_samples(functions[edge.function], both + every, value, own)
+        sent = jnp.sum(sent, axis=tuple(range(1 + len(both), 1 + len(both) + len(every)))) if every else sent
+        # what enters one position is nothing at the others; what enters every one is the same at all of them
         sent = jnp.expand_dims(sent, tuple(range(1 + len(both), 1 + len(target))))
-        pads = [(0, 0), *((delay, 0) for delay in delays), *((0, axis.length - 1) for axis in entered)]
+        entering = place_positions(f"edge {edge}", entered, edge.enters, 0)
+        shared = {1 + len(both) + i for i, position in enumerate(entering) if isinstance(position, slice)}
+        if shared:
+            lengths = (1,) * (1 + len(both)) + tuple(axis.length for axis in entered)
+            sent = jnp.broadcast_to(sent, [lengths[i] if i in shared else size for i, size in enumerate(sent.shape)])
+        pads = [(0, 0), *((delay, 0) for delay in delays)]
+        for axis, position in zip(entered, entering, strict=True):
+            pads.append((0, 0) if isinstance(position, slice) else (position, axis.length - 1 - position))
         return jnp.pad(sent, pads + [(0, 0)] * (sent.ndim - len(pads))) if any(map(any, pads)) else sent
 
-    def _cyclic(self) -> list[str]:
-        links = [(edge.source, edge.target) for edge in self.edges if not any(self.shifts(edge).values())]
+    def _cyclic(self, clamped: Collection[str]) -> list[str]:
+        edges = [edge for edge in self.edges if edge.target not in clamped]
+        links = [(edge.source, edge.target) for edge in edges if not any(self.shifts(edge).values())]
         return [n.name for n in self.nodes if n.name in topology.reachable([b for a, b in links if a == n.name], links)]
 
 

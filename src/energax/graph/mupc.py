@@ -12,7 +12,8 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from energax.graph.graph import Graph
 from energax.graph.stacking import Stacked
 from energax.graph.structure import Edge
-from energax.layers import Conv2d, Linear, is_analytic
+from energax.layers import Conv2d, Linear, is_analytic, takes_batch, takes_key
+from energax.layers.random import apply
 
 
 class Scaled(eqx.Module):
@@ -26,14 +27,24 @@ class Scaled(eqx.Module):
     function: Callable
     factor: float = eqx.field(static=True)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, *, key: PRNGKeyArray | None = None) -> Array:
         """Apply the layer and multiply."""
-        return self.factor * self.function(x)
+        return self.factor * apply(self.function, x, key)
 
 
 @is_analytic.register
 def _(layer: Scaled) -> bool:
     return is_analytic(layer.function)
+
+
+@takes_key.register
+def _(layer: Scaled) -> bool:
+    return takes_key(layer.function)
+
+
+@takes_batch.register
+def _(layer: Scaled) -> bool:
+    return takes_batch(layer.function)
 
 
 @singledispatch
@@ -111,7 +122,7 @@ def common(graph: Graph, a: Edge, b: Edge) -> int:
 
 def _last_factor(graph: Graph, edges: list[Edge], additions: int) -> Callable[[int], float]:
     """What multiplies the last layer of a function, as a function of its fan-in."""
-    if any(edge.target == graph.output for edge in edges):
+    if any(edge.target in {place.node for place in graph.outputs} for edge in edges):
         return lambda fan: 1 / fan
     if any(skips_beside(graph, edge) for edge in edges):
         return lambda fan: (fan * additions) ** -0.5

@@ -6,12 +6,13 @@ from functools import partial
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PRNGKeyArray
 
 from energax.exceptions import SettingError
 from energax.graph.graph import Graph
 from energax.graph.stacking import Stacked
-from energax.layers import Chain
+from energax.layers import Chain, takes_batch, takes_key
+from energax.layers.random import apply
 
 PRECISIONS = {"float32": (23, "float32"), "tensorfloat32": (10, "tensorfloat32"), "bfloat16": (7, "BF16_BF16_F32")}
 """Name -> the bits of a rounded mantissa, and the products that an accelerator is asked for. Elsewhere the rounding
@@ -29,7 +30,7 @@ class Rounded(eqx.Module):
     function: Callable
     precision: str = eqx.field(static=True)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, *, key: PRNGKeyArray | None = None) -> Array:
         """In the type of `x`, multiplied in float32."""
         bits, products = PRECISIONS[self.precision]
 
@@ -37,7 +38,17 @@ class Rounded(eqx.Module):
             return round_mantissa(bits, a.astype(jnp.float32)) if eqx.is_inexact_array(a) else a
 
         with jax.default_matmul_precision(products):
-            return jax.tree.map(short, self.function)(short(x)).astype(x.dtype)
+            return apply(jax.tree.map(short, self.function), short(x), key).astype(x.dtype)
+
+
+@takes_key.register
+def _(layer: Rounded) -> bool:
+    return takes_key(layer.function)
+
+
+@takes_batch.register
+def _(layer: Rounded) -> bool:
+    return takes_batch(layer.function)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -1,15 +1,19 @@
 """Functions along an axis: one of its own at every position, or one that all positions share."""
 
+import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PRNGKeyArray
 
 from energax.exceptions import GraphError
 from energax.graph.structure import Axis
-from energax.layers import is_analytic
+from energax.layers import is_analytic, takes_batch, takes_key
+from energax.layers.basic import fold_in
+from energax.layers.random import apply
 
 
 class Stacked(eqx.Module):
@@ -55,9 +59,9 @@ class Stacked(eqx.Module):
         """One of the functions."""
         return jax.tree.map(lambda leaf: leaf[position] if eqx.is_array(leaf) else leaf, self.function)
 
-    def __call__(self, x: Array) -> Array:
-        """Shape `(positions, ...)` to `(positions, ...)`, each position by its own function."""
-        return eqx.filter_vmap(lambda one, part: one(part))(self.function, x)
+    def __call__(self, x: Array, *, key: PRNGKeyArray | None = None) -> Array:
+        """Shape `(positions, ...)` to `(positions, ...)`, each position by its own function and with its own key."""
+        return along(self, (self.axis,))(x, key)
 
 
 @is_analytic.register
@@ -65,13 +69,72 @@ def _(layer: Stacked) -> bool:
     return is_analytic(layer.function)
 
 
+@takes_key.register
+def _(layer: Stacked) -> bool:
+    return takes_key(layer.function)
+
+
+@takes_batch.register
+def _(layer: Stacked) -> bool:
+    return takes_batch(layer.function)
+
+
+class Position(eqx.Module):
+    """One of the functions of a stack, with a key of its own.
+
+    Attributes:
+        function: the function.
+        index: which one of the stack it is.
+    """
+
+    function: Callable
+    index: Array
+
+    def __call__(self, x: Array, *, key: PRNGKeyArray | None = None) -> Array:
+        """Apply the function with the key of this position."""
+        return apply(self.function, x, None if key is None else fold_in(key, self.index))
+
+
+@takes_key.register
+def _(layer: Position) -> bool:
+    return takes_key(layer.function)
+
+
+def map_samples(fn: Callable, axes: Sequence[Axis], value: Array, keys: Array | None = None) -> Array:
+    """Apply a function of one position of one sample to a batch.
+
+    Args:
+        fn: the function; it takes the whole batch, with the axes folded into it, where `takes_batch` says so.
+        axes: the axes, outermost first.
+        value: shape `(batch, *lengths, *shape)`.
+        keys: of every sample, shape `(batch,)`: what a random layer draws from, the same at all positions that share
+            it; None switches chance off.
+    """
+    lead = value.shape[: 1 + len(axes)]
+    keys = keys if takes_key(fn) else None
+    if takes_batch(fn):
+        flat = None if keys is None else jnp.repeat(keys, math.prod(lead[1:]))
+        out = apply(fn, value.reshape(-1, *value.shape[len(lead) :]), flat)
+        return out.reshape(*lead, *out.shape[1:])
+    if keys is None:
+        return jax.vmap(along(fn, axes))(value)
+    return jax.vmap(along(fn, axes))(value, keys)
+
+
 def along(fn: Callable, axes: Sequence[Axis]) -> Callable:
-    """Lift a function of one position over axes, outermost first."""
+    """Lift a function of one position over axes, outermost first: `(x, key=None)` of one sample."""
     if not axes:
-        return fn
-    if isinstance(fn, Stacked) and fn.axis == axes[0]:
-        return eqx.Partial(eqx.filter_vmap(lambda one, part: along(one, axes[1:])(part)), fn.function)
-    return jax.vmap(along(fn, axes[1:]))
+        return partial(apply, fn)
+    if not (isinstance(fn, Stacked) and fn.axis == axes[0]):
+        return lambda x, key=None: jax.vmap(lambda part: along(fn, axes[1:])(part, key))(x)
+
+    def each(x, key=None):
+        def one(function, part, index):
+            return along(function, axes[1:])(part, None if key is None else fold_in(key, index))
+
+        return eqx.filter_vmap(one)(fn.function, x, jnp.arange(len(x)))
+
+    return each
 
 
 def check_stacked(what: str, fn: Callable, axes: Sequence[Axis], reached: Sequence[int]) -> None:
@@ -83,6 +146,10 @@ def check_stacked(what: str, fn: Callable, axes: Sequence[Axis], reached: Sequen
         axes: the axes that it is mapped over, outermost first.
         reached: how many positions of each it reaches.
     """
+    if isinstance(fn, Stacked) and takes_batch(fn):
+        raise GraphError(f"{what}: its function takes a whole batch, and such functions cannot be stacked")
+    if isinstance(fn, Stacked) and isinstance(fn.function, Stacked) and takes_key(fn):
+        raise GraphError(f"{what}: its function is random, and such functions can be stacked along one axis only")
     left = list(zip(axes, reached, strict=True))
     while isinstance(fn, Stacked):
         while left and left[0][0] != fn.axis:

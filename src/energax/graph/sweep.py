@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.graph import topology
-from energax.graph.stacking import Stacked
+from energax.graph.stacking import Position, Stacked
 from energax.graph.structure import AnyGraph, Axis, Clamped, Edge, Node, States, add_to, axes_of, shifts_of
+from energax.layers import takes_key
 
 
 class Unit(NamedTuple):
@@ -86,17 +87,17 @@ def _walk(graph: AnyGraph, functions: Fns, plan: Plan, level: int, clamped: Clam
     """
     values, sums = dict(clamped.values), dict(clamped.sums or {})
     inside = set(names_of(plan)) - set(clamped.values)  # clamped nodes have sent all they send
-    now = [edge for edge in _select_undelayed(graph, level) if edge.source in inside]
+    now = [e for e in _select_undelayed(graph, level) if e.source in inside and e.target not in clamped.values]
     for part in plan:
         members = names_of((part,))
         for edge in now:
             if edge.target in members and edge.source not in members:
-                add_to(sums, edge.target, graph.send(edge, functions, values[edge.source], level))
+                add_to(sums, edge.target, graph.send(edge, functions, values[edge.source], level, clamped.keys))
         if isinstance(part, Unit):
             here = Clamped(_select(clamped.values, members), _select(sums, members), clamped.keys)
             values |= _scan(graph, functions, part, level, here, _select(errors, members))
         elif part not in clamped.values:
-            values[part] = graph.activate(part, sums[part], functions, level) + errors.get(part, 0)
+            values[part] = graph.activate(part, sums[part], functions, level, clamped.keys) + errors.get(part, 0)
     return values
 
 
@@ -107,7 +108,7 @@ def _scan(graph: AnyGraph, functions: Fns, unit: Unit, level: int, clamped: Clam
     within = [
         (e, graph.shifts(e)[unit.axis])
         for e in _select_undelayed(graph, level)
-        if e.source in sending and e.target in members
+        if e.source in sending and e.target in sending
     ]
     delayed = [(edge, delay) for edge, delay in within if delay]
     history = _history(graph, delayed, level, next(iter((clamped.values or clamped.sums or errors).values())))
@@ -119,7 +120,7 @@ def _scan(graph: AnyGraph, functions: Fns, unit: Unit, level: int, clamped: Clam
         here = {**functions, **eqx.combine(own, rest)}
         sums = dict(sums)
         for edge, delay in delayed:
-            sent = graph.send(edge, here, history[edge.source][delay - 1], level + 1)
+            sent = graph.send(edge, here, history[edge.source][delay - 1], level + 1, clamped.keys)
             add_to(sums, edge.target, jnp.where(position >= delay, sent, 0))
         values = _walk(graph, here, unit.parts, level + 1, Clamped(held, sums, clamped.keys), errors)
         history = {name: jnp.concatenate([values[name][None], past[:-1]]) for name, past in history.items()}
@@ -148,9 +149,16 @@ def _slices(functions: Fns, axis: Axis):
         missing = axis.length - leaf.shape[0]
         return jnp.concatenate([jnp.repeat(leaf[:1], missing, axis=0), leaf]) if missing else leaf
 
-    own = {name: fn.function for name, fn in functions.items() if isinstance(fn, Stacked) and fn.axis == axis}
+    own = {name: _number(fn) for name, fn in functions.items() if isinstance(fn, Stacked) and fn.axis == axis}
     arrays, rest = eqx.partition(own, eqx.is_array)
     return jax.tree.map(filled, arrays), rest
+
+
+def _number(stack: Stacked) -> Callable:
+    """The functions of a stack; random ones know which they are, so that each draws from a key of its own."""
+    if not takes_key(stack.function):
+        return stack.function
+    return Position(stack.function, jnp.arange(stack.positions))
 
 
 def _select_undelayed(graph: AnyGraph, level: int) -> list[Edge]:

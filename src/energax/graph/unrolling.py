@@ -7,7 +7,7 @@ import equinox as eqx
 from energax.exceptions import GraphError
 from energax.graph.graph import Graph
 from energax.graph.stacking import Stacked
-from energax.graph.structure import Axis, Edge, Node
+from energax.graph.structure import At, Axis, Edge, Node, place_positions
 
 
 def unroll(graph: Graph, axis: Axis) -> Graph:
@@ -23,8 +23,9 @@ def unroll(graph: Graph, axis: Axis) -> Graph:
     Raises:
         GraphError: the input has the axis.
     """
-    if axis in graph.axes(graph.input):
-        raise GraphError(f"the input {graph.input!r} has the axis {axis.name!r}, so it cannot become separate nodes")
+    for name in graph.inputs:
+        if axis in graph.axes(name):
+            raise GraphError(f"the input {name!r} has the axis {axis.name!r}, so it cannot become separate nodes")
     nodes: list[Node] = []
     edges: list[Edge] = []
     functions: dict[str, Callable] = {}
@@ -37,10 +38,24 @@ def unroll(graph: Graph, axis: Axis) -> Graph:
         shifts = graph.shifts(edge)
         delay = tuple(d for other, d in shifts.items() if other != axis)
         for source, target in _ends(graph, edge, axis):
-            fn = _place(graph, functions, edge.function, axis, source, target)
-            edges.append(Edge(_name(edge.source, source), _name(edge.target, target), str(fn), delay or 0))
-    output = _name(graph.output, axis.length - 1 if axis in graph.axes(graph.output) else None)
+            fn = _place(graph, functions, edge.function, axis, source, source if target is None else target)
+            leaves, enters = (tuple(one for one in ends if one[0] != axis.name) for ends in (edge.leaves, edge.enters))
+            names = (_name(edge.source, source), _name(edge.target, target))
+            edges.append(Edge(*names, str(fn), delay or 0, leaves=leaves, enters=enters))
+    outputs = tuple(one for place in graph.outputs for one in _outputs(graph, place, axis))
+    output = outputs if len(outputs) > 1 or isinstance(graph.output, tuple) else outputs[0]
     return Graph(nodes=nodes, edges=edges, functions=functions, input=graph.input, output=output, length=graph.length)
+
+
+def _outputs(graph: Graph, place: At, axis: Axis) -> list[At]:
+    """An output as one or, where it is read at every position of the axis, several."""
+    rest = {name: position for name, position in place.positions if name != axis.name}
+    axes = graph.axes(place.node)
+    if axis not in axes:
+        return [At(place.node, **rest)]
+    index = place_positions(f"output {place.node!r}", axes, place.positions, -1)[axes.index(axis)]
+    chosen = range(axis.length) if isinstance(index, slice) else [index]
+    return [At(_name(place.node, i), **rest) for i in chosen]
 
 
 def _ends(graph: Graph, edge: Edge, axis: Axis) -> list[tuple[int | None, int | None]]:
@@ -48,8 +63,17 @@ def _ends(graph: Graph, edge: Edge, axis: Axis) -> list[tuple[int | None, int | 
     shift = graph.shifts(edge).get(axis)
     if shift is not None:
         return [(i, i + shift) for i in range(axis.length - shift)]
-    source = axis.length - 1 if axis in graph.axes(edge.source) else None
-    return [(source, 0 if axis in graph.axes(edge.target) else None)]
+    sources = _chosen(edge, axis, graph.axes(edge.source), edge.leaves, -1)
+    return [(i, j) for i in sources for j in _chosen(edge, axis, graph.axes(edge.target), edge.enters, 0)]
+
+
+def _chosen(edge: Edge, axis: Axis, axes, positions, default: int) -> list[int | None]:
+    """Positions of an axis at one end of an edge; None alone where the end does not have it."""
+    if axis not in axes:
+        return [None]
+    named = [one for one in positions if one[0] == axis.name]
+    index = place_positions(f"edge {edge}", [axis], named, default)[0]
+    return list(range(axis.length)) if isinstance(index, slice) else [index]
 
 
 def _place(graph: Graph, functions: dict, name: str | None, axis: Axis, index: int | None, position: int | None):

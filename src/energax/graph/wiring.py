@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Sequence
 
+import equinox as eqx
+import jax
+
 from energax.exceptions import GraphError
-from energax.graph import topology
-from energax.graph.stacking import along, check_stacked
-from energax.graph.structure import AnyGraph, Axis, Edge, list_names, out_shape
+from energax.graph.stacking import check_stacked, map_samples
+from energax.graph.structure import AnyGraph, Axis, Edge, list_names, out_shape, place_positions
 
 
 def check_wiring(graph: AnyGraph) -> None:
     """Refuse edges to nowhere, functions that are not there, delays without time and dead ends."""
     check_axes(graph)
     names = {node.name for node in graph.nodes}
-    links = [(edge.source, edge.target) for edge in graph.edges]
     for edge in graph.edges:
         for end in (edge.source, edge.target):
             if end not in names:
@@ -28,18 +29,17 @@ def check_wiring(graph: AnyGraph) -> None:
                 f"node {node.name!r}: unknown activation {node.activation!r}; "
                 f"the graph has: {list_names(graph.functions)}"
             )
-        if node.name not in topology.reachable([graph.input], links):
-            raise GraphError(
-                f"node {node.name!r} has no path from the input {graph.input!r}: add an edge to it; "
-                f"the graph has: {list_names(names)}"
-            )
-        if graph.output not in topology.reachable([node.name], links):
-            raise GraphError(
-                f"node {node.name!r} has no path to the output {graph.output!r}: add an edge from it; "
-                f"the graph has: {list_names(names)}"
-            )
-    if not graph.node(graph.input).state:
-        raise GraphError(f"the input {graph.input!r} must hold a state: it is what the data clamp")
+        if not node.state and node.name not in {edge.target for edge in graph.edges}:
+            raise GraphError(f"node {node.name!r} holds no state and nothing arrives at it: add an edge to it")
+    ends = [*graph.inputs, *(place.node for place in graph.outputs)]
+    for name in graph.untouched(ends):
+        raise GraphError(
+            f"node {name!r} is joined to no input and no output ({list_names(set(ends))}): nothing would move it; add "
+            f"an edge; the graph has: {list_names(names)}"
+        )
+    for name in graph.inputs:
+        if not graph.node(name).state:
+            raise GraphError(f"the input {name!r} must hold a state: it is what the data clamp")
 
 
 def check_delays(edge: Edge, graph: AnyGraph) -> None:
@@ -69,6 +69,17 @@ def check_axes(graph: AnyGraph) -> None:
                 )
 
 
+def check_stateless(graph: AnyGraph) -> None:
+    """Refuse layers that carry a state from batch to batch: norms with batch statistics, most of all."""
+    for name, fn in graph.functions.items():
+        for part in jax.tree.leaves(fn, is_leaf=lambda part: isinstance(part, eqx.nn.StatefulLayer)):
+            if isinstance(part, eqx.nn.StatefulLayer):
+                raise GraphError(
+                    f"function {name!r}: {type(part).__name__} takes statistics over a batch, and here every sample "
+                    "settles on its own; use eqx.nn.LayerNorm, GroupNorm or RMSNorm, which take them over one sample"
+                )
+
+
 def check_shapes(graph: AnyGraph) -> None:
     """Refuse functions that cannot take their source's shape or that return another than their target's."""
     for node in graph.nodes:
@@ -78,10 +89,16 @@ def check_shapes(graph: AnyGraph) -> None:
                 continue
             source = graph.node(edge.source)
             shifts = graph.shifts(edge)
-            reached = [axis.length - delay for axis, delay in shifts.items()]
-            check_stacked(f"edge {edge}", graph.functions[edge.function], tuple(shifts), reached)
+            rest = [axis for axis in graph.axes(edge.source) if axis not in shifts]
+            leaving = place_positions(f"edge {edge}, source", rest, edge.leaves, -1)
+            entered = [axis for axis in graph.axes(edge.target) if axis not in shifts]
+            place_positions(f"edge {edge}, target", entered, edge.enters, 0)
+            every = [axis for axis, position in zip(rest, leaving, strict=True) if isinstance(position, slice)]
+            mapped = (*shifts, *every)
+            reached = [axis.length - shifts.get(axis, 0) for axis in mapped]
+            check_stacked(f"edge {edge}", graph.functions[edge.function], mapped, reached)
             try:
-                shape = sent_shape(graph.functions[edge.function], tuple(shifts), reached, source.shape)
+                shape = sent_shape(graph.functions[edge.function], mapped, reached, source.shape)
             except (TypeError, ValueError, AssertionError) as error:
                 raise GraphError(
                     f"edge {edge}: {edge.function!r} cannot be applied to node {source.name!r} of shape "
@@ -106,4 +123,4 @@ def check_shapes(graph: AnyGraph) -> None:
 
 def sent_shape(fn: Callable, axes: Sequence[Axis], reached: Sequence[int], shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that a function returns at one position for an input of `shape`."""
-    return out_shape(along(fn, axes), (*reached, *shape))[len(axes) :]
+    return out_shape(lambda x: map_samples(fn, axes, x), (1, *reached, *shape))[1 + len(axes) :]

@@ -6,12 +6,15 @@ from functools import singledispatch
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PRNGKeyArray
 
 from energax.activations import AbstractSmooth, Box
 from energax.layers.basic import Chain, Flatten, Identity, Linear
+from energax.layers.batched import takes_batch
 from energax.layers.convolution import Conv2d
 from energax.layers.pooling import Pool, SoftmaxPooling, average, mean_over_image
+from energax.layers.random import Dropout, apply, takes_key
+from energax.layers.sparse import Sparse
 
 
 class Analytic(eqx.Module):
@@ -19,9 +22,19 @@ class Analytic(eqx.Module):
 
     layer: Callable
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, *, key: PRNGKeyArray | None = None) -> Array:
         """Apply the layer."""
-        return self.layer(x)
+        return apply(self.layer, x, key)
+
+
+@takes_key.register
+def _(layer: Analytic) -> bool:
+    return takes_key(layer.layer)
+
+
+@takes_batch.register
+def _(layer: Analytic) -> bool:
+    return takes_batch(layer.layer)
 
 
 @singledispatch
@@ -51,6 +64,9 @@ def _(layer: Chain) -> bool:
 @is_analytic.register(Flatten)
 @is_analytic.register(Identity)
 @is_analytic.register(SoftmaxPooling)
+@is_analytic.register(Sparse)
+@is_analytic.register(Dropout)
+@is_analytic.register(eqx.nn.Dropout)
 @is_analytic.register(Analytic)
 @is_analytic.register(eqx.nn.Linear)
 @is_analytic.register(eqx.nn.Conv)

@@ -1,10 +1,15 @@
 """Vectors, shapes and chains."""
 
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
+
+from energax.layers.batched import takes_batch
+from energax.layers.random import apply, takes_key
 
 
 class Linear(eqx.Module):
@@ -64,8 +69,28 @@ class Chain(eqx.Module):
 
     layers: tuple[Callable, ...] = eqx.field(converter=tuple)
 
-    def __call__(self, x: Array) -> Array:
-        """Apply the layers in order."""
-        for layer in self.layers:
-            x = layer(x)
+    def __call__(self, x: Array, *, key: PRNGKeyArray | None = None) -> Array:
+        """Apply the layers in order, each random one with a key of its own; to a batch where one of them takes it."""
+        batched = takes_batch(self)
+        for index, layer in enumerate(self.layers):
+            one = None if key is None else fold_in(key, index)
+            if batched and not takes_batch(layer):
+                x = jax.vmap(partial(apply, layer), (0, None if one is None else 0))(x, one)
+            else:
+                x = apply(layer, x, one)
         return x
+
+
+@takes_key.register
+def _(layer: Chain) -> bool:
+    return any(map(takes_key, layer.layers))
+
+
+@takes_batch.register
+def _(layer: Chain) -> bool:
+    return any(map(takes_batch, layer.layers))
+
+
+def fold_in(key: PRNGKeyArray, number: int | Array) -> PRNGKeyArray:
+    """A key of its own from each key of an array of any shape and a number."""
+    return jnp.vectorize(lambda one: jax.random.fold_in(one, number), signature="()->()")(key)

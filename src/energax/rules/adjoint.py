@@ -3,12 +3,21 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
 from energax.arithmetic import add_all, add_trees, choose, dot, norm, scale, total
+from energax.dynamics.model import Model
 from energax.dynamics.phase import Phase
-from energax.graph.structure import States
-from energax.rules.base import AbstractRule, free_phase, make_info, open_batch, require_target, weigh_sound
+from energax.graph.structure import Output, States
+from energax.rules.base import (
+    AbstractRule,
+    differentiate,
+    free_phase,
+    make_info,
+    open_batch,
+    require_target,
+    weigh_sound,
+)
 
 
 class Adjoint(AbstractRule):
@@ -30,7 +39,7 @@ class Adjoint(AbstractRule):
         """Settle the free phase, solve for lambda, and differentiate the force's parameters."""
         rows = open_batch(graph, batch)
         target = require_target(rows, "Adjoint")
-        free, settled, report = free_phase(dynamics, graph, rows, batch.key, solver)
+        free, settled, report = free_phase(dynamics, graph, rows, solver)
         weights = weigh_sound(rows, settled)
         slope = jax.grad(lambda v: jnp.sum(free.cost(v, target)))(settled.states)
         # what does not count must not keep the others waiting either
@@ -41,7 +50,7 @@ class Adjoint(AbstractRule):
         return gradient, carry, make_info(dynamics, rows, output, {"free": report})
 
 
-def through_force(phase: Phase, states: States, signal: States, target: Array, weights: Array) -> PyTree:
+def through_force(phase: Phase, states: States, signal: States, target: Output, weights: Array) -> Model:
     """sum_b weights_b (dC/dtheta + (dforce/dtheta)^T signal) at fixed states.
 
     Directed rules differ only in the signal: -lambda is exact, the response of the states to a nudge is the
@@ -55,13 +64,13 @@ def through_force(phase: Phase, states: States, signal: States, target: Array, w
         weights: per sample, shape `(batch,)`; 1 / batch for the batch's average.
     """
 
-    def objective(graph):
-        again = phase.prepare_again(graph)
+    def objective(model):
+        again = phase.prepare_again(model)
         force = again.force(states)
         pulled = add_all(total(force[name] * s) for name, s in signal.items())
         return jnp.sum(weights * (pulled + again.cost(states, target)))
 
-    return eqx.filter_grad(objective)(phase.graph)
+    return differentiate(phase.model, objective)
 
 
 def transposed_solve(phase: Phase, states: States, right: States, tol: float | None, max_steps: int) -> States:

@@ -1,9 +1,9 @@
 """Backpropagation of the cost through the feed-forward pass: the reference."""
 
-import equinox as eqx
 import jax.numpy as jnp
 
-from energax.rules.base import AbstractRule, make_info, open_batch, require_target
+from energax.dynamics.model import Model
+from energax.rules.base import AbstractRule, differentiate, make_info, open_batch, require_target
 
 
 class Backprop(AbstractRule):
@@ -15,10 +15,10 @@ class Backprop(AbstractRule):
         target = require_target(rows, "Backprop")
         weights = jnp.where(rows.finite, rows.weights, 0)
 
-        def objective(graph):
-            output = graph.output_value(graph.sweep(rows.clamped))
-            cost = dynamics.cost(output, target)
+        def objective(model):
+            output = model.graph.output_value(model.graph.sweep(rows.clamped), rows.clamped)
+            cost = model.dynamics.cost(output, target)
             return jnp.sum(weights * cost), output
 
-        gradient, output = eqx.filter_grad(objective, has_aux=True)(graph)
+        gradient, output = differentiate(Model(graph, dynamics), objective, has_aux=True)
         return gradient, carry, make_info(dynamics, rows, output, {})

@@ -1,17 +1,20 @@
 """What every rule shares: its call, what it reports, and the parameter gradient of a weighted energy."""
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, PyTree
 
 from energax.arithmetic import align_batch
 from energax.dynamics.base import AbstractDynamics, AbstractTotalEnergy
+from energax.dynamics.model import Model, split_parameters
 from energax.dynamics.phase import Batch, Phase, prepare_phase
 from energax.exceptions import DataError, SettingError
-from energax.graph.structure import AnyGraph, States, promote
+from energax.graph.structure import AnyGraph, Clamped, Output, States, hold
 from energax.solvers.engine import AbstractSolver
 from energax.solvers.verdict import Equilibrium, Verdict
 
@@ -35,12 +38,12 @@ class Info(eqx.Module):
     """What a rule reports of one batch.
 
     Attributes:
-        output: output of the free phase (or of the feed-forward pass), shape `(batch, ...)`.
+        output: output of the free phase (or of the feed-forward pass), shape `(batch, ...)`, or one for every output.
         cost: C of that output per sample, shape `(batch,)`.
         phases: name of the phase -> what its relaxation did; empty for rules that relax nothing.
     """
 
-    output: Array
+    output: Output
     cost: Array
     phases: dict[str, PhaseInfo]
 
@@ -65,7 +68,7 @@ class AbstractRule(eqx.Module):
         batch: Batch,
         solver: AbstractSolver,
         carry: Any,
-    ) -> tuple[PyTree, Any, Info]:
+    ) -> tuple[Model, Any, Info]:
         """One parameter gradient.
 
         Args:
@@ -76,8 +79,8 @@ class AbstractRule(eqx.Module):
             carry: what `init` or the last update of this batch returned.
 
         Returns:
-            `(gradient, carry, info)`; the gradient has the structure of `graph`, None at what is no parameter,
-            and is the batch's average.
+            `(gradient, carry, info)`; the gradient has the structure of `Model(graph, dynamics)`, None at what is no
+            parameter, and is the batch's average.
         """
 
 
@@ -87,14 +90,14 @@ class Rows(eqx.Module):
     A weight of 0 does not cancel a NaN in a gradient, so none may come in.
 
     Attributes:
-        clamped: node name -> value.
+        clamped: the input, with a key per sample where the batch has a key.
         target: as the cost takes it, or None.
         weights: of every sample in the batch's average, shape `(batch,)`; they sum to 1 over the rows of the batch.
         finite: samples of which everything is a number, shape `(batch,)`; the others must not move the parameters.
     """
 
-    clamped: States
-    target: Array | None
+    clamped: Clamped
+    target: Output | None
     weights: Array
     finite: Array
 
@@ -106,15 +109,11 @@ def open_batch(graph: AnyGraph, batch: Batch) -> Rows:
         DataError: shapes, dtypes or numbers of rows that do not fit.
         GraphError: an unknown node.
     """
-    clamped = promote(graph, graph.clamp(batch.x))
+    held = hold(graph, batch.x, batch.key)
+    clamped = held.values
     size = batch_size(clamped)
     like = next(iter(clamped.values()))
-    target = batch.y
-    if target is not None:
-        if target.shape[0] != size:
-            raise DataError(f"{target.shape[0]} targets for {size} inputs: give one target for every sample")
-        if jnp.issubdtype(target.dtype, jnp.floating):
-            target = target.astype(like.dtype)
+    target = None if batch.y is None else jax.tree.map(lambda one: check_target(one, size, like), batch.y)
     given = jnp.ones(size, like.dtype) if batch.weights is None else batch.weights.astype(like.dtype)
     if given.shape != (size,):
         raise DataError(f"weights of shape {given.shape} for {size} samples: give one number for every sample")
@@ -123,21 +122,29 @@ def open_batch(graph: AnyGraph, batch: Batch) -> Rows:
         numbers = jnp.all(jnp.isfinite(value).reshape(size, -1), axis=1)
         clamped = {**clamped, name: jnp.where(align_batch(numbers, value), value, 0)}
         finite &= numbers
-    if target is not None:
-        numbers = jnp.all(jnp.isfinite(target).reshape(size, -1), axis=1)
-        target = jnp.where(align_batch(numbers, target), target, 0)
-        finite &= numbers
+    for one in jax.tree.leaves(target):
+        finite &= jnp.all(jnp.isfinite(one).reshape(size, -1), axis=1)
+    target = jax.tree.map(lambda one: jnp.where(align_batch(finite, one), one, 0), target)
     weights = given / jnp.maximum(jnp.sum(given), jnp.finfo(like.dtype).tiny)
-    return Rows(clamped, target, weights, finite)
+    return Rows(Clamped(clamped, keys=held.keys), target, weights, finite)
 
 
-def make_info(dynamics: AbstractDynamics, rows: Rows, output: Array, phases: dict[str, PhaseInfo]) -> Info:
+def check_target(target: Array, size: int, like: Array) -> Array:
+    """Targets in the dtype of the states, one for each of `size` samples."""
+    target = jnp.asarray(target)
+    if target.ndim == 0 or target.shape[0] != size:
+        have = target.shape[0] if target.ndim else "no"
+        raise DataError(f"{have} targets for {size} inputs: give one target for every sample")
+    return target.astype(like.dtype) if jnp.issubdtype(target.dtype, jnp.floating) else target
+
+
+def make_info(dynamics: AbstractDynamics, rows: Rows, output: Output, phases: dict[str, PhaseInfo]) -> Info:
     """What a rule reports; the cost of a row that held no numbers is none."""
     cost = dynamics.cost(output, require_target(rows, "a rule"))
     return Info(output, jnp.where(rows.finite, cost, jnp.nan), phases)
 
 
-def require_target(rows: Rows, rule: str) -> Array:
+def require_target(rows: Rows, rule: str) -> Output:
     """The targets, for a rule that has no use without them."""
     if rows.target is None:
         raise DataError(f"{rule} learns from targets, and the batch has none: give Batch a y")
@@ -145,10 +152,10 @@ def require_target(rows: Rows, rule: str) -> Array:
 
 
 def free_phase(
-    dynamics: AbstractDynamics, graph: AnyGraph, rows: Rows, key: PRNGKeyArray | None, solver: AbstractSolver
+    dynamics: AbstractDynamics, graph: AnyGraph, rows: Rows, solver: AbstractSolver
 ) -> tuple[Phase, Equilibrium, PhaseInfo]:
     """Settle the free phase, or take it from the dynamics where it is known by construction."""
-    phase = prepare_phase(dynamics, graph, rows.clamped, key=key)
+    phase = prepare_phase(dynamics, graph, rows.clamped)
     start = phase.start()
     settled = known_equilibrium(start.states) if start.settled else solver.solve(phase, start)
     return phase, settled, phase_info(phase, start.states, settled, rows)
@@ -178,7 +185,13 @@ def require_energy(dynamics: AbstractDynamics, rule: str) -> AbstractTotalEnergy
     return dynamics
 
 
-def energy_gradient(phase: Phase, states: States, weights: Array) -> PyTree:
+def differentiate(model: Model, objective: Callable[[Model], PyTree], has_aux: bool = False) -> Any:
+    """D objective / d parameters, with the structure of the model; `(gradient, aux)` where the objective has an aux."""
+    parameters, rest = split_parameters(model)
+    return eqx.filter_grad(lambda given: objective(eqx.combine(given, rest)), has_aux=has_aux)(parameters)
+
+
+def energy_gradient(phase: Phase, states: States, weights: Array) -> Model:
     """d/dtheta of sum_b weights_b F_b at fixed states; real part where the weights are complex.
 
     F, not E: with a direct output or an external readout the last map is in C. What the phase holds constant is
@@ -190,10 +203,10 @@ def energy_gradient(phase: Phase, states: States, weights: Array) -> PyTree:
         weights: per sample, shape `(samples,)`; 1 / batch for the batch's average.
     """
 
-    def objective(graph):
-        return jnp.real(jnp.sum(weights * phase.prepare_again(graph).energy(states)))
+    def objective(model):
+        return jnp.real(jnp.sum(weights * phase.prepare_again(model).energy(states)))
 
-    return eqx.filter_grad(objective)(phase.graph)
+    return differentiate(phase.model, objective)
 
 
 def weigh_sound(rows: Rows, *ends: Equilibrium) -> Array:

@@ -13,6 +13,7 @@ from energax.graph.structure import AnyGraph
 from energax.layers import is_analytic
 from energax.rules.base import (
     AbstractRule,
+    differentiate,
     free_phase,
     make_info,
     open_batch,
@@ -62,10 +63,11 @@ class Contrastive(AbstractRule):
 
         def nudge(base: Phase) -> Phase:
             """All nudged phases at once, one batch after the other."""
-            return base.tile(len(points)).nudge_by(points.reshape(-1), jnp.concatenate([target] * len(points)))
+            targets = jax.tree.map(lambda y: jnp.concatenate([y] * len(points)), target)
+            return base.tile(len(points)).nudge_by(points.reshape(-1), targets)
 
-        free, settled, report = free_phase(dynamics, graph, rows, batch.key, solver)
-        base = free.prepare_again(graph, settled.states)
+        free, settled, report = free_phase(dynamics, graph, rows, solver)
+        base = free.prepare_again(reference=settled.states)
         nudged = nudge(base)
         start = jax.tree.map(
             lambda v: jnp.concatenate([v] * len(points)).astype(jnp.result_type(v, weights)), settled.states
@@ -73,17 +75,17 @@ class Contrastive(AbstractRule):
         end = solver.solve(nudged, Start(start, settled.known))
         shares = weigh_sound(rows, settled, end)
 
-        def objective(graph):
+        def objective(model):
             """Weighted sum of F at fixed states; one preparation serves all nudged phases."""
-            energies = nudge(base.prepare_again(graph)).energy(end.states)
+            energies = nudge(base.prepare_again(model)).energy(end.states)
             value = jnp.sum((shares * weights).reshape(-1) * energies)
             if free_weight is not None:
-                value = value + jnp.sum(shares * free_weight * free.prepare_again(graph).energy(settled.states))
+                value = value + jnp.sum(shares * free_weight * free.prepare_again(model).energy(settled.states))
             return jnp.real(value)
 
         output = free.output(settled.states)
         phases = {"free": report, "nudged": phase_info(nudged, start, end, rows)}
-        return eqx.filter_grad(objective)(graph), carry, make_info(dynamics, rows, output, phases)
+        return differentiate(free.model, objective), carry, make_info(dynamics, rows, output, phases)
 
 
 def cast_like(values: Array, like: Array) -> Array:

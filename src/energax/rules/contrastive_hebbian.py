@@ -8,7 +8,7 @@ from energax.arithmetic import add_trees
 from energax.dynamics.base import Start
 from energax.dynamics.phase import prepare_phase
 from energax.exceptions import SettingError
-from energax.graph.structure import Clamped
+from energax.graph.structure import Clamped, list_names
 from energax.rules.base import (
     AbstractRule,
     energy_gradient,
@@ -41,14 +41,14 @@ class ContrastiveHebbian(AbstractRule):
         require_state(graph)
         rows = open_batch(graph, batch)
         target = require_target(rows, "ContrastiveHebbian")
-        free, settled, report = free_phase(dynamics, graph, rows, batch.key, solver)
+        free, settled, report = free_phase(dynamics, graph, rows, solver)
         output = free.output(settled.states)
-        both = Clamped(
-            {**rows.clamped, graph.output: output + self.strength.astype(output.dtype) * (target - output)},
-            keys=free.clamped.keys,
-        )
+        names = [place.node for place in graph.outputs]
+        given = (output, target) if isinstance(output, dict) else ({names[0]: output}, {names[0]: target})
+        pulled = {n: given[0][n] + self.strength.astype(given[0][n].dtype) * (given[1][n] - given[0][n]) for n in names}
+        both = Clamped({**rows.clamped.values, **pulled}, keys=rows.clamped.keys)
         phase = prepare_phase(dynamics, graph, both, reference=settled.states)
-        start = {name: v for name, v in settled.states.items() if name != graph.output}
+        start = {name: v for name, v in settled.states.items() if name not in names}
         end = solver.solve(phase, Start(start))
 
         weights = weigh_sound(rows, settled, end) / self.strength
@@ -61,8 +61,14 @@ class ContrastiveHebbian(AbstractRule):
 
 def require_state(graph) -> None:
     """Only a state can be clamped."""
-    if not graph.node(graph.output).state:
-        raise SettingError(
-            f"the output {graph.output!r} holds no state (state=False), so it cannot be clamped; give it "
-            "one, or nudge it with Contrastive"
-        )
+    for place in graph.outputs:
+        if not graph.node(place.node).state:
+            raise SettingError(
+                f"the output {place.node!r} holds no state (state=False), so it cannot be clamped; give it "
+                "one, or nudge it with Contrastive"
+            )
+        if graph.axes(place.node):
+            raise SettingError(
+                f"the output {place.node!r} repeats along {list_names(axis.name for axis in graph.axes(place.node))}, "
+                "and a part of a node cannot be clamped; nudge it with Contrastive"
+            )

@@ -1,11 +1,11 @@
 """The first step of relaxation in error coordinates, which is exactly backprop."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from energax.arithmetic import add_all, total
-from energax.rules.base import AbstractRule, make_info, open_batch, require_target
+from energax.dynamics.model import Model
+from energax.rules.base import AbstractRule, differentiate, make_info, open_batch, require_target
 
 
 class FirstStep(AbstractRule):
@@ -22,23 +22,24 @@ class FirstStep(AbstractRule):
         rows = open_batch(graph, batch)
         target = require_target(rows, "FirstStep")
         swept = graph.sweep(rows.clamped)
-        output = graph.output_value(swept)
+        output = graph.output_value(swept, rows.clamped)
         weights = jnp.where(rows.finite, rows.weights, 0)
 
         def cost(errors):
-            return jnp.sum(dynamics.cost(graph.output_value(graph.sweep(rows.clamped, errors)), target))
+            return jnp.sum(dynamics.cost(graph.output_value(graph.sweep(rows.clamped, errors), rows.clamped), target))
 
-        rest = jax.tree.map(jnp.zeros_like, {name: swept[name] for name in graph.free(rows.clamped)})
+        rest = jax.tree.map(jnp.zeros_like, {name: swept[name] for name in graph.free(rows.clamped.values)})
         step = jax.tree.map(jnp.negative, jax.grad(cost)(rest))  # Pi_n e_n after one step
         states = jax.lax.stop_gradient(swept)
 
-        def local(graph):
+        def local(model):
             """-Pi e . vhat(theta) per node, and C's own parameters; the states stay where they are."""
-            predictions = graph.predict(states)
+            graph = model.graph
+            predictions = graph.predict(states, rows.clamped)
             per_sample = add_all(total(-e * predictions[name]) for name, e in step.items())
-            if not graph.node(graph.output).state:
-                per_sample = per_sample + dynamics.cost(graph.output_value(states), target)
+            if any(not graph.node(place.node).state for place in graph.outputs):
+                per_sample = per_sample + model.dynamics.cost(graph.output_value(states, rows.clamped), target)
             return jnp.sum(weights * per_sample)
 
-        gradient = eqx.filter_grad(local)(graph)
+        gradient = differentiate(Model(graph, dynamics), local)
         return gradient, carry, make_info(dynamics, rows, output, {})

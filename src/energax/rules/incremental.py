@@ -7,7 +7,7 @@ from jaxtyping import Array
 from energax.dynamics.base import FreeGradient, Start
 from energax.dynamics.phase import prepare_phase
 from energax.exceptions import SettingError
-from energax.graph.structure import States
+from energax.graph.structure import Output, States
 from energax.rules.base import (
     AbstractRule,
     energy_gradient,
@@ -23,7 +23,7 @@ from energax.solvers.engine import AbstractIteration, Stopping
 
 class _Going(eqx.Module):
     states: States
-    output: Array
+    output: Output
 
 
 class Incremental(AbstractRule):
@@ -46,7 +46,7 @@ class Incremental(AbstractRule):
 
     def init(self, dynamics, graph, batch):
         """Start from the dynamics' free start."""
-        phase = prepare_phase(dynamics, graph, open_batch(graph, batch).clamped, key=batch.key)
+        phase = prepare_phase(dynamics, graph, open_batch(graph, batch).clamped)
         start = phase.start().states
         return _Going(start, phase.output(start))
 
@@ -60,7 +60,7 @@ class Incremental(AbstractRule):
         rows = open_batch(graph, batch)
         target = require_target(rows, "Incremental")
         beta = self.beta.astype(rows.weights.dtype)
-        phase = prepare_phase(dynamics, graph, rows.clamped, key=batch.key, target=target, beta=beta)
+        phase = prepare_phase(dynamics, graph, rows.clamped, target=target, beta=beta)
         end = one_step(solver).solve(phase, Start(carry.states))
         gradient = energy_gradient(phase, end.states, weigh_sound(rows, end) / beta)
         phases = {"nudged": phase_info(phase, carry.states, end, rows)}

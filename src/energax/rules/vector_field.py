@@ -29,11 +29,11 @@ class VectorFieldRule(AbstractRule):
         """Free phase, both nudged phases at once, and the response as signal."""
         rows = open_batch(graph, batch)
         target = require_target(rows, "VectorFieldRule")
-        free, settled, report = free_phase(dynamics, graph, rows, batch.key, solver)
+        free, settled, report = free_phase(dynamics, graph, rows, solver)
         beta = self.beta.astype(rows.weights.dtype)
         strengths = jnp.repeat(jnp.stack([beta, -beta]), len(rows.weights))
-        nudged = free.prepare_again(graph, settled.states).tile(2).nudge_by(strengths, jnp.concatenate([target] * 2))
-        start = jax.tree.map(lambda v: jnp.concatenate([v] * 2), settled.states)
+        start, targets = jax.tree.map(lambda v: jnp.concatenate([v] * 2), (settled.states, target))
+        nudged = free.prepare_again(reference=settled.states).tile(2).nudge_by(strengths, targets)
         end = solver.solve(nudged, Start(start))
         weights = weigh_sound(rows, settled, end)
         # diverged samples have no response: their states may be anything

@@ -8,12 +8,14 @@ from jaxtyping import Array
 
 from energax.dynamics.base import Start
 from energax.dynamics.phase import Phase
-from energax.graph.structure import States
-from energax.solvers.verdict import Equilibrium, conclude, ended_uphill, keep_in_scale, precision_floor
+from energax.exceptions import SettingError
+from energax.graph.structure import AnyGraph, States
+from energax.layers import takes_batch
+from energax.solvers.verdict import Equilibrium, conclude, ended_uphill, keep_in_scale, measure_scale
 
 
 def settle_apart(
-    phase: Phase, start: Start, tol: Array, one: Callable[[Phase, States, Array], tuple[States, Array]]
+    phase: Phase, start: Start, tol: Array, name: str, one: Callable[[Phase, States, Array], tuple[States, Array]]
 ) -> Equilibrium:
     """One solve per sample, batched by `vmap`; the verdict is energax's.
 
@@ -21,21 +23,35 @@ def settle_apart(
         phase: the phase of the batch.
         start: states to start from.
         tol: relative residual at which a sample counts as converged.
+        name: of the solver, for messages.
         one: `(phase, states, scale)` of one sample, its batch axis of length one in the phase only, to its settled
             states and the steps taken; `scale` is what residuals are relative to.
+
+    Raises:
+        SettingError: a layer that takes a whole batch.
     """
+    require_samples(phase.graph, name)
     states = start.states
-    floor = precision_floor(states)
-    scale = jnp.maximum(phase.drive(states), floor)
+    scale = measure_scale(phase, states, tol)
 
     def alone(row, state, scale):
         return one(phase.take(row[None]), state, scale)
 
-    settled, steps = jax.vmap(alone)(jnp.arange(len(scale)), states, scale)
+    settled, steps = jax.vmap(alone)(jnp.arange(len(scale.drive)), states, scale.drive)
     settled, lost = keep_in_scale(states, settled)
     if phase.has_energy:
-        lost |= ended_uphill(jnp.real(phase.energy(states)), jnp.real(phase.energy(settled)), floor)
+        lost |= ended_uphill(jnp.real(phase.energy(states)), jnp.real(phase.energy(settled)), states)
     return conclude(phase, settled, steps, scale, lost, tol)
+
+
+def require_samples(graph: AnyGraph, name: str) -> None:
+    """Refuse layers that cannot be mapped over samples, by name."""
+    for function, layer in graph.functions.items() if isinstance(graph.functions, dict) else ():
+        if takes_batch(layer):
+            raise SettingError(
+                f"function {function!r} takes a whole batch, and {name} settles every sample on its own: use "
+                "GradientFlow, ConjugateGradient or FixedPoint"
+            )
 
 
 def add_batch_axis(tree):

@@ -58,7 +58,7 @@ class Diffrax(AbstractSolver):
             )
             return drop_batch_axis(solution.ys), solution.stats["num_steps"]
 
-        return settle_apart(phase, start, self.tol, one)
+        return settle_apart(phase, start, self.tol, "Diffrax", one)
 
     def tighten(self, tol, factor):
         """A smaller tolerance for the event, more steps and more time."""

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.arithmetic import choose, dot, norm, subtract
+from energax.arithmetic import choose, dot, subtract
 from energax.dynamics.base import Start
 from energax.dynamics.phase import Phase
 from energax.exceptions import SettingError
@@ -17,7 +17,16 @@ from energax.graph.structure import States
 from energax.solvers.compaction import run_in_stages
 from energax.solvers.coordinates import AbstractCoordinates, AbstractView
 from energax.solvers.coordinates.base import Point
-from energax.solvers.verdict import Equilibrium, Verdict, conclude, ended_uphill, judge, keep_in_scale, precision_floor
+from energax.solvers.verdict import (
+    Equilibrium,
+    Scale,
+    Verdict,
+    conclude,
+    ended_uphill,
+    judge,
+    keep_in_scale,
+    measure_scale,
+)
 
 
 class Stopping(eqx.Module):
@@ -139,7 +148,7 @@ class _Progress(eqx.Module):
     rises: Array
     residual: Array
     steps: Array
-    scale: Array
+    scale: Scale
     result: Array
     taken: Array
 
@@ -153,23 +162,22 @@ def settle(solver: AbstractIteration, phase: Phase, begin: Start) -> Equilibrium
     """Relax until every sample has a verdict; finished samples stop moving."""
     stop, start = solver.stop, begin.states
     view, point = solver.coordinates.view(phase, begin)
-    floor = precision_floor(start)
-    scale = jnp.maximum(phase.drive(start), floor)
+    scale = measure_scale(phase, start, stop.tol)
     if stop.check_every == 0:
         # what the first step shares with the start is computed once, since it stands before the loop
         opened, carry = solver.step(view, point, solver.init(view, point))
         end, _ = run(solver, view, opened, carry, stop.max_steps - 1)
         end, lost = keep_in_scale(point, end)
         if phase.has_energy:
-            lost |= ended_uphill(phase.energy_of(begin), view.energy(end), floor)
-        return conclude(phase, view.states(end), jnp.full(scale.shape, stop.max_steps), scale, lost, stop.tol)
+            lost |= ended_uphill(phase.energy_of(begin), view.energy(end), start)
+        return conclude(phase, view.states(end), jnp.full(scale.drive.shape, stop.max_steps), scale, lost, stop.tol)
 
     force = phase.force(start)
-    residual = norm(force) / scale
+    residual = scale.residual(force)
+    result = jnp.where(scale.beyond(force), int(Verdict.DIVERGED), judge(scale, stop.tol, start, force, RUNNING))
     energy = jnp.real(phase.energy(start))
     none = jnp.zeros(residual.shape, int)
     gain = _Gain(jnp.zeros_like(residual), energy, (energy, residual))
-    result = judge(residual, stop.tol, RUNNING)
     carry = solver.init(view, point)
     first = _Progress(point, start, force, carry, gain, none, residual, none, scale, result, jnp.zeros((), int))
 
@@ -194,15 +202,18 @@ def advance_and_test(solver: AbstractIteration, view: AbstractView, now: _Progre
     point, carry = run(solver, view, now.point, now.carry, count)
     states = view.states(point)
     force = phase.force(states)
-    residual = norm(force) / now.scale
+    residual = now.scale.residual(force)
+    result = judge(now.scale, stop.tol, states, force, RUNNING)
+    beyond = now.scale.beyond(force)
     active = now.result == RUNNING
     gain, rose, stalled = measure_progress(stop, phase, now, states, force, residual)
     carry, back = solver.retreat(carry, active & rose)
-    stalled |= norm(force) <= precision_floor(states) / 32
-    result = judge(residual, stop.tol, jnp.where(stalled, Verdict.STALLED, RUNNING))
+    stalled |= result == Verdict.STALLED
+    result = jnp.where(stalled & (result == RUNNING), int(Verdict.STALLED), result)
+    result = jnp.where(beyond, int(Verdict.DIVERGED), result)
     rises = jnp.where(back, now.rises + 1, 0)
     # a sample that went back keeps its old residual; where ever shorter steps do not help, it sits on a kink
-    given_up = jnp.where(jnp.isfinite(residual), int(Verdict.STALLED), int(Verdict.DIVERGED))
+    given_up = jnp.where(beyond, int(Verdict.DIVERGED), int(Verdict.STALLED))
     result = jnp.where(back, jnp.where((rises >= RETREATS) | stalled, given_up, RUNNING), result)
     moved = active & ~back & (result != Verdict.DIVERGED)
     return _Progress(

@@ -29,7 +29,7 @@ class Optimistix(AbstractSolver):
 
     def solve(self, phase, start):
         """One solve per sample, batched by `vmap`."""
-        return settle_apart(phase, start, self.tol, self._settle)
+        return settle_apart(phase, start, self.tol, "Optimistix", self._settle)
 
     def _settle(self, phase: Phase, state, scale):
         if isinstance(self.method, optx.AbstractRootFinder):

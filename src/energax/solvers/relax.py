@@ -1,6 +1,6 @@
 """Relaxation with any nodes clamped: inference, completion, associative memory and generation in one call."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import jax.numpy as jnp
 from jax.core import Tracer
@@ -9,7 +9,7 @@ from jaxtyping import Array, PRNGKeyArray
 from energax.dynamics.base import AbstractDynamics, Start
 from energax.dynamics.phase import prepare_phase
 from energax.exceptions import DataError, GraphError
-from energax.graph.structure import AnyGraph, States, promote
+from energax.graph.structure import AnyGraph, States, hold, list_names, promote
 from energax.solvers.engine import AbstractSolver
 from energax.solvers.verdict import Equilibrium
 
@@ -34,7 +34,7 @@ def relax(
         solver: what settles them.
         clamp: node name -> value, shape `(batch, *shape)`.
         start: states to start from, by node name; nodes left out start as the dynamics starts them.
-        key: for random layers.
+        key: for random layers; None switches chance off.
 
     Returns:
         The equilibrium, with a verdict per sample.
@@ -44,14 +44,16 @@ def relax(
             fit its node.
         GraphError: an unknown node, or one without a state.
     """
-    clamped = promote(graph, graph.clamp(clamp))
+    held = hold(graph, clamp, key)
+    clamped = held.values
     given = graph.clamp(start or {})
     for name in given:
         if name in clamped:
             raise GraphError(f"start gives {name!r} a state, but it is clamped")
     require_finite(clamped)
     require_finite(given)
-    phase = prepare_phase(dynamics, graph, clamped, key=key)
+    require_touched(graph, (*clamped, *given, *dynamics.anchored()))
+    phase = prepare_phase(dynamics, graph, held)
     missing = [name for name in graph.free(clamped) if name not in given]
     if not missing:
         return solver.solve(phase, Start(promote(graph, given)))
@@ -62,6 +64,13 @@ def relax(
         )
     states = phase.start().states
     return solver.solve(phase, Start({**states, **{name: v.astype(states[name].dtype) for name, v in given.items()}}))
+
+
+def require_touched(graph: AnyGraph, ends: Collection[str]) -> None:
+    """Refuse nodes that nothing moves."""
+    lost = graph.untouched(ends) if ends else ()
+    if lost:
+        raise GraphError(f"nothing moves {list_names(lost)}: clamp a node that they are joined to, or start them")
 
 
 def require_finite(clamped: States) -> None:

@@ -3,6 +3,7 @@
 import enum
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -42,7 +43,8 @@ class Equilibrium(eqx.Module):
     Attributes:
         states: states of the free nodes.
         steps: steps taken, shape `(batch,)`.
-        residual: |force| / max(drive, 64 eps (1 + |v|)), shape `(batch,)`.
+        residual: |force| / drive, shape `(batch,)`: what is left of the force that set the phase in motion; infinite
+            where the sample diverged.
         result: a `Verdict` as an integer, shape `(batch,)`.
         lost: samples that diverged, shape `(batch,)`: they must not move the parameters. Where there is an energy, it
             tells without the residual, so that a training step whose verdicts nobody reads does not compute them.
@@ -61,20 +63,66 @@ class Equilibrium(eqx.Module):
         return jnp.mean(self.result == verdict, dtype=self.residual.dtype)
 
 
-def judge(residual: Array, tol: Array, otherwise: Array | int) -> Array:
-    """Converged, diverged, or `otherwise`, per sample."""
-    result = jnp.where(residual <= tol, int(Verdict.CONVERGED), otherwise)
-    return jnp.where(residual < BEYOND, result, int(Verdict.DIVERGED))
+class Scale(eqx.Module):
+    """What forces are measured by, per sample, shape `(batch,)`.
+
+    Attributes:
+        drive: what a residual is relative to; never 0.
+        lost: a force from which no relaxation comes back.
+    """
+
+    drive: Array
+    lost: Array
+
+    def residual(self, force: States) -> Array:
+        """|force| / drive."""
+        return norm(force) / self.drive
+
+    def beyond(self, force: States) -> Array:
+        """Which samples' forces are no numbers, or from which no relaxation comes back."""
+        return ~(norm(force) < self.lost)
 
 
-def conclude(phase: Phase, states: States, steps: Array, scale: Array, lost: Array, tol: Array) -> Equilibrium:
+def measure_scale(phase: Phase, start: States, tol: Array) -> Scale:
+    """What forces are measured by in a relaxation from `start`.
+
+    The drive of the phase. Where a nudge is exactly 0, the phase is a free one, and is measured as one. Where nothing
+    drives a free phase (a memory that recalls from its start alone), the force at the start, and no less than makes
+    rounding converged, because there is no drive that rounding could hide.
+    """
+    rounding = norm(rounding_floor(start))
+
+    def drive_freely():
+        free = phase.nudge_by(None, None).drive(start)
+        return jnp.where(free > 0, free, jnp.maximum(norm(phase.force(start)), rounding / tol))
+
+    if phase.target is None:
+        drive = drive_freely()
+    else:
+        nudge = phase.drive(start)
+        still = nudge == 0
+        drive = jax.lax.cond(jnp.any(still), lambda: jnp.where(still, drive_freely(), nudge), lambda: nudge)
+    return Scale(drive, BEYOND * jnp.maximum(jnp.maximum(drive, norm(phase.force(start))), rounding))
+
+
+def judge(scale: Scale, tol: Array, states: States, force: States, otherwise: int) -> Array:
+    """The verdict on states per sample; `otherwise` where the force alone does not decide.
+
+    Rounding is looked for unit by unit: one large unit must not hide what the others are pulled by. A sample has
+    stalled where, without the units whose force is no more than their rounding, it would have converged.
+    """
+    rest = jax.tree.map(lambda f, floor: jnp.where(jnp.abs(f) > floor, f, 0), force, rounding_floor(states))
+    stalled = jnp.where(scale.residual(rest) <= tol, int(Verdict.STALLED), otherwise)
+    return jnp.where(scale.residual(force) <= tol, int(Verdict.CONVERGED), stalled)
+
+
+def conclude(phase: Phase, states: States, steps: Array, scale: Scale, lost: Array, tol: Array) -> Equilibrium:
     """The verdict on a relaxation that was not tested on the way; without an energy only the force can tell more."""
-    residual = norm(phase.force(states)) / scale
+    force = phase.force(states)
     if not phase.has_energy:
-        lost |= ~(residual < BEYOND)
-    settled = jnp.where(residual <= tol, int(Verdict.CONVERGED), int(Verdict.OUT_OF_STEPS))
-    result = jnp.where(lost, int(Verdict.DIVERGED), settled)
-    return Equilibrium(states, steps, jnp.where(lost, jnp.inf, residual), result, lost)
+        lost |= scale.beyond(force)
+    result = jnp.where(lost, int(Verdict.DIVERGED), judge(scale, tol, states, force, int(Verdict.OUT_OF_STEPS)))
+    return Equilibrium(states, steps, jnp.where(lost, jnp.inf, scale.residual(force)), result, lost)
 
 
 def keep_in_scale(begin: Point, end: Point) -> tuple[Point, Array]:
@@ -86,20 +134,17 @@ def keep_in_scale(begin: Point, end: Point) -> tuple[Point, Array]:
     return choose(lost, begin, end), lost
 
 
-def ended_uphill(before: Array, after: Array, floor: Array) -> Array:
+def ended_uphill(before: Array, after: Array, start: States) -> Array:
     """Which samples' energies ended above where they began: an unstable step that was given no time to overflow.
 
     Their states stay: the verdict keeps them from the parameters, and the forward pass that is taken here serves
     whatever comes after. A rise that rounding makes is none: of a cost that is nearly 0, what it falls by is lost in
-    its own rounding, while what the errors rise by is not (`floor`: that of the states where they began).
+    its own rounding, while what the errors rise by is not (the rounding of the states where they began).
     """
-    return ~(after - before <= 0.1 * (jnp.abs(before) + jnp.abs(after)) + (floor / 32) ** 2)
+    rounding = norm(rounding_floor(start)) ** 2
+    return ~(after - before <= 0.1 * (jnp.abs(before) + jnp.abs(after)) + rounding)
 
 
-def precision_floor(states: States) -> Array:
-    """64 eps (1 + |v|) per sample: the smallest drive that a residual is measured against.
-
-    A 32nd part of it, 2 eps (1 + |v|), is what rounding alone leaves of a force: nothing can be gained below.
-    """
-    size = norm(states)
-    return 64 * jnp.finfo(size.dtype).eps * (1 + size)
+def rounding_floor(states: States) -> States:
+    """2 eps (1 + |v|) of every unit: what rounding alone leaves of its force, below which nothing can be gained."""
+    return jax.tree.map(lambda v: 2 * jnp.finfo(v.dtype).eps * (1 + jnp.abs(v)), states)

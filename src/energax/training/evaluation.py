@@ -63,7 +63,7 @@ def _test(learner: Learner, split: DeviceSplit, batch: int) -> Array:
         filled = split.batch(jnp.minimum(at, size - 1))
         rows = open_batch(learner.graph, Batch(filled.x, filled.y))
         target = require_target(rows, "evaluate")
-        phase, settled, _ = free_phase(learner.dynamics, learner.graph, rows, None, learner.solver)
+        phase, settled, _ = free_phase(learner.dynamics, learner.graph, rows, learner.solver)
         output = phase.output(settled.states)
         right = jnp.argmax(output, -1) == jnp.argmax(target, -1)
         cost = learner.dynamics.cost(output, target)

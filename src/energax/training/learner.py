@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, PRNGKeyArray
 
 from energax.dynamics.base import AbstractDynamics
+from energax.dynamics.model import Model, split_parameters
 from energax.dynamics.phase import Batch, prepare_phase
 from energax.exceptions import SettingError
 from energax.graph.structure import AnyGraph
@@ -35,6 +36,11 @@ class Learner(eqx.Module):
     optimiser: optax.GradientTransformation
     refresh: int = eqx.field(static=True, default=0)
 
+    @property
+    def model(self) -> Model:
+        """What the parameters are in."""
+        return Model(self.graph, self.dynamics)
+
 
 def root_key(seed: int) -> PRNGKeyArray:
     """The key that everything random of a run follows from."""
@@ -46,7 +52,7 @@ def root_key(seed: int) -> PRNGKeyArray:
 class Progress(eqx.Module):
     """What changes during training. `solver` is here because it may hold measurements."""
 
-    graph: AnyGraph
+    model: Model
     optimiser: Any
     solver: AbstractSolver
     batches: Array
@@ -54,9 +60,9 @@ class Progress(eqx.Module):
 
 def begin(learner: Learner) -> Progress:
     """The progress before the first batch."""
-    parameters = eqx.filter(learner.graph, eqx.is_inexact_array)
+    parameters, _ = split_parameters(learner.model)
     return strengthen_dtypes(
-        Progress(learner.graph, learner.optimiser.init(parameters), learner.solver, jnp.zeros((), int))
+        Progress(learner.model, learner.optimiser.init(parameters), learner.solver, jnp.zeros((), int))
     )
 
 
@@ -71,29 +77,29 @@ def update(learner: Learner, progress: Progress, batch: Batch) -> tuple[Progress
     Returns:
         The new progress, and what the rule reported: output and cost before the first update, phases of the last.
     """
-    graph, solver = progress.graph, progress.solver
+    model, solver = progress.model, progress.solver
     if learner.refresh:
         solver = refresh_solver(learner, progress, batch)
-    carry = learner.rule.init(learner.dynamics, graph, batch)
-    graph, state, carry, info = one_update(learner, graph, progress.optimiser, solver, batch, carry)
+    carry = learner.rule.init(model.dynamics, model.graph, batch)
+    model, state, carry, info = one_update(learner, model, progress.optimiser, solver, batch, carry)
     if learner.rule.updates_per_batch > 1:
-        dynamic, static = eqx.partition((graph, state, carry, info), eqx.is_array)
+        dynamic, static = eqx.partition((model, state, carry, info), eqx.is_array)
 
         def again(_, dynamic):
-            graph, state, carry, _ = eqx.combine(dynamic, static)
-            return eqx.filter(one_update(learner, graph, state, solver, batch, carry), eqx.is_array)
+            model, state, carry, _ = eqx.combine(dynamic, static)
+            return eqx.filter(one_update(learner, model, state, solver, batch, carry), eqx.is_array)
 
         dynamic = jax.lax.fori_loop(1, learner.rule.updates_per_batch, again, dynamic)
-        graph, state, carry, info = eqx.combine(dynamic, static)
-    return Progress(graph, state, solver, progress.batches + 1), info
+        model, state, carry, info = eqx.combine(dynamic, static)
+    return Progress(model, state, solver, progress.batches + 1), info
 
 
-def one_update(learner: Learner, graph, state, solver, batch: Batch, carry):
+def one_update(learner: Learner, model: Model, state, solver, batch: Batch, carry):
     """One gradient, applied."""
-    gradient, carry, info = learner.rule(learner.dynamics, graph, batch, solver, carry)
-    parameters = eqx.filter(graph, eqx.is_inexact_array)
-    updates, state = learner.optimiser.update(eqx.filter(gradient, eqx.is_inexact_array), state, parameters)
-    return eqx.apply_updates(graph, updates), state, carry, info
+    gradient, carry, info = learner.rule(model.dynamics, model.graph, batch, solver, carry)
+    parameters, _ = split_parameters(model)
+    updates, state = learner.optimiser.update(gradient, state, parameters)
+    return eqx.apply_updates(model, updates), state, carry, info
 
 
 def refresh_solver(learner: Learner, progress: Progress, batch: Batch) -> AbstractSolver:
@@ -101,16 +107,16 @@ def refresh_solver(learner: Learner, progress: Progress, batch: Batch) -> Abstra
     dynamic, static = eqx.partition(progress.solver, eqx.is_array)
 
     def measure():
-        calibrated = calibrate(learner, progress.graph, progress.solver, batch)
+        calibrated = calibrate(progress.model, progress.solver, batch)
         return jax.tree.map(lambda new, old: new.astype(old.dtype), eqx.filter(calibrated, eqx.is_array), dynamic)
 
     due = progress.batches % learner.refresh == 0
     return eqx.combine(jax.lax.cond(due, measure, lambda: dynamic), static)
 
 
-def calibrate(learner: Learner, graph: AnyGraph, solver: AbstractSolver, batch: Batch) -> AbstractSolver:
+def calibrate(model: Model, solver: AbstractSolver, batch: Batch) -> AbstractSolver:
     """The solver with what it holds measured on a batch, in the phase nudged with strength 1."""
-    rows = open_batch(graph, batch)
+    rows = open_batch(model.graph, batch)
     beta = jnp.ones((), rows.weights.dtype)
-    phase = prepare_phase(learner.dynamics, graph, rows.clamped, key=batch.key, target=rows.target, beta=beta)
+    phase = prepare_phase(model.dynamics, model.graph, rows.clamped, target=rows.target, beta=beta)
     return solver.calibrate(phase, phase.start())

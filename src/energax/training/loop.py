@@ -103,12 +103,14 @@ def require_settings(learner: Learner, data: Dataset, epochs: int, batch: int) -
         raise SettingError(f"epochs={epochs}: train for at least one")
     if not 1 <= batch <= len(data.train):
         raise SettingError(f"batch={batch}: give a size between 1 and the {len(data.train)} training rows")
-    shape = learner.graph.node(learner.graph.input).shape
+    if len(learner.graph.inputs) > 1 or isinstance(learner.graph.output, tuple):
+        raise SettingError("fit trains on images and their classes: give the graph one input and one output")
+    shape = learner.graph.node(learner.graph.inputs[0]).shape
     if shape != data.image_shape:
         raise SettingError(
             f"the graph's input has shape {shape}, and the images of {data.name} have {data.image_shape}"
         )
-    outputs = learner.graph.node(learner.graph.output).shape
+    outputs = learner.graph.node(learner.graph.outputs[0].node).shape
     if outputs != (data.classes,):
         raise SettingError(f"the graph's output has shape {outputs}, and {data.name} has {data.classes} classes")
     require_finite_parameters(learner.graph, "before the first batch")
@@ -182,7 +184,7 @@ class _Trainer:
                     f"{last}: lower the learning rate or the nudge strength; earlier epochs are kept"
                 )
             self.display.advance(epoch, last - first, averages)
-        require_finite_parameters(progress.graph, f"after epoch {epoch}")
+        require_finite_parameters(progress.model, f"after epoch {epoch}")
         seconds = time.perf_counter() - begun
         return progress, self.row(progress, epoch, total.averages(), seconds)
 
@@ -204,7 +206,11 @@ class _Trainer:
 
     def current_learner(self, progress: Progress) -> Learner:
         """The learner with the parameters and the solver of `progress`."""
-        return eqx.tree_at(lambda l: (l.graph, l.solver), self.learner, (progress.graph, progress.solver))
+        return eqx.tree_at(
+            lambda l: (l.graph, l.dynamics, l.solver),
+            self.learner,
+            (progress.model.graph, progress.model.dynamics, progress.solver),
+        )
 
     def result(self, progress: Progress, best: Progress, best_row, history: History) -> dict[str, Any]:
         """Test the last epoch and the epoch that validation chooses."""

@@ -76,11 +76,11 @@ def train_net(
         order = jax.random.permutation(key, len(train.labels))
         edges = [batches * part // stretches for part in range(stretches + 1)]
         for first, last in itertools.pairwise(edges):
-            at = eqx.tree_at(lambda l: l.graph, learner, progress.graph)
+            at = eqx.tree_at(lambda l: l.graph, learner, progress.model.graph)
             progress, sums = stretch(at, progress, train, BATCH, key, jnp.asarray(first), jnp.asarray(last))
             ahead = train.batch(order[(last % batches) * BATCH :][:BATCH])
-            kept["rows"].append(row(sums.averages(), epoch + last / batches) | measure(progress.graph, ahead))
-        at = eqx.tree_at(lambda l: l.graph, learner, progress.graph)
+            kept["rows"].append(row(sums.averages(), epoch + last / batches) | measure(progress.model.graph, ahead))
+        at = eqx.tree_at(lambda l: l.graph, learner, progress.model.graph)
         kept["test_accuracy"].append(evaluate_device_split(at, test, 500).accuracy)
         checkpoint.save(file, progress, kept)
         cells.tell(f"{name}, epoch {epoch + 1}: test accuracy {kept['test_accuracy'][-1]:.4f}")

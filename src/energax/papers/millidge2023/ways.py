@@ -95,8 +95,9 @@ def measure_uncorrected(parameter, graph, batch, reference):
 
 def hidden(tree):
     """The maps below the output."""
-    names = sorted(name for name in tree.functions if name.startswith("layer"))[:-1]
-    return {name: tree.functions[name] for name in names}
+    functions = tree.graph.functions
+    names = sorted(name for name in functions if name.startswith("layer"))[:-1]
+    return {name: functions[name] for name in names}
 
 
 @eqx.filter_jit

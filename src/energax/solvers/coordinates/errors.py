@@ -1,7 +1,10 @@
 """Error coordinates: v_n = vhat_n + e_n, swept through the graph."""
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from energax.arithmetic import dot
@@ -9,7 +12,7 @@ from energax.dynamics.base import AbstractErrorEnergy
 from energax.dynamics.phase import Phase
 from energax.exceptions import SettingError
 from energax.graph.graph import Graph
-from energax.graph.structure import States
+from energax.graph.structure import Output, States
 from energax.solvers.coordinates.base import AbstractCoordinates, AbstractView, Model, gram
 from energax.solvers.plane import minimise_in_plane
 
@@ -38,7 +41,7 @@ class ErrorCoordinates(AbstractCoordinates):
                 f"error coordinates need an energy of prediction errors, and {type(dynamics).__name__} is none; "
                 "use StateCoordinates(), or subclass AbstractErrorEnergy"
             )
-        if not isinstance(graph, Graph) or graph.order is None:
+        if not isinstance(graph, Graph) or graph.order(phase.clamped.values) is None:
             raise SettingError(
                 "error coordinates sweep the graph in feed-forward order, and this one has none; use StateCoordinates()"
             )
@@ -112,17 +115,17 @@ class ErrorView(AbstractView):
     def energy(self, point):
         """From the errors themselves."""
         output, predicted = self._seen(point)
-        return self._errors_alone(point, predicted) + self._cost(output)
+        return self._errors_alone(point, predicted) + self.dynamics.offset(self.phase.graph) + self._cost(output)
 
     def dot(self, a, b):
         """Euclidean."""
         return dot(a, b)
 
     def _seen(self, point: States) -> tuple[Array, States]:
-        """The output, and the predictions of clamped nodes."""
+        """The output, as one array, and the predictions of clamped nodes."""
         phase = self.phase
         states = phase.everywhere(self.states(point))
-        output = phase.graph.output_value(states, phase.sent)
+        output = flatten_samples(phase.graph.output_value(states, phase.sent))
         received = {name for name in phase.clamped.values for edge in phase.graph.edges if edge.target == name}
         predicted = phase.graph.predict(states, phase.sent) if received else {}
         return output, {name: predicted[name] for name in received}
@@ -132,7 +135,7 @@ class ErrorView(AbstractView):
         phase = self.phase
         if phase.target is None or phase.beta is None:
             return jnp.zeros(output.shape[0], output.dtype)
-        return phase.beta * self.dynamics.cost(output, phase.target)
+        return phase.beta * self.dynamics.cost(unflatten_samples(output, phase.target), phase.target)
 
     def _errors_alone(self, point: States, predicted: States) -> Array:
         """E per sample."""
@@ -147,3 +150,19 @@ class ErrorView(AbstractView):
             return point, {}
         energy, pull = jax.vjp(self._errors_alone, point, predicted)
         return pull(jnp.ones_like(energy))
+
+
+def flatten_samples(output: Output) -> Array:
+    """Several outputs as one array, shape `(batch, numbers)`; one output as it is."""
+    if not isinstance(output, dict):
+        return output
+    return jnp.concatenate([output[name].reshape(output[name].shape[0], -1) for name in sorted(output)], axis=1)
+
+
+def unflatten_samples(flat: Array, like: Output) -> Output:
+    """The outputs again, in the shapes of their targets."""
+    if not isinstance(like, dict):
+        return flat
+    ends = np.cumsum([math.prod(like[name].shape[1:]) for name in sorted(like)])[:-1]
+    parts = jnp.split(flat, ends, axis=1)
+    return {name: part.reshape(like[name].shape) for name, part in zip(sorted(like), parts, strict=True)}
