@@ -198,10 +198,10 @@ EDGES = [Edge("x", "h", "one"), Edge("h", "y", "two")]
             {"nodes": [NODES[0], Node("h", (4,), "relu"), NODES[2]]},
             "'h': unknown activation 'relu'; the graph has: act, one",
         ),
-        ({"nodes": [*NODES, Node("far", (2,))]}, "'far' has no path from the input 'x'.*has: far, h, x, y"),
+        ({"nodes": [*NODES, Node("far", (2,))]}, "'far' is joined to no input and no output.*has: far, h, x, y"),
         (
-            {"nodes": [*NODES, Node("dead", (2,))], "edges": [*EDGES, Edge("h", "dead", "two")]},
-            "'dead' has no path to the output 'y'.*the graph has: dead, h, x, y",
+            {"nodes": [*NODES, Node("lost", (3,)), Node("end", (2,))], "edges": [*EDGES, Edge("lost", "end", "two")]},
+            r"'lost' is joined to no input and no output \(x, y\).*the graph has: end, h, lost, x, y",
         ),
         ({"edges": [EDGES[0], Edge("h", "y", "two", delay=1)]}, "delay 1: give a delay >= 0, and the graph a length"),
         ({"edges": [EDGES[0], Edge("h", "y", "two", delay=-1)], "length": 3}, "has delay -1"),

@@ -13,6 +13,9 @@ from energax.graph.structure import AnyGraph, Axis, Edge, list_names, out_shape,
 def check_wiring(graph: AnyGraph) -> None:
     """Refuse edges to nowhere, functions that are not there, delays without time and dead ends."""
     check_axes(graph)
+    for name in graph.inputs:
+        if not graph.node(name).state:
+            raise GraphError(f"the input {name!r} must hold a state: it is what the data clamp")
     names = {node.name for node in graph.nodes}
     for edge in graph.edges:
         for end in (edge.source, edge.target):
@@ -37,9 +40,6 @@ def check_wiring(graph: AnyGraph) -> None:
             f"node {name!r} is joined to no input and no output ({list_names(set(ends))}): nothing would move it; add "
             f"an edge; the graph has: {list_names(names)}"
         )
-    for name in graph.inputs:
-        if not graph.node(name).state:
-            raise GraphError(f"the input {name!r} must hold a state: it is what the data clamp")
 
 
 def check_delays(edge: Edge, graph: AnyGraph) -> None:
