@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.arithmetic import add_all, total
+from energax.checking import require_kind
 from energax.exceptions import DataError, SettingError
 
 
@@ -76,6 +77,10 @@ class Costs(AbstractCost):
 
     costs: dict[str, AbstractCost]
 
+    def __check_init__(self):
+        for name, cost in self.costs.items():
+            require_kind(f"cost of output {name!r}", cost, AbstractCost, "give a cost, as CrossEntropy()")
+
     def __call__(self, output, target):
         """Of mappings from outputs to values."""
         self._require(output, "the graph's outputs")
@@ -100,13 +105,8 @@ class Costs(AbstractCost):
 
 
 def as_cost(given: AbstractCost | Mapping[str, AbstractCost]) -> AbstractCost:
-    """A cost, from one or from a mapping of outputs to costs; `SettingError` for what is none."""
-    if isinstance(given, Mapping):
-        return Costs({name: as_cost(cost) for name, cost in given.items()})
-    if not isinstance(given, AbstractCost):
-        called = f"; write {given.__name__}()" if isinstance(given, type) and issubclass(given, AbstractCost) else ""
-        raise SettingError(f"cost={given!r} is no cost: give one, or a mapping from outputs to costs{called}")
-    return given
+    """A cost, from one or from a mapping of outputs to costs."""
+    return Costs(dict(given)) if isinstance(given, Mapping) else given
 
 
 def require_same_shape(output: Array, target: Array) -> None:

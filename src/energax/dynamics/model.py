@@ -1,10 +1,13 @@
 """A network and how its states move: the one tree of parameters."""
 
+from collections.abc import Collection
+
 import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
 from energax.dynamics.base import AbstractDynamics
+from energax.graph.groups import map_groups
 from energax.graph.structure import AnyGraph
 
 
@@ -22,10 +25,16 @@ class Model(eqx.Module):
 
 def split_parameters(model: Model) -> tuple[Model, Model]:
     """The parameters, and everything else; `eqx.combine` puts them together again."""
-    return eqx.partition(model, select_parameters(model))
+    return eqx.partition(model, find_parameters(model))
 
 
-def select_parameters(model: Model) -> PyTree[bool]:
+def select_parameters(model: Model, frozen: Collection[str] = ()) -> Model:
+    """The parameters of a model, or a gradient like it, None elsewhere and in the groups named in `frozen`."""
+    parameters, _ = split_parameters(model)
+    return map_groups(lambda name, leaf: None if name in frozen else leaf, parameters)
+
+
+def find_parameters(model: Model) -> PyTree[bool]:
     """True at every array that is trained, with the structure of the model."""
     trainable = jax.tree.map(lambda _: False, model.dynamics)
     for name in model.dynamics.trainable:
