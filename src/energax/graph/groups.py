@@ -1,7 +1,7 @@
 """Groups of parameters: one per function of a graph, for optimisers and rules that treat layers apart.
 
-Every function of the graph is a group under its own name, every field that a dynamics trains one under its. A `Stacked` function is one group per position: what is
-measured of it has a number for each, and a factor for it may have one too.
+Every function of the graph is a group under its own name, and every field that a dynamics trains under its. A `Stacked`
+function is one group per position: what is measured of it has a number for each, and a factor for it may have one too.
 """
 
 from collections.abc import Callable, Collection, Sequence

@@ -42,7 +42,7 @@ def sequential(
         name = "output" if last else f"hidden{index}"
         functions[f"layer{index}"] = fn
         edges.append(Edge(nodes[-1].name, name, f"layer{index}"))
-        arriving = out_shape(fn, nodes[-1].shape)
+        (_, *arriving) = out_shape(partial(map_samples, fn, ()), (1, *nodes[-1].shape))
         called = None
         if activation is not None:
             called = f"activation{index}"

@@ -35,8 +35,8 @@ class Learner(eqx.Module):
         rule: what turns settled states into a gradient.
         optimiser: any optax transformation.
         refresh: batches between calibrations, in which the solver measures what it holds (`Held`); 0 never calls them.
-        freeze: functions of the graph, and trained fields of the dynamics, whose parameters stay as they are. The optimiser does not see them: they neither
-            decay nor count where a gradient is clipped.
+        freeze: functions of the graph, and trained fields of the dynamics, whose parameters stay as they are. The
+            optimiser does not see them: they neither decay nor count where a gradient is clipped.
 
     Raises:
         SettingError: something in the place of something else, or an unknown function to freeze.
