@@ -1,6 +1,7 @@
 """Builders of common graphs. All of them return plain `Graph`s; nothing here is needed to build one by hand."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 
 import equinox as eqx
@@ -11,7 +12,7 @@ from energax.checking import require_callable, require_key
 from energax.exceptions import GraphError
 from energax.graph.graph import Graph
 from energax.graph.mupc import mupc
-from energax.graph.stacking import Stacked
+from energax.graph.stacking import Stacked, map_samples
 from energax.graph.structure import Axis, Edge, Node, out_shape
 from energax.layers import Chain, Conv2d, Flatten, Identity, Linear, Pool, mean_over_image
 
@@ -42,7 +43,7 @@ def sequential(
         name = "output" if last else f"hidden{index}"
         functions[f"layer{index}"] = fn
         edges.append(Edge(nodes[-1].name, name, f"layer{index}"))
-        (_, *arriving) = out_shape(partial(map_samples, fn, ()), (1, *nodes[-1].shape))
+        arriving = out_shape(partial(map_samples, fn, ()), (1, *nodes[-1].shape))[1:]
         called = None
         if activation is not None:
             called = f"activation{index}"
