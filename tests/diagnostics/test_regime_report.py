@@ -8,6 +8,7 @@ import pytest
 
 import oracles
 from energax import (
+    Adjoint,
     Backprop,
     Contrastive,
     CrossEntropy,
@@ -123,6 +124,22 @@ def test_equilibrium_propagation_is_compared_with_the_adjoint():
         assert float(regime.cosine[name]) == pytest.approx(cosine[name], abs=1e-5)
         assert float(regime.norm_ratio[name]) == pytest.approx(ratio[name], rel=1e-4)
     assert max(ratio["layer1"], 1 / ratio["layer1"]) > 1.002, "the bias of beta = 0.5 must be visible"
+
+
+@pytest.mark.parametrize("settling", [FixedPoint(stop=Stopping(0.5, 400)), FixedPoint(stop=Stopping(1e-10, 2, 0))])
+def test_the_reference_is_settled_well_where_the_training_is_not(settling):
+    """Oracle: the adjoint at the equilibrium; the adjoint where the training's own solver stops is another one."""
+    graph = networks.mlp([4, 6, 5, 3], Tanh(), gain=0.7, key=jax.random.key(2))
+    batch = oracles.batch_for(graph, 6)
+    dynamics, rule = Hopfield(SquaredError()), Contrastive(centred(0.5))
+    found, exact, loose = (
+        oracles.flat(oracles.gradient(one, dynamics, graph, batch, solver))
+        for one, solver in ((rule, settling), (Adjoint(), FixedPoint(stop=Stopping(1e-10, 400))), (Adjoint(), settling))
+    )
+    regime = measured(dynamics, graph, batch, settling, rule)
+    ratio = np.linalg.norm(found) / np.linalg.norm(exact)
+    assert float(regime.norm_ratio["all"]) == pytest.approx(ratio, rel=1e-4)
+    assert abs(np.linalg.norm(loose) / np.linalg.norm(exact) - 1) > 1e-2
 
 
 def energies(weights, biases, states, y, beta):

@@ -56,12 +56,16 @@ def test_fixed_sweeps_and_gradient_equal_plain_numpy():
 
 
 @pytest.mark.parametrize("beta", [None, 0.7])
-@pytest.mark.parametrize("output_state", [True, False], ids=["state", "readout"])
-def test_the_energys_gradient_vanishes_where_the_force_does(beta, output_state):
+@pytest.mark.parametrize(
+    ("output_state", "gamma"),
+    [(True, None), (False, None), (True, 0.5), (False, 0.5)],
+    ids=["state", "readout", "weak-state", "weak-readout"],
+)
+def test_the_energys_gradient_vanishes_where_the_force_does(beta, output_state, gamma):
     """Oracle: automatic differentiation of F at the fixed point of the block minimisers."""
     graph = mlp(SIZES, Tanh(), output_state=output_state, gain=0.9, key=jax.random.key(2))
     batch = batch_for(graph, 3)
-    dynamics = Hopfield(CrossEntropy())
+    dynamics = Hopfield(CrossEntropy(), feedback_scale=gamma)
     target, strength = (None, None) if beta is None else (batch.y, jnp.asarray(beta))
     phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), target=target, beta=strength)
     settled = solve(FixedPoint(Synchronous(), Stopping(1e-13, 2000)), phase, phase.start().states)

@@ -30,7 +30,7 @@ from energax.activations import Tanh
 from energax.dynamics.phase import prepare_phase
 from energax.exceptions import SettingError
 from energax.graph.networks import mlp
-from energax.rules import AbstractNudgingScheme, centred, nudge, unit_nudge
+from energax.rules import AbstractNudgingScheme, RandomSign, centred, nudge, one_sided, unit_nudge
 from energax.rules.base import energy_gradient
 from energax.solvers import Unbounded
 from oracles import batch_for, gradient, informed, largest, relative, solve
@@ -84,6 +84,40 @@ def test_a_gradient_is_the_mean_over_its_batch():
         for i in range(3)
     ]
     assert relative(whole, jax.tree.map(lambda *g: sum(g) / 3, *parts)) < 1e-12
+
+
+def test_incremental_divides_by_its_nudge_strength():
+    """Oracle: backprop. Of the last layer one relaxation step changes nothing but what is of order beta."""
+    batch, solver = batch_for(GRAPH, 4), GradientFlow(0.2, bound=Unbounded())
+    rule = Incremental(beta=1e-5)
+    found, _, _ = update(rule, PC, GRAPH, batch, solver, rule.init(PC, GRAPH, batch))
+    expected = gradient(ex.Backprop(), PC, GRAPH, batch)
+    assert relative(found.functions["layer3"], expected.functions["layer3"]) < 1e-4
+
+
+def test_a_sample_of_which_one_phase_diverges_leaves_every_phase():
+    """Oracle: one-sided nudging of the other samples, by their share of the batch.
+
+    Beyond -1 the output's curvature 1 + beta is negative, so samples that draw the minus sign have a sound free phase
+    and no nudged equilibrium.
+    """
+    graph = mlp([4, 6, 3], Tanh(), key=jax.random.key(0))
+    key = next(key for key in map(jax.random.key, range(20)) if 1 <= jnp.sum(signs(key, 4) > 0) <= 3)
+    batch, solver = batch_for(graph, 4, labels=False), GradientFlow(0.2, stop=Stopping(1e-10, 2000))
+    drawn = Batch(batch.x, batch.y, key)
+    found, info = informed(Contrastive(RandomSign(1.5)), Hopfield(), graph, drawn, solver)
+    settled = np.flatnonzero(signs(key, 4) > 0)
+    diverged = np.asarray(info.phases["nudged"].result) == Verdict.DIVERGED
+    np.testing.assert_array_equal(np.flatnonzero(~diverged), settled)
+    assert not np.any(np.asarray(info.phases["free"].result) == Verdict.DIVERGED)
+    rest = Batch(batch.x[settled], batch.y[settled])
+    expected = gradient(Contrastive(one_sided(1.5)), Hopfield(), graph, rest, solver)
+    assert relative(found, jax.tree.map(lambda g: g * len(settled) / 4, expected)) < 1e-6
+
+
+def signs(key, size):
+    """The signs that `RandomSign` draws."""
+    return np.asarray(RandomSign(1.0).at(size, key)[0][0])
 
 
 @pytest.mark.parametrize("check_every", [0, 5])

@@ -320,6 +320,19 @@ def test_nesterov_step_equals_its_definition():
     np.testing.assert_allclose(end["u"], v, rtol=1e-13)
 
 
+@pytest.mark.parametrize("momentum", [0.3, 0.8])
+def test_the_step_bound_with_momentum_is_where_nesterovs_scheme_turns_unstable(momentum):
+    """Oracle: eigenvalues of x' = y - s c y, y = x + m (x - x_before), on an energy of known curvature c."""
+    curvature = 3.0
+    phase, start = nudged(size=2)
+    solver = GradientFlow(1e9, momentum=momentum, bound=Held(curvature, margin=1.0))
+    step = np.asarray(solver.init(*StateCoordinates().view(phase, begin(start))).step)
+    shrunk = 1 - step[0] * curvature
+    companion = np.array([[(1 + momentum) * shrunk, -momentum * shrunk], [1.0, 0.0]])
+    assert np.abs(np.linalg.eigvals(companion)).max() == pytest.approx(1, abs=1e-9)
+    np.testing.assert_array_equal(step, step[0])
+
+
 def test_every_verdict_has_a_message():
     assert [v.message for v in Verdict] == [v.message for v in sorted(Verdict)]
     assert len({v.message for v in Verdict}) == len(Verdict) == 4

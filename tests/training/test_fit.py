@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from energax import Backprop, GradientFlow, Stopping
@@ -134,6 +135,21 @@ def test_the_best_epoch_is_validations_and_the_accuracy_is_the_last_ones(learner
     assert tested(run.learner) != tested(at_chosen)
     rows = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
     assert [row["validation_accuracy"] for row in rows] == accuracies
+
+
+def test_a_resumed_run_tests_the_best_epoch_of_before(learner, train, stopper, tmp_path):
+    """Oracle: the run that nothing interrupted. Epochs after the first go uphill, so that it stays the best one."""
+    schedule = optax.piecewise_constant_schedule(0.1, {10: -1})  # 10 batches are one epoch
+    worsening = dataclasses.replace(learner("backprop"), optimiser=optax.sgd(schedule))
+    expected = train(worsening, epochs=3).result
+    assert expected["selected_epoch"] == 1
+    assert expected["selected_test_accuracy"] > expected["test_accuracy"]
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(InterruptedError):
+        train(worsening, epochs=3, folder=folder, display=stopper(2))
+    resumed = train(worsening, epochs=3, folder=folder, resume=True)
+    assert resumed.result["selected_epoch"] == 1
+    assert resumed.result["selected_test_accuracy"] == expected["selected_test_accuracy"]
 
 
 def test_labels_of_validation_and_test_rows_cannot_reach_the_parameters(learner, train, data, same):
