@@ -1,8 +1,8 @@
 """How large the code is, and how much of it one step needs: counted, never estimated.
 
-`python -m benchmarks.measures` prints a table of this tree and writes `measures.json`. `--tree PATH` counts another tree,
-and `--before PATH` counts an older one beside it (`git worktree add PATH 5478fa5` makes one to compare with). What the
-numbers are:
+`python -m benchmarks.measures` prints a table of this tree and writes `measures.json`. `--tree PATH` counts another
+tree, and `--before PATH` counts an older one beside it (`git worktree add PATH 5478fa5` makes one to compare with).
+What the numbers are:
 
 - lines of code: lines that hold a token of code, so neither docstrings nor comments nor blank lines;
 - core: graph, dynamics, solvers with their coordinates, rules and diagnostics; in an older tree what became of them;

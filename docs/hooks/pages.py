@@ -1,4 +1,4 @@
-"""What mkdocs cannot read from `docs/`: the reference, the pages and pictures of `results/`, the README's ten lines.
+"""What mkdocs cannot read from `docs/`: reference, notebooks, pages and pictures of `results/`, the README's ten lines.
 
 The reference is made anew from the sources with every build (see `public_names.py`), and `results/` is shown where it
 lies, so that nothing is kept twice. In the navigation, an entry that ends in `/` stands for every page of that folder.
@@ -12,6 +12,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page as SitePage
+from notebook_pages import notebook_page
 from public_names import Entry, Page, UndocumentedError, reference_pages
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +35,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         if path.suffix in {".md", ".png", ".svg"}:
             uri = path.relative_to(ROOT).as_posix()
             files.append(File.generated(config, uri, abs_src_path=str(path)))
+    for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
+        page, pictures = notebook_page(path)
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=page))
+        for name, content in pictures.items():
+            files.append(File.generated(config, f"notebooks/{name}", content=content))
     if config.nav is not None:
         config.nav = expand(config.nav, [file.src_uri for file in files.documentation_pages()])
     return files
