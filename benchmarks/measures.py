@@ -91,7 +91,7 @@ def measure(tree: Path) -> dict:
     return {
         "core_lines_of_code": sum(lines.values()),
         "core_lines_of_code_by_room": lines,
-        "root_modules": len([file for file in package.glob("*.py") if file.name != "__init__.py"]),
+        "root_modules": len([file for file in package.glob("*.py") if not file.stem.startswith("__")]),
         "rooms": len(rooms_of(package)),
         "arrows_between_rooms": len(arrows),
         "files_of_a_step": len(touched),

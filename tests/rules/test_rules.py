@@ -98,20 +98,20 @@ def test_incremental_divides_by_its_nudge_strength():
 def test_a_sample_of_which_one_phase_diverges_leaves_every_phase():
     """Oracle: one-sided nudging of the other samples, by their share of the batch.
 
-    Beyond -1 the output's curvature 1 + beta is negative, so samples that draw the minus sign have a sound free phase
+    Below -1 the output's curvature 1 + beta is negative, so samples that draw the minus sign have a sound free phase
     and no nudged equilibrium.
     """
     graph = mlp([4, 6, 3], Tanh(), key=jax.random.key(0))
     key = next(key for key in map(jax.random.key, range(20)) if 1 <= jnp.sum(signs(key, 4) > 0) <= 3)
     batch, solver = batch_for(graph, 4, labels=False), GradientFlow(0.2, stop=Stopping(1e-10, 2000))
     drawn = Batch(batch.x, batch.y, key)
-    found, info = informed(Contrastive(RandomSign(1.5)), Hopfield(), graph, drawn, solver)
+    found, info = informed(Contrastive(RandomSign(1.5)), ex.ScellierBengio(), graph, drawn, solver)
     settled = np.flatnonzero(signs(key, 4) > 0)
     diverged = np.asarray(info.phases["nudged"].result) == Verdict.DIVERGED
     np.testing.assert_array_equal(np.flatnonzero(~diverged), settled)
     assert not np.any(np.asarray(info.phases["free"].result) == Verdict.DIVERGED)
     rest = Batch(batch.x[settled], batch.y[settled])
-    expected = gradient(Contrastive(one_sided(1.5)), Hopfield(), graph, rest, solver)
+    expected = gradient(Contrastive(one_sided(1.5)), ex.ScellierBengio(), graph, rest, solver)
     assert relative(found, jax.tree.map(lambda g: g * len(settled) / 4, expected)) < 1e-6
 
 
