@@ -11,11 +11,12 @@ import pytest
 
 from energax import Backprop, Batch
 from energax.data import Augmentation, Dataset, Split
-from energax.rules.base import free_phase, open_batch
+from energax.rules.base import Info, PhaseInfo, free_phase, open_batch
 from energax.training import evaluate, fit
 from energax.training.device_split import make_device_split
-from energax.training.epoch import Sums, stretch
+from energax.training.epoch import stretch
 from energax.training.learner import begin
+from energax.training.metrics import RELAXATION_METRICS, Sums
 
 
 def forward(graph, x):
@@ -121,12 +122,48 @@ def test_augmentation_happens_inside_the_step_with_a_key_per_batch(learner):
 
 def test_sums_of_nothing_are_told_as_nothing():
     """Oracle: 0 / 0. A rule that relaxes nothing has no residual, no steps and no verdicts, and none of them is 0."""
-    seen = jnp.array(4.0), jnp.array(2.0), jnp.array(3.0)
-    sums = eqx.tree_at(lambda s: (s.rows, s.cost, s.correct), Sums.zero(), seen)
-    averages = sums.averages()
+    info = Info(jnp.eye(4), jnp.array([0.5, 0.25, 1.0, 0.25]), {})
+    averages = Sums.zero().add_batch(info, jnp.eye(4)[jnp.array([0, 1, 2, 0])], None).averages()
     assert (averages.pop("cost"), averages.pop("accuracy")) == (0.5, 0.75)
-    assert len(averages) == 7
+    assert len(averages) == len(RELAXATION_METRICS) == 7
     assert all(np.isnan(value) for value in averages.values())
+
+
+def test_sums_weigh_the_samples_of_all_batches():
+    """Oracle: numpy's weighted average over both batches together; a row without a weight does not count at all.
+
+    The free phase is known by construction, and two strengths make two relaxations of every sample.
+    """
+    rng, sums, seen = np.random.default_rng(0), Sums.zero(), []
+    for _ in range(2):
+        cost, weights = rng.uniform(size=5), np.array([0.0, *rng.uniform(size=4)])
+        cost[0] = np.nan
+        right, result = rng.integers(0, 2, 5), rng.integers(0, 4, 10)
+        residual, steps = rng.uniform(size=10), rng.integers(1, 9, 10)
+        residual[[0, 5]] = np.inf
+        none, known = np.zeros(10), np.zeros(5)
+        free = PhaseInfo(known, known, known, known, known.astype(int), known=True)
+        nudged = PhaseInfo(none, none, *map(jnp.asarray, (steps, residual, result)))
+        info = Info(jnp.eye(5), jnp.asarray(cost), {"free": free, "nudged": nudged})
+        target = jnp.where(jnp.asarray(right)[:, None] == 1, jnp.eye(5), jnp.roll(jnp.eye(5), 1, 1))
+        sums = sums.add_batch(info, target, jnp.asarray(weights))
+        seen.append((weights[1:], cost[1:], right[1:], *(a.reshape(2, 5)[:, 1:] for a in (residual, steps, result))))
+    weights, cost, right, residual, steps, result = (
+        np.concatenate([np.atleast_2d(a) for a in one]) for one in zip(*seen, strict=True)
+    )
+    twice = np.repeat(weights, 2, axis=0)
+    found = sums.averages()
+    expected = {
+        "cost": np.average(cost, weights=weights),
+        "accuracy": np.average(right, weights=weights),
+        "residual": np.average(residual, weights=twice),
+        "steps": np.average(steps, weights=twice),
+        "worst_residual": residual.max(),
+        "stalled_fraction": np.average(result == 1, weights=twice),
+        "diverged_fraction": np.average(result == 3, weights=twice),
+    }
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-12), name
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import time
+from types import SimpleNamespace
 
 import equinox as eqx
 import jax
@@ -9,21 +11,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from energax import Backprop, GradientFlow, Stopping
+from energax import Backprop, Equilibrium, GradientFlow, Stopping, Verdict
 from energax.data import Split
+from energax.diagnostics.regime import measure_regime
 from energax.exceptions import RunError, SettingError
-from energax.solvers import Unbounded
-from energax.training import RunFolder, evaluate
-from energax.training.display import Silent, Terminal
+from energax.solvers import AbstractSolver, Unbounded
+from energax.training import RunFolder, evaluate, loop
+from energax.training.device_split import make_device_split
+from energax.training.display import Silent, Terminal, TrainingWarning
+
+
+TIMES = ("seconds", "compile_seconds")
 
 
 def without_seconds(history):
     """Rows of the log as text, so that NaN equals NaN."""
-    return [json.dumps({key: value for key, value in row.items() if key != "seconds"}) for row in history]
+    return [json.dumps({key: value for key, value in row.items() if key not in TIMES}) for row in history]
 
 
 def without_time(result):
-    return json.dumps({key: value for key, value in result.items() if key != "seconds"})
+    return json.dumps({key: value for key, value in result.items() if key not in TIMES})
 
 
 @pytest.mark.parametrize("recipe", ["pc-nudge", "ep-one-sided"])
@@ -216,21 +223,97 @@ def test_diverging_relaxations_are_counted_and_warned_of(learner, train, capsys)
     unstable = dataclasses.replace(learner("pc"), solver=solver)
     run = train(unstable, epochs=1, display=Terminal())
     (row,) = run.history
-    assert row["diverged_fraction"] == pytest.approx(0.5)  # all nudged phases; free ones are known by construction
+    assert row["diverged_fraction"] == 1  # all nudged phases; free ones are known by construction, and do not count
     told = capsys.readouterr().err
-    assert "50.00 % of the relaxations diverged and did not train: lower --step-size" in told
+    assert "epoch 1: 100.00 % of the relaxations diverged and did not train: lower --beta, --step-size" in told
     assert "diverged" in told.splitlines()[1]
+    assert [message for message in run.result["warnings"] if message in told] == row["warnings"] != []
 
 
 def test_relaxations_out_of_steps_are_warned_of(learner, train, capsys):
     """Oracle: two fixed steps with an unreachable tolerance can only end out of steps."""
     short = dataclasses.replace(learner("pc"), solver=GradientFlow(0.1, stop=Stopping(1e-9, 2, 0)))
     (row,) = train(short, epochs=1, display=Terminal()).history
-    assert row["out_of_steps_fraction"] == pytest.approx(0.5)
+    assert row["out_of_steps_fraction"] == 1
     assert (
-        "50.00 % of the relaxations ran out of steps: raise --max-relaxation-steps, or loosen --relaxation-tol"
-        in capsys.readouterr().err
+        "epoch 1: 100.00 % of the relaxations ran out of steps: raise --max-relaxation-steps" in capsys.readouterr().err
     )
+
+
+class Judging(AbstractSolver):
+    """Leaves the states where they are, and says of the first 57 of every 100 samples that they stalled."""
+
+    def solve(self, phase, start):
+        size = len(next(iter(start.states.values())))
+        stalled = jnp.arange(size) % 100 < 57
+        result = jnp.where(stalled, int(Verdict.STALLED), int(Verdict.CONVERGED))
+        residual = jnp.where(stalled, 0.2, 0.0)
+        return Equilibrium(start.states, jnp.full(size, 3), residual, result, jnp.zeros(size, bool))
+
+    def tighten(self, tol, factor):
+        return self
+
+
+def test_shares_and_residual_are_of_the_relaxations_that_took_place(learner, train, data, tmp_path):
+    """Oracle: the definition. 57 of 100 nudged phases stall at a residual of .2, and the free ones are known.
+
+    Counted with the free phases, the share would be 28.5 %, the residual .057 and the steps 1.5.
+    """
+    judged = dataclasses.replace(learner("pc"), solver=Judging())
+    folder = RunFolder(tmp_path / "run")
+    run = train(judged, epochs=1, batch=100, folder=folder)
+    (row,) = run.history
+    for found in (row, run.result):
+        assert found["stalled_fraction"] == pytest.approx(0.57)
+        assert found["converged_fraction"] == pytest.approx(0.43)
+        assert found["residual"] == pytest.approx(0.57 * 0.2)
+        assert found["steps"] == 3
+    assert "| relaxations: stalled | 57.00 % |" in (folder.path / "summary.md").read_text()
+    batch = make_device_split(data, data.train, standardise=False).batch(jnp.arange(100))
+    regime = eqx.filter_jit(measure_regime)(judged.dynamics, judged.graph, batch, judged.solver, judged.rule)
+    assert float(regime.stalled) == pytest.approx(0.57)
+    assert float(regime.residual) == pytest.approx(0.57 * 0.2)
+
+
+def test_a_cost_that_grows_many_times_over_is_warned_of(learner, train, tmp_path, capsys):
+    """Oracle: the cost before the first update, by hand; a learning rate of 1e6 multiplies it.
+
+    The warning has the number, the epoch and the remedy, in the log, on the terminal and on the page.
+    """
+    folder = RunFolder(tmp_path / "run")
+    run = train(learner("backprop", learning_rate=1e6), epochs=1, folder=folder, display=Terminal())
+    (row,) = run.history
+    assert 1 < row["first_cost"] < 4  # ten classes, nearly uniform: log 10 = 2.3
+    assert row["train_cost"] > 1000
+    (message,) = [message for message in row["warnings"] if "train cost" in message]
+    assert message.startswith(f"epoch 1: the train cost is {row['train_cost']:.4g}, ")
+    assert "lower --learning-rate" in message
+    assert message in capsys.readouterr().err
+    assert message in (folder.path / "summary.md").read_text()
+    assert message in run.result["warnings"]
+    with pytest.warns(TrainingWarning, match="epoch 1: the train cost"):
+        train(learner("backprop", learning_rate=1e6), epochs=1)
+
+
+def test_compiling_is_no_part_of_the_training_time(learner, train, tmp_path, monkeypatch):
+    """Oracle: a compiler that takes two seconds more. They stand in a column of their own, in the first epoch alone."""
+    lower = loop.stretch_in_place.lower
+
+    def slowly(*arguments):
+        time.sleep(2)
+        return lower(*arguments)
+
+    monkeypatch.setattr(loop, "stretch_in_place", SimpleNamespace(lower=slowly))
+    before = time.perf_counter()
+    run = train(learner("backprop", hidden=(7,)), epochs=2, folder=RunFolder(tmp_path / "run"))
+    whole = time.perf_counter() - before
+    first, second = run.history
+    assert first["compile_seconds"] >= 2
+    assert second["compile_seconds"] < 0.05
+    assert run.result["compile_seconds"] == first["compile_seconds"] + second["compile_seconds"]
+    assert run.result["seconds"] + run.result["compile_seconds"] < whole
+    assert first["seconds"] < whole - first["compile_seconds"]
+    assert "| compiling |" in (tmp_path / "run" / "summary.md").read_text()
 
 
 class Listener(Silent):

@@ -22,7 +22,8 @@ from energax.recipes.settings import Settings
 from energax.training import RunFolder
 from energax.training.checkpoint import write_atomically
 from energax.training.display import Terminal
-from energax.training.pages import LEAST_DRAWN, away, number, percent, save_figure
+from energax.training.metrics import METRICS, number, percent
+from energax.training.pages import LEAST_DRAWN, away, save_figure
 from energax.training.run_folder import finite
 
 Row = dict[str, Any]
@@ -92,7 +93,6 @@ def aggregate(name: str, results: list[Row]) -> Row:
     return {
         "recipe": name,
         "epochs": results[0]["epochs"],
-        "test_accuracy": mean("test_accuracy"),
         "spread": statistics.stdev(accuracy) if len(accuracy) > 1 else float("nan"),
         "selected_test_accuracy": mean("selected_test_accuracy"),
         "validation_accuracy": mean("validation_accuracy"),
@@ -102,7 +102,8 @@ def aggregate(name: str, results: list[Row]) -> Row:
         "gradient_cosine": mean("gradient_cosine"),
         "least_gradient_cosine": least("least_gradient_cosine"),
         "reference": results[0]["reference"],
-        "seconds": statistics.median(values("seconds")),
+        **{f"test_{metric.name}": mean(f"test_{metric.name}") for metric in METRICS},
+        **{name: statistics.median(values(name)) for name in ("seconds", "compile_seconds")},
         "test_accuracies": accuracy,
     }
 
@@ -133,6 +134,8 @@ PAGE: tuple[Column, ...] = (
     ("least cosine", lambda row: number(row["least_gradient_cosine"])),
     ("to", lambda row: row["reference"]),
     *SCREEN[7:],
+    ("compiling", lambda row: f"{row['compile_seconds']:.1f}"),
+    *((f"test {m.title}", lambda row, m=m: m.show(row[f"test_{m.name}"])) for m in METRICS if m.name != "accuracy"),
 )
 
 

@@ -17,25 +17,8 @@ from energax.recipes import complete_settings, make_learner
 from energax.recipes.settings import Settings
 from energax.training import Run, RunFolder, fit
 from energax.training.display import Display, Terminal
-from energax.training.pages import number, percent
+from energax.training.pages import result_rows
 from energax.training.run_folder import finite
-
-REPORTED = (
-    "test_accuracy",
-    "selected_test_accuracy",
-    "selected_epoch",
-    "validation_accuracy",
-    "converged_fraction",
-    "stalled_fraction",
-    "out_of_steps_fraction",
-    "diverged_fraction",
-    "residual",
-    "gradient_cosine",
-    "least_gradient_cosine",
-    "reference",
-    "epochs",
-    "seconds",
-)
 
 
 def train(options: TrainOptions) -> None:
@@ -51,7 +34,7 @@ def train(options: TrainOptions) -> None:
     show(run.result, config, folder)
     if options.json:
         facts = {"recipe": config["recipe"], "data": config["data"], "seed": config["seed"], "folder": str(folder.path)}
-        print(json.dumps(finite({**facts, **{name: run.result[name] for name in REPORTED}})))
+        print(json.dumps(finite({**facts, **run.result})))
 
 
 def require_unused(path: Path) -> Path:
@@ -133,25 +116,9 @@ def show(result: dict[str, Any], config: dict[str, Any], folder: RunFolder) -> N
     table = rich.table.Table(title=title, title_justify="left")
     table.add_column("result")
     table.add_column("", justify="right")
-    rows = [
-        ("test accuracy, last epoch", percent(result["test_accuracy"])),
-        (
-            f"test accuracy, epoch {result['selected_epoch']} (best on validation)",
-            percent(result["selected_test_accuracy"]),
-        ),
-        ("validation accuracy, last epoch", percent(result["validation_accuracy"])),
-        ("relaxations converged", percent(result["converged_fraction"])),
-        ("relaxations stalled", percent(result["stalled_fraction"])),
-        (
-            "relaxations out of steps or diverged",
-            percent(result["out_of_steps_fraction"] + result["diverged_fraction"]),
-        ),
-        ("mean relative residual", number(result["residual"])),
-        (f"gradient cosine to {result['reference']}, last epoch", number(result["gradient_cosine"])),
-        (f"gradient cosine to {result['reference']}, least", number(result["least_gradient_cosine"])),
-        ("training time", f"{result['seconds']:.1f} s"),
-    ]
-    for row in rows:
+    for row in result_rows(result):
         table.add_row(*row)
     console.print(table)
+    for message in result["warnings"]:
+        console.print(f"warning: {message}", style="yellow", soft_wrap=True)
     console.print(f"kept in {folder.path}: summary.md, curve.png, metrics.jsonl, last.ckpt, best.ckpt", soft_wrap=True)

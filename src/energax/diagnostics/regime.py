@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from energax.diagnostics.relaxations import gather_relaxations, verdict_shares, weighted_mean
 from energax.dynamics.base import AbstractDynamics, Start
 from energax.dynamics.phase import Batch, prepare_phase
 from energax.graph.structure import AnyGraph
@@ -26,7 +27,8 @@ class Regime(eqx.Module):
         cosine: function name -> cosine between the rule's gradient and the reference's; `all` for all parameters.
         norm_ratio: function name -> norm of the rule's gradient over the reference's; `all` likewise.
         residual: mean relative residual over samples and phases; NaN for rules that relax nothing.
-        converged, stalled, out_of_steps, diverged: shares of the relaxations with that verdict.
+        converged, stalled, out_of_steps, diverged: shares of the relaxations with that verdict. Phases that are known
+            by construction are no relaxations.
         relaxed: energy gained by the nudged relaxations over what those with the tolerance `CAREFUL` gain; NaN
             without an energy.
         curvature: largest curvature (estimate, from below) over the batch where the free phase ends.
@@ -74,12 +76,13 @@ def measure_regime(
     curvature = jnp.max(largest_curvature(*StateCoordinates().view(nudged, Start(free))))
     _, better = settled_gradient(dynamics, graph, batch, careful, rule) if info.phases else (None, exact_info)
     cosine, ratio = compare_gradients(gradient, exact)
-    counts = verdict_shares(info)
+    relaxations = gather_relaxations(info, batch.weights)
+    shares = verdict_shares(relaxations)
     return Regime(
         cosine=cosine,
         norm_ratio=ratio,
-        residual=mean_residual(info),
-        **{verdict.name.lower(): counts[verdict] for verdict in Verdict},
+        residual=weighted_mean(relaxations.residual, relaxations.weights),
+        **{verdict.name.lower(): shares[verdict] for verdict in Verdict},
         relaxed=relaxed_fraction(info, better),
         curvature=curvature,
         step_bound=2 / curvature,
@@ -114,21 +117,6 @@ def flat(tree: PyTree) -> Array:
     """All arrays of a pytree as one vector."""
     leaves = [leaf.reshape(-1) for leaf in jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))]
     return jnp.concatenate(leaves) if leaves else jnp.zeros(0)
-
-
-def verdict_shares(info: Info) -> dict[Verdict, Array]:
-    """Share of each verdict over all relaxations of all phases; NaN where there is none."""
-    results = [phase.result for phase in info.phases.values()]
-    if not results:
-        return {verdict: jnp.asarray(jnp.nan) for verdict in Verdict}
-    every = jnp.concatenate(results)
-    return {verdict: jnp.mean(every == verdict, dtype=info.cost.dtype) for verdict in Verdict}
-
-
-def mean_residual(info: Info) -> Array:
-    """Mean relative residual over all relaxations of all phases; NaN where there is none."""
-    residuals = [phase.residual for phase in info.phases.values()]
-    return jnp.mean(jnp.concatenate(residuals)) if residuals else jnp.asarray(jnp.nan)
 
 
 def relaxed_fraction(info: Info, better: Info) -> Array:

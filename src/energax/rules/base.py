@@ -22,6 +22,7 @@ class PhaseInfo(eqx.Module):
     Attributes:
         energy_before, energy_after: total energy F at the start and at the end (NaN without an energy).
         steps, residual, result: as in `Equilibrium`.
+        known: True where the states are an equilibrium by construction: then nothing was relaxed.
     """
 
     energy_before: Array
@@ -29,6 +30,7 @@ class PhaseInfo(eqx.Module):
     steps: Array
     residual: Array
     result: Array
+    known: bool = eqx.field(static=True, default=False)
 
 
 class Info(eqx.Module):
@@ -166,7 +168,8 @@ def phase_info(phase: Phase, start: States, settled: Equilibrium, rows: Rows) ->
     """What the relaxation from `start` to `settled` did; a row that held no numbers has diverged."""
     times = settled.result.shape[0] // rows.finite.shape[0]
     result = jnp.where(jnp.tile(rows.finite, times), settled.result, int(Verdict.DIVERGED))
-    return PhaseInfo(phase.energy(start), phase.energy(settled.states), settled.steps, settled.residual, result)
+    before, after = phase.energy(start), phase.energy(settled.states)
+    return PhaseInfo(before, after, settled.steps, settled.residual, result, settled.known)
 
 
 def require_energy(dynamics: AbstractDynamics, rule: str) -> AbstractTotalEnergy:

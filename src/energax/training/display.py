@@ -1,11 +1,12 @@
 """Progress on the terminal, on standard error so that standard output stays clean."""
 
+import warnings
 from typing import Any, Protocol
 
 import rich.console
 import rich.progress
 
-from energax.training.pages import number, percent
+from energax.training.metrics import METRICS, RELAXATION_METRICS, number
 
 
 class Display(Protocol):
@@ -19,6 +20,9 @@ class Display(Protocol):
 
     def epoch(self, row: dict[str, Any]) -> None:
         """An epoch has ended."""
+
+    def warn(self, message: str) -> None:
+        """Something is wrong with the epoch that has ended."""
 
     def end(self) -> None:
         """The run has ended or failed."""
@@ -36,8 +40,23 @@ class Silent:
     def epoch(self, row):
         """Nothing."""
 
+    def warn(self, message):
+        """Nothing: it stands in the log."""
+
     def end(self):
         """Nothing."""
+
+
+class TrainingWarning(UserWarning):
+    """An epoch ended, and something is wrong with it."""
+
+
+class WarningsOnly(Silent):
+    """Tells of what is wrong, as Python warnings."""
+
+    def warn(self, message):
+        """Warn."""
+        warnings.warn(message, TrainingWarning, stacklevel=2)
 
 
 class Terminal:
@@ -64,39 +83,39 @@ class Terminal:
         self.bar.start()
 
     def advance(self, epoch, batches, averages):
-        """Move it, with cost, accuracy and residual so far."""
-        note = f"cost {number(averages['cost'])}  accuracy {percent(averages['accuracy'])}"
-        if averages["residual"] == averages["residual"]:
-            note += f"  residual {number(averages['residual'])}"
+        """Move it, with the averages so far."""
+        shown = [metric for metric in METRICS + RELAXATION_METRICS if metric.brief]
+        note = "  ".join(f"{m.title} {m.show(averages[m.name])}" for m in shown if is_known(averages[m.name]))
         self.bar.update(self.task, advance=batches, description=f"epoch {epoch}/{self.epochs}", note=note)
 
     def epoch(self, row):
-        """One line per epoch, with a warning where relaxations did not settle."""
-        line = (
-            f"epoch {row['epoch']:>3}  cost {number(row['train_cost'])}  train {percent(row['train_accuracy'])}  "
-            f"validation {percent(row['validation_accuracy'])}"
-        )
-        if row["residual"] == row["residual"]:
-            line += (
-                f"  residual {number(row['residual'])}  converged {percent(row['converged_fraction'])}"
-                f"  stalled {percent(row['stalled_fraction'])}"
+        """One line per epoch."""
+        parts = [f"epoch {row['epoch']:>3}"]
+        for part in ("train", "validation"):
+            shown = (
+                f"{metric.title} {metric.show(row[f'{part}_{metric.name}'])}" for metric in METRICS if metric.brief
             )
-        line += f"  cosine to {row['reference']} {number(row['gradient_cosine'])}  {row['seconds']:.1f} s"
-        self.bar.console.print(line, soft_wrap=True)
-        left = row["out_of_steps_fraction"]
-        if left == left and left > 0.01:
-            self.bar.console.print(
-                f"  [yellow]{percent(left)} of the relaxations ran out of steps: "
-                "raise --max-relaxation-steps, or loosen --relaxation-tol[/]",
-                soft_wrap=True,
-            )
-        if row["diverged_fraction"] > 0:
-            self.bar.console.print(
-                f"  [red]{percent(row['diverged_fraction'])} of the relaxations diverged and did "
-                "not train: lower --step-size[/]",
-                soft_wrap=True,
-            )
+            parts.append(f"{part} {' '.join(shown)}")
+        brief = [metric for metric in RELAXATION_METRICS if metric.brief]
+        parts += [f"{metric.title} {metric.show(row[metric.name])}" for metric in brief if is_known(row[metric.name])]
+        parts.append(f"cosine to {row['reference']} {number(row['gradient_cosine'])}")
+        parts.append(f"{row['seconds']:.1f} s")
+        if row["compile_seconds"] > SEEN:
+            parts.append(f"compiling {row['compile_seconds']:.1f} s")
+        self.bar.console.print("  ".join(parts), soft_wrap=True)
+
+    def warn(self, message):
+        """A line in colour."""
+        self.bar.console.print(f"  warning: {message}", style="yellow", soft_wrap=True)
 
     def end(self):
         """Take the bar away."""
         self.bar.stop()
+
+
+SEEN = 0.05  # seconds of compiling below which nothing was compiled
+
+
+def is_known(value: float) -> bool:
+    """Whether there is such a number: what was not relaxed has none."""
+    return value == value

@@ -1,74 +1,14 @@
-"""A stretch of an epoch as one compiled call, and the sums it reports."""
+"""A stretch of an epoch as one compiled call."""
 
 from typing import cast
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from energax.rules.base import Info
-from energax.solvers.verdict import Verdict
 from energax.training.device_split import DeviceSplit
 from energax.training.learner import Learner, Progress, strengthen_dtypes, update
-
-
-class Sums(eqx.Module):
-    """Sums over batches, from which an epoch's averages are made.
-
-    Attributes:
-        rows, cost, correct: over training rows, before their update.
-        relaxations, residual, steps: over relaxations of all phases.
-        verdicts: relaxations per `Verdict`, shape `(4,)`.
-        worst: largest residual.
-    """
-
-    rows: Array
-    cost: Array
-    correct: Array
-    relaxations: Array
-    residual: Array
-    steps: Array
-    verdicts: Array
-    worst: Array
-
-    @classmethod
-    def zero(cls) -> "Sums":
-        """Nothing seen."""
-        none = jnp.zeros(())
-        return cls(none, none, none, none, none, none, jnp.zeros(len(Verdict)), none)
-
-    def averages(self) -> dict[str, float]:
-        """Plain numbers for the log; NaN where nothing was relaxed."""
-        count = float(self.relaxations) or float("nan")
-        verdicts = {f"{v.name.lower()}_fraction": float(self.verdicts[v]) / count for v in Verdict}
-        return {
-            "cost": float(self.cost) / float(self.rows),
-            "accuracy": float(self.correct) / float(self.rows),
-            "residual": float(self.residual) / count,
-            "worst_residual": float(self.worst) if self.relaxations else float("nan"),
-            "steps": float(self.steps) / count,
-            **verdicts,
-        }
-
-
-def add_info(sums: Sums, info: Info, target: Array) -> Sums:
-    """Add one batch."""
-    phases = list(info.phases.values())
-    results = jnp.concatenate([p.result for p in phases]) if phases else jnp.zeros(0, int)
-    residuals = jnp.concatenate([p.residual for p in phases]) if phases else jnp.zeros(0)
-    steps = jnp.concatenate([p.steps for p in phases]) if phases else jnp.zeros(0, int)
-    right = jnp.argmax(info.output, -1) == jnp.argmax(target, -1)
-    return Sums(
-        sums.rows + info.cost.size,
-        sums.cost + jnp.sum(info.cost),
-        sums.correct + jnp.sum(right),
-        sums.relaxations + results.size,
-        sums.residual + jnp.sum(residuals),
-        sums.steps + jnp.sum(steps),
-        sums.verdicts + jnp.stack([jnp.sum(results == v) for v in Verdict]),
-        jnp.maximum(sums.worst, jnp.max(residuals, initial=0)),
-    )
+from energax.training.metrics import Sums
 
 
 def train_batches(
@@ -93,9 +33,8 @@ def train_batches(
         rows = jax.lax.dynamic_slice(order, (index * size,), (size,))
         batch = split.batch(rows, jax.random.fold_in(key, index))
         progress, info = update(learner, progress, batch)
-        return eqx.filter(
-            strengthen_dtypes((progress, strengthen_dtypes(add_info(sums, info, cast(Array, batch.y))))), eqx.is_array
-        )
+        sums = sums.add_batch(info, cast(Array, batch.y), batch.weights)
+        return eqx.filter(strengthen_dtypes((progress, sums)), eqx.is_array)
 
     return eqx.combine(jax.lax.fori_loop(first, last, one, strengthen_dtypes(dynamic)), static)
 

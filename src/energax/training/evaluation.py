@@ -1,6 +1,6 @@
 """Testing: the free phase only, so that no label can reach the states."""
 
-from typing import NamedTuple
+import dataclasses
 
 import equinox as eqx
 import jax
@@ -13,20 +13,30 @@ from energax.rules.base import free_phase, open_batch, require_target
 from energax.solvers.verdict import Verdict
 from energax.training.device_split import DeviceSplit, make_device_split
 from energax.training.learner import Learner
+from energax.training.metrics import METRICS, Outputs
 
 
-class Evaluation(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
     """Averages over all rows of a split, in the free phase.
 
     Attributes:
-        accuracy: share of rows whose largest output is the label's.
-        cost: mean C.
-        settled: share of rows whose free phase converged or stalled.
+        averages: name of each of `METRICS` -> its average.
+        settled: share of rows whose free phase converged or stalled, or is known by construction.
     """
 
-    accuracy: float
-    cost: float
+    averages: dict[str, float]
     settled: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of rows whose largest output is the label's."""
+        return self.averages["accuracy"]
+
+    @property
+    def cost(self) -> float:
+        """Mean C."""
+        return self.averages["cost"]
 
 
 def evaluate(
@@ -47,27 +57,29 @@ def evaluate(
 def evaluate_device_split(learner: Learner, split: DeviceSplit, batch: int) -> Evaluation:
     """`evaluate`, for a split that is on the device already."""
     rows = len(split.labels)
-    sums = [float(value) for value in _test(learner, split, min(batch, rows))]
-    return Evaluation(*(value / rows for value in sums))
+    totals, settled = _test(learner, split, min(batch, rows))
+    averages = {metric.name: metric.average(totals[metric.name], jnp.asarray(rows)) for metric in METRICS}
+    return Evaluation(averages, float(settled) / rows)
 
 
 @eqx.filter_jit
-def _test(learner: Learner, split: DeviceSplit, batch: int) -> Array:
-    """Sums of correct rows, cost and settled rows; the last batch is filled up with rows that do not count."""
+def _test(learner: Learner, split: DeviceSplit, batch: int) -> tuple[dict[str, Array], Array]:
+    """Totals of the metrics, and the number of settled rows; what fills the last batch up has no weight."""
     size = len(split.labels)
-    total = -(-size // batch)
 
     def one(index, sums):
+        totals, settled = sums
         at = index * batch + jnp.arange(batch)
-        counts = at < size
         filled = split.batch(jnp.minimum(at, size - 1))
         rows = open_batch(learner.graph, Batch(filled.x, filled.y))
         target = require_target(rows, "evaluate")
-        phase, settled, _ = free_phase(learner.dynamics, learner.graph, rows, None, learner.solver)
-        output = phase.output(settled.states)
-        right = jnp.argmax(output, -1) == jnp.argmax(target, -1)
+        phase, end, _ = free_phase(learner.dynamics, learner.graph, rows, None, learner.solver)
+        output = phase.output(end.states)
         cost = learner.dynamics.cost(output, target)
-        done = (settled.result == Verdict.CONVERGED) | (settled.result == Verdict.STALLED)
-        return sums + jnp.stack([jnp.sum(jnp.where(counts, value, 0)) for value in (right, cost, done)])
+        outputs = Outputs(output, target, cost, (at < size).astype(cost.dtype))
+        totals = {metric.name: metric.merge(totals[metric.name], metric.total(outputs)) for metric in METRICS}
+        done = (end.result == Verdict.CONVERGED) | (end.result == Verdict.STALLED)
+        return totals, settled + jnp.sum(done & (at < size))
 
-    return jax.lax.fori_loop(0, total, one, jnp.zeros(3))
+    none = {metric.name: jnp.zeros(()) for metric in METRICS}
+    return jax.lax.fori_loop(0, -(-size // batch), one, (none, jnp.zeros((), int)))

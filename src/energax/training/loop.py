@@ -13,11 +13,13 @@ import jax.numpy as jnp
 from energax.data import Dataset
 from energax.diagnostics.regime import Regime, measure_regime
 from energax.exceptions import RunError, SettingError
+from energax.training.alarms import find_alarms, gather_alarms
 from energax.training.device_split import DeviceSplit, make_device_split
-from energax.training.display import Display, Silent
-from energax.training.epoch import Sums, stretch_in_place
+from energax.training.display import Display, WarningsOnly
+from energax.training.epoch import stretch_in_place
 from energax.training.evaluation import evaluate_device_split
 from energax.training.learner import Learner, Progress, begin, root_key
+from energax.training.metrics import METRICS, RELAXATION_METRICS, Sums, name_averages
 from energax.training.pages import draw_curve, write_summary
 from energax.training.run_folder import History, RunFolder, machine
 
@@ -30,9 +32,10 @@ class Run:
 
     Attributes:
         learner: the learner after the last epoch.
-        history: one row per epoch: cost and accuracy, verdicts of the relaxations, the regime, seconds.
+        history: one row per epoch: cost and accuracy, verdicts of the relaxations, the regime, seconds of training and
+            of compiling, and warnings. `first_cost` is that of the first batch, before any update.
         result: test and validation accuracy of the last epoch and of the epoch chosen by validation, and the
-            regime of the last epoch.
+            regime of the last epoch; `warnings` are those of all epochs.
     """
 
     learner: Learner
@@ -67,7 +70,7 @@ def fit(
         folder: where to keep the run; None keeps nothing.
         resume: continue the run in `folder` from its last finished epoch, as if it had never stopped.
         standardise: normalise pixels per channel instead of leaving them in [0, 1].
-        display: who is told of the progress.
+        display: who is told of the progress; None hears of warnings alone, as Python warnings (`TrainingWarning`).
         config: further settings to be recorded.
 
     Raises:
@@ -75,7 +78,7 @@ def fit(
         RunError: parameters or cost are not finite, or the folder cannot be used or holds a run with other settings.
     """
     require_settings(learner, data, epochs, batch)
-    trainer = _Trainer(learner, data, batch, seed, standardise, display or Silent())
+    trainer = _Trainer(learner, data, batch, seed, standardise, display or WarningsOnly())
     chosen = {
         "data": data.name,
         "epochs": epochs,
@@ -135,7 +138,7 @@ class _Trainer:
         self.learner, self.size, self.display = learner, batch, display
         self.bare = eqx.tree_at(lambda l: (l.graph, l.solver), learner, (None, None))
         self.train, self.validation, self.test = place(data.train, True), place(data.validation), place(data.test)
-        self.key = root_key(seed)
+        self.key, self.first_cost, self.compiled = root_key(seed), None, None
         self.batches = len(data.train) // batch
         self.probe = self.train.batch(jnp.arange(min(64, len(data.train))))
         self.regime = eqx.filter_jit(measure_regime)
@@ -145,6 +148,7 @@ class _Trainer:
         best, best_row = progress, max(history, key=_validation, default=None)
         if folder is not None and best_row is not None:
             best, _ = folder.restore(progress, best=True)
+        self.first_cost = history[0]["first_cost"] if history else None
         self.display.begin(epochs, self.batches, len(history))
         try:
             for epoch in range(len(history) + 1, epochs + 1):
@@ -156,6 +160,8 @@ class _Trainer:
                 if folder is not None:
                     folder.save(progress, {"history": history}, best=chosen)
                 self.display.epoch(row)
+                for message in row["warnings"]:
+                    self.display.warn(message)
         finally:
             self.display.end()
         result = self.result(progress, best, best_row, history)
@@ -165,17 +171,19 @@ class _Trainer:
 
     def epoch(self, progress: Progress, epoch: int) -> tuple[Progress, dict[str, Any]]:
         """One pass over the training split, and everything measured after it; `progress` is used up."""
-        begun = time.perf_counter()
         key = jax.random.fold_in(self.key, epoch)
         total = Sums.zero()
-        edges = [self.batches * part // STRETCHES for part in range(STRETCHES + 1)]
-        for first, last in itertools.pairwise(edges):
-            if first == last:
-                continue
-            given = (self.bare, self.train, self.size, key, jnp.asarray(first), jnp.asarray(last))
-            progress, sums = stretch_in_place(given, progress)
-            total = merge_sums(total, sums)
+        compiled, compile_seconds = self.compile(progress, key)
+        begun = time.perf_counter()
+        edges = {self.batches * part // STRETCHES for part in range(STRETCHES + 1)}
+        if self.first_cost is None:
+            edges |= {1}  # the first batch alone: its cost is that of the untrained network
+        for first, last in itertools.pairwise(sorted(edges)):
+            progress, sums = compiled(self.arguments(key, first, last), progress)
+            total = total.merge(sums)
             averages = total.averages()
+            if self.first_cost is None:
+                self.first_cost = averages["cost"]
             if not averages["cost"] < float("inf"):
                 raise RunError(
                     f"the cost became {averages['cost']} in epoch {epoch}, between batches {first} and "
@@ -184,23 +192,37 @@ class _Trainer:
             self.display.advance(epoch, last - first, averages)
         require_finite_parameters(progress.graph, f"after epoch {epoch}")
         seconds = time.perf_counter() - begun
-        return progress, self.row(progress, epoch, total.averages(), seconds)
+        times = {"seconds": seconds, "compile_seconds": compile_seconds}
+        return progress, self.row(progress, epoch, total.averages(), times)
 
-    def row(self, progress: Progress, epoch: int, averages: dict[str, float], seconds: float) -> dict[str, Any]:
+    def arguments(self, key, first: int, last: int):
+        """What a stretch is given besides the progress."""
+        return self.bare, self.train, self.size, key, jnp.asarray(first), jnp.asarray(last)
+
+    def compile(self, progress: Progress, key):
+        """The compiled stretch, and the seconds that this took: none to speak of where it was compiled before."""
+        begun = time.perf_counter()
+        if self.compiled is None:
+            self.compiled = stretch_in_place.lower(self.arguments(key, 0, 0), progress).compile()
+        return self.compiled, time.perf_counter() - begun
+
+    def row(
+        self, progress: Progress, epoch: int, averages: dict[str, float], times: dict[str, float]
+    ) -> dict[str, Any]:
         """The log's line of one epoch."""
         learner = self.current_learner(progress)
         tested = evaluate_device_split(learner, self.validation, 500)
         regime = self.regime(learner.dynamics, learner.graph, self.probe, learner.solver, learner.rule)
-        training = {f"train_{name}" if name in ("cost", "accuracy") else name: v for name, v in averages.items()}
-        return {
+        row = {
             "epoch": epoch,
-            **training,
-            "validation_accuracy": tested.accuracy,
-            "validation_cost": tested.cost,
+            "first_cost": self.first_cost,
+            **name_averages("train", averages),
+            **name_averages("validation", tested.averages),
             "validation_settled": tested.settled,
             **regime_row(regime),
-            "seconds": seconds,
+            **times,
         }
+        return {**row, "warnings": [alarm.message for alarm in find_alarms(row)]}
 
     def current_learner(self, progress: Progress) -> Learner:
         """The learner with the parameters and the solver of `progress`."""
@@ -212,25 +234,21 @@ class _Trainer:
         tested = evaluate_device_split(self.current_learner(progress), self.test, 500)
         selected = tested if best_row is last else evaluate_device_split(self.current_learner(best), self.test, 500)
         names = (
-            "validation_accuracy",
-            "converged_fraction",
-            "stalled_fraction",
-            "out_of_steps_fraction",
-            "diverged_fraction",
-            "residual",
+            *(f"validation_{metric.name}" for metric in METRICS),
+            *(metric.name for metric in RELAXATION_METRICS),
             "gradient_cosine",
             "reference",
         )
         return {
-            "test_accuracy": tested.accuracy,
-            "test_cost": tested.cost,
+            **name_averages("test", tested.averages),
             "test_settled": tested.settled,
-            "selected_test_accuracy": selected.accuracy,
+            **name_averages("selected_test", selected.averages),
             "selected_epoch": best_row["epoch"],
             "least_gradient_cosine": min(row["gradient_cosine"] for row in history),
             **{name: last[name] for name in names},
             "epochs": len(history),
-            "seconds": sum(row["seconds"] for row in history),
+            **{name: sum(row[name] for row in history) for name in ("seconds", "compile_seconds")},
+            "warnings": gather_alarms(history),
         }
 
 
@@ -241,12 +259,6 @@ def _validation(row: dict[str, Any]) -> float:
 def copy_progress(progress: Progress) -> Progress:
     """The same numbers in memory of their own: what an epoch is given, it uses up."""
     return jax.tree.map(lambda a: jnp.copy(a) if eqx.is_array(a) else a, progress)
-
-
-def merge_sums(a: Sums, b: Sums) -> Sums:
-    """Sums of two stretches."""
-    both = jax.tree.map(jnp.add, a, b)
-    return eqx.tree_at(lambda s: s.worst, both, jnp.maximum(a.worst, b.worst))
 
 
 def regime_row(regime: Regime) -> dict[str, Any]:

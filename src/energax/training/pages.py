@@ -10,18 +10,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from energax.training.checkpoint import write_atomically
+from energax.training.metrics import METRICS, RELAXATION_METRICS, number
 from energax.training.run_folder import History
 
 
 def draw_curve(path: Path, history: History, title: str) -> None:
-    """Accuracy, cost, and distance from equilibrium and from the reference gradient, epoch by epoch."""
-    figure = Figure(figsize=(11, 3.9), layout="constrained")
+    """The metrics of training and validation, and distance from equilibrium and from the reference gradient, epoch by epoch."""
+    figure = Figure(figsize=(11 / 3 * (len(METRICS) + 1), 3.9), layout="constrained")
     epochs = [row["epoch"] for row in history]
-    accuracy, cost, regime = figure.subplots(1, 3)
-    for axes, key, name in ((accuracy, "accuracy", "accuracy"), (cost, "cost", "cost")):
+    *panels, regime = figure.subplots(1, len(METRICS) + 1)
+    for axes, metric in zip(panels, METRICS, strict=True):
         for part in ("train", "validation"):
-            axes.plot(epochs, [row[f"{part}_{key}"] for row in history], marker="o", markersize=3, label=part)
-        axes.set(xlabel="epoch", ylabel=name)
+            axes.plot(epochs, [row[f"{part}_{metric.name}"] for row in history], marker="o", markersize=3, label=part)
+        axes.set(xlabel="epoch", ylabel=metric.title)
         axes.legend(frameon=False)
     reference = history[-1]["reference"]
     lines = {
@@ -36,7 +37,7 @@ def draw_curve(path: Path, history: History, title: str) -> None:
             regime.plot(epochs, values, marker="o", markersize=3, label=label)
     regime.set(xlabel="epoch", ylabel=f"distance (drawn from {LEAST_DRAWN:g})", yscale="log")
     regime.legend(frameon=False, fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
-    for axes in (accuracy, cost, regime):
+    for axes in (*panels, regime):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize="medium")
@@ -61,40 +62,24 @@ def save_figure(path: Path, figure: Figure) -> None:
 
 def write_summary(path: Path, config: dict[str, Any], result: dict[str, Any], history: History) -> None:
     """One page: what was run, on what, and how it went."""
-    rows = [
-        ("test accuracy, last epoch", percent(result["test_accuracy"])),
-        (
-            "test accuracy, epoch chosen by validation",
-            f"{percent(result['selected_test_accuracy'])} (epoch {result['selected_epoch']})",
-        ),
-        ("validation accuracy, last epoch", percent(result["validation_accuracy"])),
-        (
-            "relaxations converged / stalled",
-            f"{percent(result['converged_fraction'])} / {percent(result['stalled_fraction'])}",
-        ),
-        ("mean relative residual", number(result["residual"])),
-        (f"gradient cosine to {result['reference']}, last epoch", number(result["gradient_cosine"])),
-        (f"gradient cosine to {result['reference']}, least", number(result["least_gradient_cosine"])),
-        ("training time", f"{result['seconds']:.1f} s"),
-    ]
     flat = {**{key: value for key, value in config.items() if key != "settings"}, **config.get("settings", {})}
     settings = "\n".join(f"| {key} | {value} |" for key, value in flat.items() if value not in (None, {}))
-    epochs = "\n".join(
-        f"| {row['epoch']} | {number(row['train_cost'])} | {percent(row['train_accuracy'])} | "
-        f"{percent(row['validation_accuracy'])} | {number(row['residual'])} | {number(row['gradient_cosine'])} |"
-        for row in history
-    )
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    headings = [f"{part} {metric.title}" for part in ("training", "validation") for metric in METRICS]
+    headings = ["epoch", *headings, "residual", "gradient cosine", "seconds", "compiling"]
+    epochs = "\n".join(f"| {' | '.join(epoch_cells(row))} |" for row in history)
+    table = "\n".join(f"| {name} | {value} |" for name, value in result_rows(result))
+    warned = "".join(f"- **Warning**, {message}\n" for message in result["warnings"])
     text = f"""# {config.get("recipe", "run")} on {config["data"]}
 
 | result | |
 |---|---|
 {table}
 
+{warned}
 ![course of the run](curve.png)
 
-| epoch | training cost | training accuracy | validation accuracy | residual | gradient cosine |
-|---|---|---|---|---|---|
+| {" | ".join(headings)} |
+{"|---" * len(headings)}|
 {epochs}
 
 | setting | value |
@@ -104,11 +89,30 @@ def write_summary(path: Path, config: dict[str, Any], result: dict[str, Any], hi
     write_atomically(path, text.encode())
 
 
-def percent(value: float | None) -> str:
-    """A share as a percentage; a dash where there is none."""
-    return "-" if value is None or value != value else f"{100 * value:.2f} %"
+def epoch_cells(row: dict[str, Any]) -> list[str]:
+    """One row of the table of epochs."""
+    shown = [metric.show(row[f"{part}_{metric.name}"]) for part in ("train", "validation") for metric in METRICS]
+    times = [f"{row[name]:.1f} s" for name in ("seconds", "compile_seconds")]
+    return [str(row["epoch"]), *shown, number(row["residual"]), number(row["gradient_cosine"]), *times]
 
 
-def number(value: float | None) -> str:
-    """A number with four digits; a dash where there is none."""
-    return "-" if value is None or value != value else f"{value:.4g}"
+def result_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """What people are told of a finished run: a title and a value, line by line."""
+    rows = []
+    for metric in METRICS:
+        rows += [
+            (f"test {metric.title}, last epoch", metric.show(result[f"test_{metric.name}"])),
+            (
+                f"test {metric.title}, epoch chosen by validation",
+                f"{metric.show(result[f'selected_test_{metric.name}'])} (epoch {result['selected_epoch']})",
+            ),
+            (f"validation {metric.title}, last epoch", metric.show(result[f"validation_{metric.name}"])),
+        ]
+    return [
+        *rows,
+        *((f"relaxations: {metric.title}", metric.show(result[metric.name])) for metric in RELAXATION_METRICS),
+        (f"gradient cosine to {result['reference']}, last epoch", number(result["gradient_cosine"])),
+        (f"gradient cosine to {result['reference']}, least", number(result["least_gradient_cosine"])),
+        ("training time", f"{result['seconds']:.1f} s"),
+        ("compiling", f"{result['compile_seconds']:.1f} s"),
+    ]
