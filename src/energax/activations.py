@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from energax.checking import require_between
+
 
 class AbstractActivation(eqx.Module):
     """A monotone map rho with its potential."""
@@ -32,6 +34,9 @@ class Box(AbstractActivation):
 
     lower: float = eqx.field(static=True, default=-float("inf"))
     upper: float = eqx.field(static=True, default=float("inf"))
+
+    def __check_init__(self):
+        require_between("Box: upper", self.upper, self.lower, float("inf"), open_least=True)
 
     @property
     def unbounded(self) -> bool:
@@ -109,6 +114,9 @@ class Sigmoid(AbstractSmooth):
 
     gain: float = eqx.field(static=True, default=1.0)
     midpoint: float = eqx.field(static=True, default=0.0)
+
+    def __check_init__(self):
+        require_between("Sigmoid: gain", self.gain, 0, float("inf"), open_least=True)
 
     def __call__(self, drive):
         """The logistic function; written with tanh, which has a complex counterpart."""

@@ -20,7 +20,6 @@ from energax.training import RunFolder, evaluate, loop
 from energax.training.device_split import make_device_split
 from energax.training.display import Silent, Terminal, TrainingWarning
 
-
 TIMES = ("seconds", "compile_seconds")
 
 

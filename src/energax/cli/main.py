@@ -1,5 +1,6 @@
 """The entry point: parses the command line, runs the command, and turns errors into one line."""
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -15,6 +16,7 @@ from energax.cli.options import (
     TrainOptions,
 )
 from energax.exceptions import EnergaxError
+from energax.recipes import complete_settings
 
 COMMANDS: dict[type, Callable] = {
     TrainOptions: train.train,
@@ -23,7 +25,10 @@ COMMANDS: dict[type, Callable] = {
     RecipesOptions: listing.recipes,
     ReproduceOptions: reproduce.reproduce,
 }
-RESUMPTIONS: dict[type, str] = {ReproduceOptions: "finished parts are kept, the same command continues"}
+RESUMPTIONS: dict[type, str] = {
+    ReproduceOptions: "finished parts are kept, the same command continues",
+    CompareOptions: "finished epochs are kept, the same command continues",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,9 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words == ["--version"]:
         print(f"energax {version('energax')}")
         return 0
+    try:
+        train_options = show_values(words)
+    except EnergaxError as error:
+        print(f"energax: {error}", file=sys.stderr)
+        return 2
     options = tyro.extras.subcommand_cli_from_dict(
         {
-            "train": TrainOptions,
+            "train": train_options,
             "compare": CompareOptions,
             "data": DataOptions,
             "recipes": RecipesOptions,
@@ -62,3 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"energax: interrupted; {kept}", file=sys.stderr)
         return 130
     return 0
+
+
+def show_values(words: Sequence[str]) -> Callable[..., TrainOptions]:
+    """`TrainOptions`; where help is asked for, with the values of the recipe at hand, to be seen in brackets."""
+    if not {"-h", "--help"} & set(words):
+        return TrainOptions
+    recipe = TrainOptions().recipe
+    for at, word in enumerate(words):
+        if word == "--recipe" and words[at + 1 :]:
+            recipe = words[at + 1]
+        elif word.startswith("--recipe="):
+            recipe = word.removeprefix("--recipe=")
+    return functools.partial(TrainOptions, recipe=recipe, settings=complete_settings(recipe)[1])

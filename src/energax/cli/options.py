@@ -11,7 +11,10 @@ from energax.recipes.settings import Settings
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
-    """Train one network by one recipe and report how well, how far from equilibrium, and how far from backprop."""
+    """Train one network by one recipe and report how well, how far from equilibrium, and how far from backprop.
+
+    Values in brackets are those of the recipe that stands on this command line.
+    """
 
     data: Annotated[str, tyro.conf.arg(help="data set: see `energax data`")] = "digits"
     recipe: Annotated[str, tyro.conf.arg(help="algorithm: see `energax recipes`")] = "pc-nudge"
@@ -29,7 +32,10 @@ class TrainOptions:
 
 @dataclasses.dataclass(frozen=True)
 class CompareOptions:
-    """Train several recipes with several seeds on the same splits, and print one table and draw one picture."""
+    """Train several recipes with several seeds on the same splits, and print one table and draw one picture.
+
+    Settings that are left out are each recipe's own: see `energax recipes NAME`.
+    """
 
     recipes: Annotated[str, tyro.conf.arg(help="recipes, separated by commas")] = "backprop,pc-nudge,ep"
     data: Annotated[str, tyro.conf.arg(help="data set: see `energax data`")] = "digits"
@@ -53,7 +59,9 @@ class DataOptions:
 
 @dataclasses.dataclass(frozen=True)
 class RecipesOptions:
-    """List the recipes and their settings."""
+    """List the recipes, or the settings of one of them with their flags."""
+
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(help="one recipe")] = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from energax.checking import require_kind
 from energax.costs import AbstractCost
 from energax.graph.structure import AnyGraph, Clamped, States
 
@@ -52,6 +53,9 @@ class AbstractDynamics(eqx.Module):
     """
 
     cost: eqx.AbstractVar[AbstractCost]
+
+    def __check_init__(self):
+        require_kind(f"{type(self).__name__}: cost", self.cost, AbstractCost, "give a cost, as CrossEntropy()")
 
     @abc.abstractmethod
     def prepare(self, graph: AnyGraph, clamped: Clamped, reference: Any) -> Prepared:

@@ -7,6 +7,7 @@ from jaxtyping import Array
 
 from energax.activations import AbstractActivation, Box
 from energax.arithmetic import add_all, align_batch, total
+from energax.checking import require_between
 from energax.costs import AbstractCost, SquaredError
 from energax.dynamics.base import AbstractBlockEnergy, Prepared, descend
 from energax.dynamics.phase import Phase
@@ -35,6 +36,10 @@ class Hopfield(AbstractBlockEnergy):
 
     cost: AbstractCost = eqx.field(default_factory=SquaredError)
     feedback_scale: Array | None = eqx.field(converter=lambda g: None if g is None else jnp.asarray(g), default=None)
+
+    def __check_init__(self):
+        if self.feedback_scale is not None:
+            require_between("Hopfield: feedback_scale", self.feedback_scale, 0, 1, open_least=True)
 
     def prepare(self, graph, clamped, reference):
         """What the clamped nodes send."""

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray
 
+from energax.checking import require_callable, require_key
 from energax.exceptions import GraphError
 from energax.graph.graph import Graph
 from energax.graph.mupc import mupc
@@ -34,6 +35,9 @@ def sequential(
     nodes, edges, functions = [Node("input", tuple(shape))], [], {}
     for index, layer in enumerate(layers, start=1):
         fn, activation = layer if isinstance(layer, tuple) else (layer, None)
+        require_callable(f"layer {index}", fn)
+        if activation is not None:
+            require_callable(f"activation {index}", activation)
         last = index == len(layers)
         name = "output" if last else f"hidden{index}"
         functions[f"layer{index}"] = fn
@@ -67,6 +71,7 @@ def mlp(
         gain: initial weights and biases are U(+-gain / sqrt(fan_in)).
         key: PRNG key.
     """
+    require_key("mlp: key", key)
     keys = jax.random.split(key, len(sizes) - 1)
     maps: list = [Linear(a, b, gain=gain, key=k) for a, b, k in zip(sizes, sizes[1:], keys, strict=False)]
     if shape is not None:
@@ -107,6 +112,7 @@ def convolutional(
     Raises:
         GraphError: as many kernel sizes, or entries of `halved`, as convolutions are not given.
     """
+    require_key("convolutional: key", key)
     sides = [kernel_size] * len(channels) if isinstance(kernel_size, int) else list(kernel_size)
     halving = [True] * len(channels) if halved is None else list(halved)
     for name, given in (("kernel_size", sides), ("halved", halving)):
@@ -141,6 +147,8 @@ def residual(
     Stage s is `down{s}` (strided convolution) and `block{s}`, which receives an identity edge from `down{s}` and
     a convolution of its activation; the output averages over the image. Arguments as in `convolutional`.
     """
+    require_callable("residual: activation", activation)
+    require_key("residual: key", key)
     keys = iter(jax.random.split(key, 2 * len(channels) + 1))
     nodes, edges = [Node("input", tuple(shape))], []
     functions: dict[str, Callable] = {"skip": Identity()}
@@ -189,6 +197,8 @@ def residual_mlp(
         output_state: as in `sequential`.
         key: PRNG key.
     """
+    require_callable("residual_mlp: activation", activation)
+    require_key("residual_mlp: key", key)
     keys = jax.random.split(key, 4)
     axis = Axis("depth", depth + 1)
 

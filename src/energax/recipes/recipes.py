@@ -1,7 +1,6 @@
 """Recipes: named combinations of the five nouns with settings that work, each setting open to change."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,9 +17,10 @@ from energax.exceptions import SettingError
 from energax.graph.graph import Graph
 from energax.graph.rounding import round_products
 from energax.layers import average, maximum
+from energax.optimisers import OPTIMISERS, make_optimiser
 from energax.recipes.settings import COMMON, Chosen, Reader, Settings, require_ranges
 from energax.rules import AbstractRule
-from energax.solvers import AbstractSolver, ConjugateGradient, FixedPoint, GradientFlow, Stopping
+from energax.solvers import AbstractSolver, ConjugateGradient, FixedPoint, GradientFlow, Stopping, Unbounded
 from energax.solvers.coordinates import ErrorCoordinates
 from energax.training import Learner
 from energax.training.learner import root_key
@@ -43,19 +43,22 @@ class Recipe:
     epochs: int = 5
 
 
-adam = functools.cache(optax.adam)
-sgd = functools.cache(optax.sgd)
-cosine = functools.cache(optax.cosine_decay_schedule)
-
-
 def optimiser_of(settings: Chosen) -> optax.GradientTransformation:
-    """The optax optimiser; the same object for the same settings, so that another seed does not compile again."""
-    rate = settings.learning_rate
-    if settings.lr_decay_steps is not None:
-        rate = cosine(rate, settings.lr_decay_steps)
-    if settings.optimiser == "adam":
-        return adam(rate)
-    return sgd(rate, momentum=settings.momentum)
+    """The optimiser by its name, made of the settings that it reads."""
+    own = {name: getattr(settings, name) for name in OPTIMISERS[settings.optimiser].reads}
+    return make_optimiser(
+        settings.optimiser,
+        settings.learning_rate,
+        decay_steps=settings.lr_decay_steps,
+        clip=settings.clip,
+        **own,
+    )
+
+
+def frozen_of(settings: Chosen) -> tuple[str, ...]:
+    """The functions that stay as they are."""
+    names = settings.freeze or ""
+    return tuple(name.strip() for name in names.split(",") if name.strip())
 
 
 def graph_of(settings: Chosen, shape: Sequence[int], classes: int, key, activation, output_state: bool) -> Graph:
@@ -94,7 +97,10 @@ def make_blocks(settings: Chosen) -> AbstractSolver:
 
 
 def make_flow(settings: Chosen) -> AbstractSolver:
-    """Gradient flow of the states with momentum, its step bounded by the measured curvature."""
+    """Gradient flow of the states with momentum, its step bounded by the measured curvature; or papers' plain steps."""
+    if settings.fixed_steps is not None:
+        stop = Stopping(settings.relaxation_tol, settings.fixed_steps, check_every=0)
+        return GradientFlow(step_size=settings.step_size, stop=stop, bound=Unbounded())
     return GradientFlow(
         step_size=settings.step_size,
         momentum=settings.state_momentum or None,
@@ -113,6 +119,10 @@ SOLVERS: dict[str, Callable[[Chosen], AbstractSolver]] = {
 
 def solver_of(settings: Chosen) -> AbstractSolver:
     """The solver by its name, stopped at the settings' tolerance."""
+    if settings.fixed_steps is not None and settings.solver != "flow":
+        raise SettingError(
+            f"solver={settings.solver}: fixed_steps are steps of gradient flow; leave the solver out, or give flow"
+        )
     return SOLVERS[settings.solver](settings)
 
 
@@ -139,6 +149,7 @@ def make_predictive(rule: Callable[[Chosen], AbstractRule], solver: Callable[[Ch
             solver(settings),
             rule(settings),
             optimiser_of(settings),
+            freeze=frozen_of(settings),
         )
 
     return build
@@ -169,6 +180,7 @@ def make_hopfield(
             solver_of(settings),
             rule(settings),
             optimiser_of(settings),
+            freeze=frozen_of(settings),
         )
 
     return build
@@ -200,7 +212,7 @@ RECIPES: dict[str, Recipe] = {
         dataclasses.replace(
             SMALL, solver="flow", max_relaxation_steps=8, step_size=0.3, state_momentum=0.0, learning_rate=0.02
         ),
-        make_predictive(lambda s: rules.Incremental(s.max_relaxation_steps), make_single_steps),
+        make_predictive(lambda s: rules.Incremental(s.fixed_steps or s.max_relaxation_steps), make_single_steps),
     ),
     "pc-nudge": Recipe(
         "predictive coding with a weak nudge: backprop's gradient by local learning",
@@ -257,6 +269,8 @@ def complete_settings(name: str, given: Settings | None = None) -> tuple[Recipe,
     chosen: dict = {}
     for layer in (COMMON, recipe.defaults, given or Settings()):
         chosen |= {key: value for key, value in vars(layer).items() if value is not None}
+    if chosen.get("fixed_steps") is not None and (given is None or given.solver is None):
+        chosen["solver"] = "flow"
     complete = Settings(**chosen)
     require_ranges(complete)
     return recipe, complete

@@ -8,18 +8,18 @@ from typing import Annotated, Any, Literal, get_args
 import tyro
 
 from energax.exceptions import SettingError
+from energax.optimisers import DEFAULTS, OPTIMISERS
 
 Network = Literal["mlp", "conv", "residual"]
 Pool = Literal["stride", "average", "maximum"]
-Optimiser = Literal["sgd", "adam"]
 Solver = Literal["cg-errors", "cg-states", "flow", "blocks"]
 Activation = Literal["hard-sigmoid", "rectifier"]
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 
 
 def describe(text: str) -> Any:
-    """The help text of a setting; its value, where none is given, is the recipe's."""
-    return tyro.conf.arg(help=text, help_behavior_hint="(the recipe chooses)")
+    """The help text of a setting, and in brackets its value where there is one."""
+    return tyro.conf.arg(help=text, help_behavior_hint=lambda value: "" if value == "None" else f"({value})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +38,17 @@ class Settings:
         Precision | None, describe("of what is multiplied; sums, states and parameters are float32")
     ] = None
     gain: Annotated[float | None, describe("initial weights are U(+-gain / sqrt(fan_in))")] = None
-    optimiser: Annotated[Optimiser | None, describe("optimiser of the parameters")] = None
+    optimiser: Annotated[str | None, describe(f"optimiser of the parameters: {', '.join(OPTIMISERS)}")] = None
     learning_rate: Annotated[float | None, describe("its learning rate")] = None
-    momentum: Annotated[float | None, describe("its momentum (sgd)")] = None
+    momentum: Annotated[float | None, describe("its momentum (sgd, lars)")] = None
+    weight_decay: Annotated[
+        float | None, describe("share of the parameters added to the gradient; adamw, lamb: to the update")
+    ] = None
+    adam_eps: Annotated[float | None, describe("what adam, adamw and lamb add to the root of the variance")] = None
+    clip: Annotated[float | None, describe("largest norm of the whole gradient, which is scaled down to it")] = None
+    freeze: Annotated[
+        str | None, describe("functions of the graph that stay as they are, separated by commas, as layer1,layer2")
+    ] = None
     lr_decay_steps: Annotated[
         int | None, describe("updates over which the learning rate falls to 0 along a half cosine; left out: it stays")
     ] = None
@@ -63,6 +71,13 @@ class Settings:
         float | None, describe("flow: nominal step of the states; the measured curvature bounds it")
     ] = None
     state_momentum: Annotated[float | None, describe("flow: momentum of the states")] = None
+    fixed_steps: Annotated[
+        int | None,
+        describe(
+            "flow, as papers have it: so many plain steps of --step-size, no momentum, no bound, no test on the way; "
+            "the verdict is of where they end"
+        ),
+    ] = None
     batch: Annotated[int | None, describe("rows per update")] = None
     standardise: Annotated[bool | None, describe("normalise pixels per channel instead of leaving them in [0, 1]")] = (
         None
@@ -79,7 +94,9 @@ COMMON = Settings(
     gain=1.0,
     optimiser="sgd",
     learning_rate=0.05,
-    momentum=0.9,
+    momentum=DEFAULTS["momentum"],
+    weight_decay=DEFAULTS["weight_decay"],
+    adam_eps=DEFAULTS["adam_eps"],
     solver="cg-errors",
     relaxation_tol=5e-3,
     max_relaxation_steps=400,
@@ -95,26 +112,31 @@ Chosen = Any
 """`Settings` after `settled`: nothing that the recipe reads is None, which their type cannot say."""
 
 
-def one_of(names: Any) -> tuple[Callable[[Any], bool], str]:
+def one_of(names: Iterable[str]) -> tuple[Callable[[Any], bool], str]:
     """The range of a setting that is one of some names."""
-    *others, last = get_args(names)
-    return get_args(names).__contains__, f"give {', '.join(others)} or {last}"
+    *others, last = names
+    return (*others, last).__contains__, f"give {', '.join(others)} or {last}"
 
 
 POSITIVE = (lambda value: 0 < value < math.inf, "give a positive number")
+NOT_NEGATIVE = (lambda value: 0 <= value < math.inf, "give a number of at least 0")
 BELOW_ONE = (lambda value: 0 <= value < 1, "give a number from 0 to below 1")
 COUNT = (lambda value: value >= 1, "give a whole number of at least 1")
 COUNTS = (lambda values: all(value >= 1 for value in values), "give whole numbers of at least 1")
 
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "network": one_of(Network),
-    "pool": one_of(Pool),
-    "solver": one_of(Solver),
-    "optimiser": one_of(Optimiser),
-    "activation": one_of(Activation),
-    "precision": one_of(Precision),
+    "network": one_of(get_args(Network)),
+    "pool": one_of(get_args(Pool)),
+    "solver": one_of(get_args(Solver)),
+    "optimiser": one_of(OPTIMISERS),
+    "activation": one_of(get_args(Activation)),
+    "precision": one_of(get_args(Precision)),
     "kernel": (lambda value: value >= 1 and value % 2 == 1, "give an odd number"),
     "lr_decay_steps": COUNT,
+    "fixed_steps": COUNT,
+    "clip": POSITIVE,
+    "adam_eps": POSITIVE,
+    "weight_decay": NOT_NEGATIVE,
     "check_every": COUNT,
     "gamma": (lambda value: 0 < value <= 1, "the feedback scale must be in (0, 1]"),
     "hidden": COUNTS,
@@ -126,7 +148,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "step_size": POSITIVE,
     "momentum": BELOW_ONE,
     "state_momentum": BELOW_ONE,
-    "relaxation_tol": (lambda value: 0 <= value < math.inf, "give a number of at least 0"),
+    "relaxation_tol": NOT_NEGATIVE,
 }
 
 

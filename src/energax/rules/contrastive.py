@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from energax.checking import require_kind
 from energax.dynamics.base import AbstractDynamics, FreeGradient, Start
 from energax.dynamics.phase import Phase
 from energax.exceptions import SettingError
@@ -47,6 +48,10 @@ class Contrastive(AbstractRule):
 
     scheme: AbstractNudgingScheme
     drop_free_term: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self):
+        remedy = "give a scheme, as rules.nudge(1e-3) or rules.centred(0.2)"
+        require_kind("Contrastive: scheme", self.scheme, AbstractNudgingScheme, remedy)
 
     def __call__(self, dynamics, graph, batch, solver, carry):
         """Settle the free and the nudged phases, and take the weighted difference of dF/dtheta."""

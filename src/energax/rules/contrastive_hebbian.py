@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.arithmetic import add_trees
+from energax.checking import require_between
 from energax.dynamics.base import Start
 from energax.dynamics.phase import prepare_phase
 from energax.exceptions import SettingError
@@ -34,6 +35,9 @@ class ContrastiveHebbian(AbstractRule):
     """
 
     strength: Array = eqx.field(converter=jnp.asarray, default=1.0)
+
+    def __check_init__(self):
+        require_between("ContrastiveHebbian: strength", self.strength, 0, 1, open_least=True)
 
     def __call__(self, dynamics, graph, batch, solver, carry):
         """Settle both phases and take their difference."""

@@ -1,9 +1,12 @@
 """Incremental learning: a parameter step after every relaxation step."""
 
+import math
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from energax.checking import require_between, require_whole
 from energax.dynamics.base import FreeGradient, Start
 from energax.dynamics.phase import prepare_phase
 from energax.exceptions import SettingError
@@ -38,6 +41,10 @@ class Incremental(AbstractRule):
 
     steps: int = eqx.field(static=True, default=8)
     beta: Array = eqx.field(converter=jnp.asarray, default=1.0)
+
+    def __check_init__(self):
+        require_whole("Incremental: steps", self.steps, 1)
+        require_between("Incremental: beta", self.beta, 0, math.inf, open_least=True)
 
     @property
     def updates_per_batch(self):

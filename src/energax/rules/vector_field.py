@@ -1,11 +1,14 @@
 """Rules for directed networks, which have a force and no energy."""
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.arithmetic import align_batch
+from energax.checking import require_between
 from energax.dynamics.base import Start
 from energax.rules.adjoint import through_force
 from energax.rules.base import AbstractRule, free_phase, make_info, open_batch, phase_info, require_target, weigh_sound
@@ -24,6 +27,9 @@ class VectorFieldRule(AbstractRule):
     """
 
     beta: Array = eqx.field(converter=jnp.asarray, default=0.1)
+
+    def __check_init__(self):
+        require_between("VectorFieldRule: beta", self.beta, 0, math.inf, open_least=True)
 
     def __call__(self, dynamics, graph, batch, solver, carry):
         """Free phase, both nudged phases at once, and the response as signal."""

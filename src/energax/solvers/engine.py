@@ -1,6 +1,7 @@
 """The engine that every iterative solver runs on: steps and the one stopping rule."""
 
 import abc
+import math
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.arithmetic import choose, dot, norm, subtract
+from energax.checking import require_between
 from energax.dynamics.base import Start
 from energax.dynamics.phase import Phase
 from energax.exceptions import SettingError
@@ -40,6 +42,8 @@ class Stopping(eqx.Module):
     def __check_init__(self):
         if self.max_steps < 1:
             raise SettingError(f"max_steps={self.max_steps}: a relaxation needs at least one step")
+        require_between("Stopping: tol", self.tol, 0, math.inf)
+        require_between("Stopping: stall", self.stall, 0, math.inf)
         if self.check_every < 0:
             raise SettingError(f"check_every={self.check_every}: give a number of steps, or 0 for no test on the way")
 

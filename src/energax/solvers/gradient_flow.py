@@ -10,6 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array
 
 from energax.arithmetic import align_batch, choose
+from energax.checking import require_between
 from energax.exceptions import SettingError
 from energax.solvers.coordinates import AbstractCoordinates, AbstractView, StateCoordinates
 from energax.solvers.coordinates.base import Point
@@ -120,6 +121,8 @@ class GradientFlow(AbstractIteration):
     def __check_init__(self):
         if not isinstance(self.step_size, Tracer) and not jnp.all(self.step_size > 0):
             raise SettingError(f"step_size={self.step_size}: the states' step must be positive")
+        if self.momentum is not None:
+            require_between("GradientFlow: momentum", self.momentum, 0, 1, open_most=True)
 
     @property
     def nominal_step(self):

@@ -46,8 +46,8 @@ def find_alarms(row: dict[str, Any]) -> list[Alarm]:
         found.append(Alarm("out of steps", message))
     if row["validation_settled"] < 1 - TOLERATED:
         message = (
-            f"epoch {epoch}: {percent(1 - row['validation_settled'])} of the free phases of the validation rows did "
-            "not settle, so that their outputs are of no equilibrium: raise --max-relaxation-steps, or lower --step-size"
+            f"epoch {epoch}: {percent(1 - row['validation_settled'])} of the validation rows did not settle, so that "
+            "their outputs are of no equilibrium: raise --max-relaxation-steps, or lower --step-size"
         )
         found.append(Alarm("validation", message))
     return found

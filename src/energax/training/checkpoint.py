@@ -35,7 +35,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             part.unlink()
         raise RunError(
             f"could not write {path}: {error.strerror or error}. The file that was there before is untouched; free "
-            "some space or choose another folder, and continue with --resume"
+            "some space or choose another folder, and continue with --resume (compare: with the same command)"
         ) from error
 
 

@@ -1,5 +1,6 @@
 """What is trained, and one compiled update of it."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import equinox as eqx
@@ -8,12 +9,19 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
+from energax.checking import require_kind, require_whole
 from energax.dynamics.base import AbstractDynamics
 from energax.dynamics.phase import Batch, prepare_phase
 from energax.exceptions import SettingError
-from energax.graph.structure import AnyGraph
+from energax.graph.groups import require_groups, select_parameters
+from energax.graph.structure import AbstractStructure, AnyGraph
 from energax.rules.base import AbstractRule, Info, open_batch
 from energax.solvers.engine import AbstractSolver
+
+
+def as_names(names: str | Iterable[str]) -> tuple[str, ...]:
+    """One name, or several."""
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 class Learner(eqx.Module):
@@ -26,6 +34,11 @@ class Learner(eqx.Module):
         rule: what turns settled states into a gradient.
         optimiser: any optax transformation.
         refresh: batches between calibrations, in which the solver measures what it holds (`Held`); 0 never calls them.
+        freeze: functions of the graph whose parameters stay as they are. The optimiser does not see them: they neither
+            decay nor count where a gradient is clipped.
+
+    Raises:
+        SettingError: something in the place of something else, or an unknown function to freeze.
     """
 
     graph: AnyGraph
@@ -34,11 +47,27 @@ class Learner(eqx.Module):
     rule: AbstractRule
     optimiser: optax.GradientTransformation
     refresh: int = eqx.field(static=True, default=0)
+    freeze: tuple[str, ...] = eqx.field(static=True, default=(), converter=as_names)
+
+    def __check_init__(self):
+        order = "(in this order: graph, dynamics, solver, rule, optimiser)"
+        kinds = {
+            "graph": (AbstractStructure, f"give a Graph, as networks.mlp makes them {order}"),
+            "dynamics": (AbstractDynamics, f"give a dynamics, as PredictiveCoding() {order}"),
+            "solver": (AbstractSolver, f"give a solver, as GradientFlow() {order}"),
+            "rule": (AbstractRule, f"give a rule, as Contrastive(rules.nudge(1e-3)) {order}"),
+            "optimiser": (optax.GradientTransformation, f"give an optax transformation, as optax.sgd(0.1) {order}"),
+        }
+        for name, (kind, remedy) in kinds.items():
+            require_kind(f"Learner: {name}", getattr(self, name), kind, remedy)
+        require_whole("Learner: refresh", self.refresh, 0)
+        require_groups(self.graph, self.freeze)
 
 
 def root_key(seed: int) -> PRNGKeyArray:
     """The key that everything random of a run follows from."""
-    if not 0 <= seed < 2**32:
+    require_whole("seed", seed, 0)
+    if seed >= 2**32:
         raise SettingError(f"seed={seed}: give a whole number from 0 to {2**32 - 1}")
     return jax.random.key(seed)
 
@@ -51,10 +80,14 @@ class Progress(eqx.Module):
     solver: AbstractSolver
     batches: Array
 
+    def as_learner(self, learner: Learner) -> Learner:
+        """The learner with these parameters and this solver."""
+        return eqx.tree_at(lambda l: (l.graph, l.solver), learner, (self.graph, self.solver))
+
 
 def begin(learner: Learner) -> Progress:
     """The progress before the first batch."""
-    parameters = eqx.filter(learner.graph, eqx.is_inexact_array)
+    parameters = select_parameters(learner.graph, learner.freeze)
     return strengthen_dtypes(
         Progress(learner.graph, learner.optimiser.init(parameters), learner.solver, jnp.zeros((), int))
     )
@@ -91,8 +124,8 @@ def update(learner: Learner, progress: Progress, batch: Batch) -> tuple[Progress
 def one_update(learner: Learner, graph, state, solver, batch: Batch, carry):
     """One gradient, applied."""
     gradient, carry, info = learner.rule(learner.dynamics, graph, batch, solver, carry)
-    parameters = eqx.filter(graph, eqx.is_inexact_array)
-    updates, state = learner.optimiser.update(eqx.filter(gradient, eqx.is_inexact_array), state, parameters)
+    gradient, parameters = (select_parameters(tree, learner.freeze) for tree in (gradient, graph))
+    updates, state = learner.optimiser.update(gradient, state, parameters)
     return eqx.apply_updates(graph, updates), state, carry, info
 
 

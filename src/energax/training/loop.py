@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from energax.checking import require_kind, require_whole
 from energax.data import Dataset
 from energax.diagnostics.regime import Regime, measure_regime
 from energax.exceptions import RunError, SettingError
@@ -92,7 +93,7 @@ def fit(
     if resume:
         if folder is None:
             raise SettingError("resume needs the folder of the run")
-        progress, facts = folder.restore(progress)
+        progress, facts = folder.restore(learner)
         history = facts["history"]
         folder.resume(chosen, len(history))
     elif folder is not None:
@@ -102,9 +103,12 @@ def fit(
 
 def require_settings(learner: Learner, data: Dataset, epochs: int, batch: int) -> None:
     """Refuse settings that cannot work, before anything is compiled or written."""
-    if epochs < 1:
-        raise SettingError(f"epochs={epochs}: train for at least one")
-    if not 1 <= batch <= len(data.train):
+    require_kind("fit: learner", learner, Learner, "give a Learner(graph, dynamics, solver, rule, optimiser)")
+    remedy = "give a Dataset, as energax.load('digits') or data.Dataset.from_arrays(...) makes them"
+    require_kind("fit: data", data, Dataset, remedy)
+    require_whole("epochs", epochs, 1)
+    require_whole("batch", batch, 1)
+    if batch > len(data.train):
         raise SettingError(f"batch={batch}: give a size between 1 and the {len(data.train)} training rows")
     shape = learner.graph.node(learner.graph.input).shape
     if shape != data.image_shape:
@@ -147,7 +151,7 @@ class _Trainer:
         """Train up to `epochs`, then test."""
         best, best_row = progress, max(history, key=_validation, default=None)
         if folder is not None and best_row is not None:
-            best, _ = folder.restore(progress, best=True)
+            best, _ = folder.restore(self.learner, best=True)
         self.first_cost = history[0]["first_cost"] if history else None
         self.display.begin(epochs, self.batches, len(history))
         try:
@@ -167,7 +171,7 @@ class _Trainer:
         result = self.result(progress, best, best_row, history)
         if folder is not None:
             write_results(folder, settings, result, history)
-        return Run(self.current_learner(progress), history, result)
+        return Run(progress.as_learner(self.learner), history, result)
 
     def epoch(self, progress: Progress, epoch: int) -> tuple[Progress, dict[str, Any]]:
         """One pass over the training split, and everything measured after it; `progress` is used up."""
@@ -210,7 +214,7 @@ class _Trainer:
         self, progress: Progress, epoch: int, averages: dict[str, float], times: dict[str, float]
     ) -> dict[str, Any]:
         """The log's line of one epoch."""
-        learner = self.current_learner(progress)
+        learner = progress.as_learner(self.learner)
         tested = evaluate_device_split(learner, self.validation, 500)
         regime = self.regime(learner.dynamics, learner.graph, self.probe, learner.solver, learner.rule)
         row = {
@@ -224,15 +228,13 @@ class _Trainer:
         }
         return {**row, "warnings": [alarm.message for alarm in find_alarms(row)]}
 
-    def current_learner(self, progress: Progress) -> Learner:
-        """The learner with the parameters and the solver of `progress`."""
-        return eqx.tree_at(lambda l: (l.graph, l.solver), self.learner, (progress.graph, progress.solver))
-
     def result(self, progress: Progress, best: Progress, best_row, history: History) -> dict[str, Any]:
         """Test the last epoch and the epoch that validation chooses."""
         last = history[-1]
-        tested = evaluate_device_split(self.current_learner(progress), self.test, 500)
-        selected = tested if best_row is last else evaluate_device_split(self.current_learner(best), self.test, 500)
+        tested = evaluate_device_split(progress.as_learner(self.learner), self.test, 500)
+        selected = tested
+        if best_row is not last:
+            selected = evaluate_device_split(best.as_learner(self.learner), self.test, 500)
         names = (
             *(f"validation_{metric.name}" for metric in METRICS),
             *(metric.name for metric in RELAXATION_METRICS),

@@ -11,6 +11,7 @@ import jax
 from energax.exceptions import RunError, SettingError
 from energax.training import checkpoint
 from energax.training.checkpoint import write_atomically
+from energax.training.learner import Learner, Progress, begin
 
 History = list[dict[str, Any]]
 
@@ -107,9 +108,21 @@ class RunFolder:
         checkpoint.save(self.last, progress, facts)
         self.write_history(facts["history"])
 
-    def restore(self, like, *, best: bool = False) -> tuple[Any, dict[str, Any]]:
-        """Read a checkpoint into the structure of `like`: `(progress, facts)`."""
-        return checkpoint.restore(self.best if best else self.last, like)
+    def restore(self, learner: Learner, *, best: bool = False) -> tuple[Progress, dict[str, Any]]:
+        """Where the run of this learner stands: its progress, and facts about it (the history).
+
+        Args:
+            learner: as the run was started with; its own parameters do not matter.
+            best: read the epoch with the best validation accuracy instead of the last one.
+
+        Raises:
+            RunError: no checkpoint, a damaged one, or one of another network.
+        """
+        return checkpoint.restore(self.best if best else self.last, begin(learner))
+
+    def load(self, learner: Learner, *, best: bool = False) -> Learner:
+        """The learner with the parameters that the run ended with; arguments and errors as of `restore`."""
+        return self.restore(learner, best=best)[0].as_learner(learner)
 
 
 def machine() -> dict[str, str]:

@@ -1,0 +1,85 @@
+"""Arguments checked where they are given: each message names the value, the place and the remedy.
+
+Values that are traced pass, since nothing is known of them yet.
+"""
+
+import math
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from energax.exceptions import SettingError
+
+
+def tell(value: Any) -> str:
+    """A value as a message shows it: short things as they are written, others by their type."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    text = repr(value.item() if isinstance(value, jax.Array) and value.ndim == 0 else value)
+    return text if len(text) <= 40 else f"a {type(value).__name__}"
+
+
+def require_kind(place: str, value: Any, kind: type | tuple[type, ...], remedy: str) -> None:
+    """Refuse a value that is not of the kind that this place takes; a class in the place of its instance is named.
+
+    Args:
+        place: the argument, as `Learner: solver`.
+        value: what was given.
+        kind: what it must be an instance of.
+        remedy: what to give instead.
+    """
+    if isinstance(value, kind):
+        return
+    if isinstance(value, type) and issubclass(value, kind):
+        remedy = f"give an instance, {value.__name__}(...)"
+    raise SettingError(f"{place}={tell(value)}: {remedy}")
+
+
+def require_callable(place: str, value: Any) -> None:
+    """Refuse what cannot be called, such as the name of an activation."""
+    if not callable(value):
+        raise SettingError(f"{place}={tell(value)}: give a function, as jax.numpy.tanh or one of energax.activations")
+
+
+def require_key(place: str, value: Any) -> None:
+    """Refuse what is no PRNG key."""
+    dtype = getattr(value, "dtype", None)
+    if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
+        raise SettingError(f"{place}={tell(value)}: give a PRNG key, as jax.random.key(0)")
+
+
+def require_whole(place: str, value: Any, least: int) -> None:
+    """Refuse what is no whole number of at least `least`."""
+    try:
+        whole = not isinstance(value, bool) and operator.index(value) >= least
+    except TypeError:
+        whole = False
+    if not whole:
+        raise SettingError(f"{place}={tell(value)}: give a whole number of at least {least}")
+
+
+def require_between(
+    place: str, value: Any, least: float, most: float, *, open_least: bool = False, open_most: bool = False
+) -> None:
+    """Refuse numbers (or arrays with any number) out of a range; NaN is in none.
+
+    Args:
+        place: the argument.
+        value: a number or an array.
+        least, most: the ends of the range.
+        open_least, open_most: whether the end itself is refused.
+    """
+    if isinstance(value, Tracer):
+        return
+    numbers = np.asarray(value)  # numpy, because the call may stand inside of what is traced
+    above = numbers > least if open_least else numbers >= least
+    below = numbers < most if open_most else numbers <= most
+    if not np.all(above & below):
+        ends = f"{'above' if open_least else 'from'} {least:g}"
+        if most < math.inf:
+            ends += f" {'to below' if open_most else 'to'} {most:g}"
+        raise SettingError(f"{place}={tell(value)}: give a number {ends}")
