@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import energax as ex
@@ -153,6 +154,83 @@ def test_stopping_rules_are_checked():
         ex.Stopping(max_steps=0)
     with pytest.raises(SettingError, match="check_every=-1"):
         ex.Stopping(check_every=-1)
+
+
+SGD = optax.sgd(0.1)
+PARTS = {"graph": GRAPH, "dynamics": PC, "solver": FLOW, "rule": ex.Backprop(), "optimiser": SGD}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"optimiser": 0.1}, r"Learner: optimiser=0\.1: give an optax transformation, as optax\.sgd\(0\.1\)"),
+        (
+            {"solver": ex.Backprop(), "rule": FLOW},
+            r"Learner: solver=Backprop\(\): give a solver, as GradientFlow\(\) \(in",
+        ),
+        ({"rule": ex.GradientFlow}, r"Learner: rule=the class GradientFlow: give a rule, as Contrastive"),
+        ({"rule": ex.Backprop}, r"Learner: rule=the class Backprop: give an instance, Backprop\(\.\.\.\)"),
+        (
+            {"graph": PC},
+            r"Learner: graph=a PredictiveCoding: give a Graph|Learner: graph=PredictiveCoding\(.*: give a Graph",
+        ),
+        ({"dynamics": None}, r"Learner: dynamics=None: give a dynamics, as PredictiveCoding\(\)"),
+        ({"refresh": 0.5}, r"Learner: refresh=0\.5: give a whole number of at least 0"),
+        ({"freeze": "layer9"}, r"freeze: unknown function 'layer9'; the graph has: activation1, layer1, layer2"),
+    ],
+)
+def test_a_learner_refuses_what_is_in_the_wrong_place(wrong, message):
+    with pytest.raises(SettingError, match=message):
+        ex.Learner(**{**PARTS, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: ex.Contrastive(1e-3), r"Contrastive: scheme=0\.001: give a scheme, as rules\.nudge\(1e-3\)"),
+        (lambda: ex.Contrastive(unit_nudge), r"Contrastive: scheme=.*: give a scheme"),
+        (
+            lambda: ex.PredictiveCoding(ex.CrossEntropy),
+            r"cost=the class CrossEntropy: give an instance, CrossEntropy\(",
+        ),
+        (lambda: ex.Hopfield(ex.SquaredError), r"Hopfield: cost=the class SquaredError: give an instance"),
+        (lambda: ex.Hopfield(0.3), r"Hopfield: cost=0\.3: give a cost, as CrossEntropy\(\)"),
+        (lambda: ex.Hopfield(feedback_scale=1.5), r"Hopfield: feedback_scale=1\.5: give a number above 0 to 1"),
+        (lambda: mlp([4, 5, 3], "relu", key=KEY), r"activation 1='relu': give a function, as jax\.numpy\.tanh"),
+        (lambda: mlp([4, 5, 3], jnp.tanh, key=0), r"mlp: key=0: give a PRNG key, as jax\.random\.key\(0\)"),
+        (lambda: convolutional((4, 4, 1), [2], 3, jnp.tanh, key=None), r"convolutional: key=None: give a PRNG key"),
+        (lambda: ex.networks.residual((4, 4, 1), [2], 3, "tanh", key=KEY), r"residual: activation='tanh'"),
+        (lambda: ex.networks.residual((4, 4, 1), [2], 3, jnp.tanh, key=1), r"residual: key=1"),
+        (lambda: ex.networks.residual_mlp((4,), 3, 2, 2, "tanh", key=KEY), r"residual_mlp: activation='tanh'"),
+        (lambda: ex.networks.residual_mlp((4,), 3, 2, 2, jnp.tanh, key=1.5), r"residual_mlp: key=1\.5"),
+        (lambda: ex.Stopping(tol=-1), r"Stopping: tol=-1.*: give a number from 0"),
+        (lambda: ex.Stopping(tol=float("nan")), r"Stopping: tol=nan: give a number from 0"),
+        (lambda: ex.Stopping(stall=-0.1), r"Stopping: stall=-0\.1: give a number from 0"),
+        (lambda: ex.GradientFlow(momentum=1.5), r"GradientFlow: momentum=1\.5: give a number from 0 to below 1"),
+        (lambda: ex.GradientFlow(momentum=-0.1), r"GradientFlow: momentum=-0\.1"),
+        (lambda: ex.activations.Box(1, 0), r"Box: upper=0: give a number above 1"),
+        (lambda: ex.activations.Sigmoid(-1.0), r"Sigmoid: gain=-1\.0: give a number above 0"),
+        (lambda: ex.ContrastiveHebbian(1.5), r"ContrastiveHebbian: strength=1\.5: give a number above 0 to 1"),
+        (lambda: ex.Incremental(0), r"Incremental: steps=0: give a whole number of at least 1"),
+        (lambda: ex.Incremental(beta=-1.0), r"Incremental: beta=-1\.0: give a number above 0"),
+        (lambda: ex.VectorFieldRule(0.0), r"VectorFieldRule: beta=0\.0: give a number above 0"),
+    ],
+)
+def test_constructors_name_the_value_the_place_and_the_remedy(build, message):
+    with pytest.raises(SettingError, match=message):
+        build()
+
+
+def test_traced_values_pass_the_checks():
+    """Oracle: the number itself; a swept setting may be traced, and nothing is known of it then."""
+
+    @jax.jit
+    def built(value):
+        rule, stop = ex.ContrastiveHebbian(value), ex.Stopping(value)
+        flow = ex.GradientFlow(value, momentum=value, stop=ex.Stopping(0.1))
+        return rule.strength + stop.tol + flow.momentum + ex.Hopfield(feedback_scale=value).feedback_scale
+
+    assert float(built(0.25)) == 1.0
 
 
 @pytest.mark.parametrize("cost", [ex.SquaredError(), ex.CrossEntropy()])

@@ -70,8 +70,10 @@ def require_between(
     Args:
         place: the argument.
         value: a number or an array.
-        least, most: the ends of the range.
-        open_least, open_most: whether the end itself is refused.
+        least: the lower end of the range.
+        most: the upper end.
+        open_least: whether the lower end itself is refused.
+        open_most: whether the upper end is.
     """
     if isinstance(value, Tracer):
         return

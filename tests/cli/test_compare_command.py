@@ -102,6 +102,7 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(energax, read, folde
         patch.setattr(command, "run_recipe", pulled)
         stopped = energax(*options, "--out", "stopped", small=True)
     assert stopped.code == 130
+    assert stopped.err.splitlines()[-1] == "energax: interrupted; finished epochs are kept, the same command continues"
     assert not (folder / "stopped" / "compare.json").exists()
     kept = (folder / "stopped" / "backprop-0" / "last.ckpt").stat().st_mtime_ns
     assert energax(*options, "--out", "stopped", small=True).code == 0
@@ -143,7 +144,7 @@ def test_the_same_folder_with_more_epochs_fewer_epochs_and_other_settings(energa
         (("--recipes", "backprop,nosuch"), ("'nosuch'", "known: backprop")),
         (("--recipes", " , "), ("recipes=' , '", "at least one")),
         (("--seeds", "0"), ("seeds=0", "at least one")),
-        (("--epochs", "0"), ("epochs=0", "at least one")),
+        (("--epochs", "0"), ("epochs=0", "at least 1")),
         (("--data", "nosuch"), ("'nosuch'", "Known: digits")),
         (("--learning-rate", "0"), ("learning_rate=0.0", "positive")),
     ],

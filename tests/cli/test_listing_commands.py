@@ -1,5 +1,6 @@
 """`energax data`, `energax recipes` and the help texts."""
 
+import dataclasses
 import re
 import tomllib
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from energax.cli import main
 from energax.data import DATASETS
 from energax.recipes import RECIPES
+from energax.recipes.settings import Settings
 
 
 def test_data_lists_six_sets_with_their_sizes(energax, monkeypatch):
@@ -54,6 +56,37 @@ def test_recipes_are_listed_with_the_settings_that_make_them(energax, monkeypatc
         assert f"hidden {recipe.defaults.hidden}" in line
     (line,) = [line for line in done.out.splitlines() if "│ pc-nudge " in line]
     assert "beta 0.001" in line
+
+
+def test_the_settings_of_one_recipe_are_told_with_their_flags(energax):
+    """Oracle: the table of recipes, and the parser: every flag that is told is one that `train` takes."""
+    done = energax("recipes", "ep")
+    assert done.code == 0
+    words = [line.split() for line in done.out.splitlines() if line.strip().startswith("--")]
+    told = {line[0]: line[1] for line in words}
+    assert set(told) == {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Settings)}
+    for flag, value in (("--beta", "0.2"), ("--hidden", "512"), ("--solver", "blocks"), ("--step-size", "-")):
+        assert told[flag] == value
+    refused = energax("recipes", "nosuch")
+    assert refused.code == 2
+    assert refused.err.startswith("energax: unknown recipe 'nosuch'; known: backprop, pc")
+
+
+@pytest.mark.parametrize("words", [("--recipe", "ep"), ("--recipe=ep",)])
+def test_help_shows_what_the_recipe_chooses(words, capsys):
+    """Oracle: the recipe's settings; another recipe has others."""
+    shown = []
+    for recipe in (words, ()):
+        with pytest.raises(SystemExit) as stopped:
+            main(["train", *recipe, "--help"])
+        assert stopped.value.code == 0
+        shown.append(" ".join(capsys.readouterr().out.replace("│", " ").split()))
+    for text, beta, rate in zip(shown, ("0.2", "0.001"), ("0.02", "0.05"), strict=True):
+        assert f"nudge strength ({beta})" in text
+        assert f"its learning rate ({rate})" in text
+        assert "the recipe chooses" not in text
+    assert main(["train", "--recipe", "nosuch", "--help"]) == 2
+    assert capsys.readouterr().err.startswith("energax: unknown recipe 'nosuch'")
 
 
 def test_help_is_for_every_command_and_names_its_options(capsys):

@@ -146,14 +146,12 @@ def test_clipping_is_of_the_whole_gradient_and_comes_first():
     parameters, gradient = eqx.filter(graph, eqx.is_inexact_array), like(graph, 4)
     optimiser = make_optimiser("sgd", 1.0, momentum=0.0, clip=0.25)
     updates, _ = optimiser.update(gradient, optimiser.init(parameters), parameters)
-    assert float(optax.global_norm(updates)) == pytest.approx(0.25, rel=1e-9)
+    assert float(optax.tree.norm(updates)) == pytest.approx(0.25, rel=1e-9)
 
 
 def test_unknown_optimisers_and_settings_are_refused():
     """Oracle: the message, which lists the known ones."""
-    with pytest.raises(
-        ex.exceptions.SettingError, match="unknown optimiser 'rprop'; known: sgd, adam, adamw, lars, lamb"
-    ):
+    with pytest.raises(ex.exceptions.SettingError, match="unknown optimiser 'rprop'; known: sgd, adam, adamw"):
         make_optimiser("rprop", 0.1)
     with pytest.raises(ex.exceptions.SettingError, match=r"momentum=0\.5: adam does not read it; it reads adam_eps"):
         make_optimiser("adam", 0.1, momentum=0.5)

@@ -5,14 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import oracles
 from energax import Backprop, Contrastive, ContrastiveHebbian, FirstStep, Hopfield, Incremental, PredictiveCoding
 from energax.activations import rectifier
+from energax.dynamics import Start, prepare_phase
 from energax.exceptions import SettingError
 from energax.graph.rounding import round_products
 from energax.recipes import RECIPES, make_learner, settings_read
 from energax.recipes.recipes import complete_settings
 from energax.recipes.settings import COMMON, Settings
+from energax.rules.base import open_batch
 from energax.rules.nudging import centred, holomorphic, nudge, one_sided, unit_nudge
+from energax.solvers import Unbounded
 
 # name: rule, dynamics, reference, least gradient cosine, whether it relaxes
 TABLE = {
@@ -147,6 +151,9 @@ def test_a_learner_comes_with_all_of_its_settings():
         ("pc", {"step_size": 0.1}),
         ("pc", {"channels": (4,)}),
         ("pc", {"optimiser": "adam", "momentum": 0.5}),
+        ("pc", {"adam_eps": 1e-6}),
+        ("pc", {"fixed_steps": 4, "state_momentum": 0.5}),
+        ("pc", {"fixed_steps": 4, "max_relaxation_steps": 50}),
         ("ep", {"nudge_points": 4}),
         ("chl", {"beta": 0.1}),
     ],
@@ -164,6 +171,26 @@ def test_solver_settings_are_read_by_the_solver_that_has_them():
     """Oracle: the flow of the states has a step size, conjugate gradients have none."""
     learner, read = make_learner("pc", (8, 8, 1), 10, settings=Settings(solver="flow", step_size=0.25))
     assert float(learner.solver.step_size) == read.step_size == 0.25
+
+
+@pytest.mark.parametrize("name", ["pc", "pc-nudge", "ep"])
+def test_fixed_steps_are_the_plain_steps_of_papers(name, learner):
+    """Oracle: v <- v + .1 force(v), 20 times, by hand: no momentum, no bound, no test on the way."""
+    for solver in ({}, {"solver": "flow"}):
+        one = learner(name, fixed_steps=20, step_size=0.1, **solver)
+        assert one.solver.momentum is None
+        assert isinstance(one.solver.bound, Unbounded)
+    batch = oracles.batch_for(one.graph, 4)
+    rows = open_batch(one.graph, batch)
+    phase = prepare_phase(one.dynamics, one.graph, rows.clamped, target=rows.target, beta=jnp.asarray(1.0))
+    start = phase.start().states
+    settled = eqx.filter_jit(one.solver.solve)(phase, Start(start))
+    states = start
+    for _ in range(20):
+        states = {n: v + 0.1 * f for (n, v), f in zip(states.items(), phase.force(states).values(), strict=True)}
+    for n, v in states.items():
+        np.testing.assert_allclose(settled.states[n], v, rtol=0, atol=1e-12)
+    assert np.all(settled.steps == 20)
 
 
 @pytest.mark.parametrize("network", ["conv", "residual"])
@@ -195,7 +222,13 @@ def test_seeds_give_other_parameters_and_the_same_seed_the_same(same):
         ("pc", {"hidden": (8, 0)}, r"hidden=\(8, 0\): give whole numbers of at least 1"),
         ("pc", {"network": "conv", "channels": (-2,)}, r"channels=\(-2,\): give whole numbers"),
         ("pc", {"network": "transformer"}, r"network=transformer: give mlp, conv or residual"),
-        ("pc", {"optimiser": "adamw"}, r"optimiser=adamw: give sgd or adam"),
+        ("pc", {"optimiser": "rprop"}, r"optimiser=rprop: give sgd, adam, adamw, lars or lamb"),
+        ("pc", {"clip": 0.0}, r"clip=0\.0: give a positive number"),
+        ("pc", {"weight_decay": -0.1}, r"weight_decay=-0\.1: give a number of at least 0"),
+        ("pc", {"optimiser": "adam", "adam_eps": 0.0}, r"adam_eps=0\.0: give a positive number"),
+        ("pc", {"fixed_steps": 0}, r"fixed_steps=0: give a whole number"),
+        ("pc", {"freeze": "layer7"}, r"freeze: unknown function 'layer7'; the graph has: activation1"),
+        ("pc", {"fixed_steps": 4, "solver": "cg-states"}, r"solver=cg-states: .* leave the solver out, or give flow"),
         ("pc", {"network": "conv", "pool": "min"}, r"pool=min: give stride, average or maximum"),
         ("pc", {"gain": -1.0}, r"gain=-1\.0: give a positive number"),
         ("pc", {"relaxation_tol": -0.1}, r"relaxation_tol=-0\.1: give a number of at least 0"),

@@ -19,6 +19,7 @@ from energax.solvers import AbstractSolver, Unbounded
 from energax.training import RunFolder, evaluate, loop
 from energax.training.device_split import make_device_split
 from energax.training.display import Silent, Terminal, TrainingWarning
+from energax.training.learner import begin
 
 TIMES = ("seconds", "compile_seconds")
 
@@ -46,10 +47,11 @@ def test_resumed_run_equals_the_uninterrupted_one(recipe, midway, learner, train
 
     like = progress(learner(recipe))
     for best in (False, True):
-        (a, facts), (b, others) = whole.restore(like, best=best), broken.restore(like, best=best)
+        (a, facts), (b, others) = (folder.restore(learner(recipe), best=best) for folder in (whole, broken))
         assert same(a, b)
         assert without_seconds(facts["history"]) == without_seconds(others["history"])
-    assert not same(whole.restore(like)[0], like)
+    assert not same(whole.restore(learner(recipe))[0], like)
+    assert same(whole.load(learner(recipe)), expected.learner)
     assert same(expected.learner, resumed.learner)
     assert without_seconds(expected.history) == without_seconds(resumed.history)
     assert without_time(expected.result) == without_time(resumed.result)
@@ -100,11 +102,23 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_written(learne
         lambda l: l.graph.functions["layer2"].weight, learner("backprop"), replace_fn=lambda w: w * np.nan
     )
     cases = [
-        (SettingError, "epochs=0: train for at least one", {"epochs": 0}),
+        (SettingError, "epochs=0: give a whole number of at least 1", {"epochs": 0}),
         (SettingError, "epochs=-1", {"epochs": -1}),
-        (SettingError, "batch=0: give a size between 1 and the 203 training rows", {"batch": 0}),
+        (SettingError, "batch=0: give a whole number of at least 1", {"batch": 0}),
+        *(
+            (SettingError, f"batch={batch!r}: give a whole number of at least 1", {"batch": batch})
+            for batch in (2.0, "8", None, True)
+        ),
+        (SettingError, "epochs=1.5: give a whole number", {"epochs": 1.5}),
+        (SettingError, "seed='1': give a whole number", {"seed": "1"}),
+        (
+            SettingError,
+            r"fit: data=a tuple: give a Dataset, as energax.load",
+            {"data": (data.train.images, data.train.labels)},
+        ),
+        (SettingError, r"fit: learner=\(\): give a Learner\(graph, dynamics", {"learner": ()}),
         (SettingError, "batch=204: give a size between 1 and the 203", {"batch": 204}),
-        (SettingError, "seed=-1: give a whole number from 0", {"seed": -1}),
+        (SettingError, "seed=-1: give a whole number of at least 0", {"seed": -1}),
         (SettingError, r"output has shape \(10,\), and cut-digits has 11 classes", {"data": wide}),
         (SettingError, r"input has shape \(8, 8, 1\), and the images of cut-digits have \(9, 8, 1\)", {"data": tall}),
         (RunError, "parameters of 'layer2' are not finite before the first batch", {"learner": broken}),
@@ -290,8 +304,9 @@ def test_a_cost_that_grows_many_times_over_is_warned_of(learner, train, tmp_path
     assert message in capsys.readouterr().err
     assert message in (folder.path / "summary.md").read_text()
     assert message in run.result["warnings"]
-    with pytest.warns(TrainingWarning, match="epoch 1: the train cost"):
+    with pytest.warns(TrainingWarning) as told:
         train(learner("backprop", learning_rate=1e6), epochs=1)
+    assert [str(one.message) for one in told] == row["warnings"]
 
 
 def test_compiling_is_no_part_of_the_training_time(learner, train, tmp_path, monkeypatch):
@@ -343,3 +358,25 @@ def test_a_display_hears_of_every_batch_and_of_the_end(learner, train):
     for epoch in (1, 2):
         assert sum(told[2] for told in listener.told if told[:2] == ("advance", epoch)) == 10
     assert [told[1] for told in listener.told if told[0] == "epoch"] == [1, 2]
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "lars"])
+def test_frozen_functions_keep_every_bit(optimiser, learner, train, same):
+    """Oracle: the parameters before. Neither momentum nor decay nor a clipped norm may touch what is frozen.
+
+    The rest moves as it does beside a function that stands still, and the optimiser holds nothing for what is frozen.
+    """
+    settings = {"optimiser": optimiser, "weight_decay": 0.1, "clip": 1.0}
+    start, frozen = learner("pc", **settings), learner("pc", freeze="layer1", **settings)
+    assert frozen.freeze == ("layer1",)
+    trained = train(frozen, epochs=1).learner.graph
+    assert same(trained.functions["layer1"], start.graph.functions["layer1"])
+    assert not same(trained.functions["layer2"], start.graph.functions["layer2"])
+    held = [leaf.shape for leaf in jax.tree.leaves(begin(frozen).optimiser)]
+    assert (16, 10) in held
+    assert (64, 16) not in held
+    assert (64, 16) in [leaf.shape for leaf in jax.tree.leaves(begin(start).optimiser)]
+    with pytest.raises(
+        SettingError, match="freeze: unknown function 'layer9'; the graph has: activation1, layer1, lay"
+    ):
+        learner("pc", freeze="layer1,layer9")

@@ -15,7 +15,7 @@ from energax.training.run_folder import History
 
 
 def draw_curve(path: Path, history: History, title: str) -> None:
-    """The metrics of training and validation, and distance from equilibrium and from the reference gradient, epoch by epoch."""
+    """The metrics of both parts, and distance from equilibrium and from the reference gradient, epoch by epoch."""
     figure = Figure(figsize=(11 / 3 * (len(METRICS) + 1), 3.9), layout="constrained")
     epochs = [row["epoch"] for row in history]
     *panels, regime = figure.subplots(1, len(METRICS) + 1)
