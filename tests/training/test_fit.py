@@ -114,7 +114,7 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_written(learne
         (
             SettingError,
             r"fit: data=a tuple: give a Dataset, as energax.load",
-            {"data": (data.train.images, data.train.labels)},
+            {"data": (data.train.images, 0)},
         ),
         (SettingError, r"fit: learner=\(\): give a Learner\(graph, dynamics", {"learner": ()}),
         (SettingError, "batch=204: give a size between 1 and the 203", {"batch": 204}),
@@ -376,7 +376,5 @@ def test_frozen_functions_keep_every_bit(optimiser, learner, train, same):
     assert (16, 10) in held
     assert (64, 16) not in held
     assert (64, 16) in [leaf.shape for leaf in jax.tree.leaves(begin(start).optimiser)]
-    with pytest.raises(
-        SettingError, match="freeze: unknown function 'layer9'; the graph has: activation1, layer1, lay"
-    ):
+    with pytest.raises(SettingError, match="freeze: unknown function 'layer9'; the graph has: activation1, layer1"):
         learner("pc", freeze="layer1,layer9")
