@@ -2,6 +2,9 @@
 
 from energax.graph import networks as networks
 from energax.graph.graph import Graph as Graph
+from energax.graph.groups import group_norms as group_norms
+from energax.graph.groups import parameter_groups as parameter_groups
+from energax.graph.groups import scale_groups as scale_groups
 from energax.graph.mupc import Scaled as Scaled
 from energax.graph.mupc import fan_in as fan_in
 from energax.graph.mupc import mupc as mupc
