@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import time
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from energax.diagnostics.regime import measure_regime
 from energax.exceptions import RunError, SettingError
 from energax.solvers import AbstractSolver, Unbounded
 from energax.training import RunFolder, evaluate, loop
+from energax.training.alarms import find_alarms, gather_alarms
 from energax.training.device_split import make_device_split
 from energax.training.display import Silent, Terminal, TrainingWarning
 from energax.training.learner import begin
@@ -305,7 +307,7 @@ def test_a_cost_that_grows_many_times_over_is_warned_of(learner, train, tmp_path
     assert message in (folder.path / "summary.md").read_text()
     assert message in run.result["warnings"]
     with pytest.warns(TrainingWarning) as told:
-        train(learner("backprop", learning_rate=1e6), epochs=1)
+        train(learner("backprop", learning_rate=1e6), epochs=1, display=None)
     assert [str(one.message) for one in told] == row["warnings"]
 
 
@@ -378,3 +380,37 @@ def test_frozen_functions_keep_every_bit(optimiser, learner, train, same):
     assert (64, 16) in [leaf.shape for leaf in jax.tree.leaves(begin(start).optimiser)]
     with pytest.raises(SettingError, match="freeze: unknown function 'layer9'; the graph has: activation1, layer1"):
         learner("pc", freeze="layer1,layer9")
+
+
+def row_of(epoch: int, **changed):
+    """A row of the log with which nothing is wrong."""
+    sound = {"train_cost": 1.0, "validation_cost": 1.0, "diverged_fraction": 0.0, "out_of_steps_fraction": 0.0}
+    return {"epoch": epoch, "first_cost": 1.0, "validation_settled": 1.0, **sound, **changed}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"train_cost": 10.5}, r"epoch 3: the train cost is 10\.5, 10\.5 times the 1 before .*lower --learning-rate"),
+        ({"validation_cost": 20.0}, r"epoch 3: the validation cost is 20, 20 times the 1 "),
+        ({"diverged_fraction": 0.001}, r"epoch 3: 0\.10 % of the relaxations diverged.*lower --beta"),
+        ({"out_of_steps_fraction": 0.25}, r"epoch 3: 25\.00 % of the relaxations ran out of steps: raise --max"),
+        ({"validation_settled": 0.9}, r"epoch 3: 10\.00 % of the validation rows did not settle"),
+    ],
+)
+def test_what_is_wrong_with_an_epoch_is_named(changed, message):
+    """Oracle: the row. The message has the epoch, the number and the remedy; of several epochs the last one's stands."""
+    (alarm,) = find_alarms(row_of(3, **changed), stepwise=False)
+    assert re.search(message, alarm.message)
+    (told,) = gather_alarms([row_of(1), row_of(2, **changed), row_of(3, **changed)], stepwise=False)
+    assert told == f"{alarm.message} (2 epochs)"
+
+
+def test_nothing_is_said_of_what_is_right():
+    """Oracle: rows with which nothing is wrong: of rules that relax nothing, and of those that take single steps."""
+    nan = float("nan")
+    assert find_alarms(row_of(1), stepwise=False) == []
+    assert (
+        find_alarms(row_of(1, diverged_fraction=nan, out_of_steps_fraction=nan, train_cost=9.9), stepwise=False) == []
+    )
+    assert find_alarms(row_of(1, out_of_steps_fraction=1.0), stepwise=True) == []

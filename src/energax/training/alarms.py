@@ -21,8 +21,13 @@ class Alarm(NamedTuple):
     message: str
 
 
-def find_alarms(row: dict[str, Any]) -> list[Alarm]:
-    """What is wrong with one row of the log."""
+def find_alarms(row: dict[str, Any], stepwise: bool) -> list[Alarm]:
+    """What is wrong with one row of the log.
+
+    Args:
+        row: the row.
+        stepwise: whether the rule learns after every single step, so that none is meant to end a relaxation.
+    """
     epoch, first, found = row["epoch"], row["first_cost"], []
     for part in ("train", "validation"):
         cost = row[f"{part}_cost"]
@@ -38,7 +43,7 @@ def find_alarms(row: dict[str, Any]) -> list[Alarm]:
             "lower --beta, --step-size or --learning-rate"
         )
         found.append(Alarm("diverged", message))
-    if row["out_of_steps_fraction"] > TOLERATED:
+    if row["out_of_steps_fraction"] > TOLERATED and not stepwise:
         message = (
             f"epoch {epoch}: {percent(row['out_of_steps_fraction'])} of the relaxations ran out of steps: "
             "raise --max-relaxation-steps (or --fixed-steps), or loosen --relaxation-tol"
@@ -53,10 +58,10 @@ def find_alarms(row: dict[str, Any]) -> list[Alarm]:
     return found
 
 
-def gather_alarms(history: Iterable[dict[str, Any]]) -> list[str]:
-    """The last message of every kind in a run, and of how many epochs it is."""
+def gather_alarms(history: Iterable[dict[str, Any]], stepwise: bool) -> list[str]:
+    """The last message of every kind in a run, and of how many epochs it is; arguments as of `find_alarms`."""
     last, counts = {}, {}
-    for alarm in (alarm for row in history for alarm in find_alarms(row)):
+    for alarm in (alarm for row in history for alarm in find_alarms(row, stepwise)):
         last[alarm.kind] = alarm.message
         counts[alarm.kind] = counts.get(alarm.kind, 0) + 1
     return [text if counts[kind] == 1 else f"{text} ({counts[kind]} epochs)" for kind, text in last.items()]

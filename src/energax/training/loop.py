@@ -143,6 +143,7 @@ class _Trainer:
         self.bare = eqx.tree_at(lambda l: (l.graph, l.solver), learner, (None, None))
         self.train, self.validation, self.test = place(data.train, True), place(data.validation), place(data.test)
         self.key, self.first_cost, self.compiled = root_key(seed), None, None
+        self.stepwise = learner.rule.updates_per_batch > 1
         self.batches = len(data.train) // batch
         self.probe = self.train.batch(jnp.arange(min(64, len(data.train))))
         self.regime = eqx.filter_jit(measure_regime)
@@ -152,7 +153,7 @@ class _Trainer:
         best, best_row = progress, max(history, key=_validation, default=None)
         if folder is not None and best_row is not None:
             best, _ = folder.restore(self.learner, best=True)
-        self.first_cost = history[0]["first_cost"] if history else None
+        self.first_cost, told = history[0]["first_cost"] if history else None, set()
         self.display.begin(epochs, self.batches, len(history))
         try:
             for epoch in range(len(history) + 1, epochs + 1):
@@ -164,8 +165,10 @@ class _Trainer:
                 if folder is not None:
                     folder.save(progress, {"history": history}, best=chosen)
                 self.display.epoch(row)
-                for message in row["warnings"]:
-                    self.display.warn(message)
+                for alarm in find_alarms(row, self.stepwise):
+                    if alarm.kind not in told:  # once a run: every epoch's stands in the log
+                        self.display.warn(alarm.message)
+                        told.add(alarm.kind)
         finally:
             self.display.end()
         result = self.result(progress, best, best_row, history)
@@ -226,7 +229,7 @@ class _Trainer:
             **regime_row(regime),
             **times,
         }
-        return {**row, "warnings": [alarm.message for alarm in find_alarms(row)]}
+        return {**row, "warnings": [alarm.message for alarm in find_alarms(row, self.stepwise)]}
 
     def result(self, progress: Progress, best: Progress, best_row, history: History) -> dict[str, Any]:
         """Test the last epoch and the epoch that validation chooses."""
@@ -250,7 +253,7 @@ class _Trainer:
             **{name: last[name] for name in names},
             "epochs": len(history),
             **{name: sum(row[name] for row in history) for name in ("seconds", "compile_seconds")},
-            "warnings": gather_alarms(history),
+            "warnings": gather_alarms(history, self.stepwise),
         }
 
 
