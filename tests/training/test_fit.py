@@ -399,7 +399,7 @@ def row_of(epoch: int, **changed):
     ],
 )
 def test_what_is_wrong_with_an_epoch_is_named(changed, message):
-    """Oracle: the row. The message has the epoch, the number and the remedy; of several epochs the last one's stands."""
+    """Oracle: the row. The message has epoch, number and remedy; of several epochs the last one's stands."""
     (alarm,) = find_alarms(row_of(3, **changed), stepwise=False)
     assert re.search(message, alarm.message)
     (told,) = gather_alarms([row_of(1), row_of(2, **changed), row_of(3, **changed)], stepwise=False)
