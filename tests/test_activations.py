@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.optimize import brentq
+from scipy.special import expit, xlogy
 
-from energax.activations import Sigmoid, Tanh, hard_sigmoid, identity, rectifier
+from energax.activations import Box, Sigmoid, Tanh, hard_sigmoid, identity, rectifier
 from energax.layers import is_analytic
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -72,6 +74,103 @@ def test_minimiser_beats_a_grid(activation):
 
         best = float(jnp.nanmin(objective(grid)))
         assert float(objective(activation.minimise(jnp.array(drive), 0.7))) <= best + 1e-12
+
+
+STEEP = {
+    "tanh": Tanh(),
+    "steep": Sigmoid(8.0, 0.5),
+    "shifted": Sigmoid(40.0, -2.0),
+    "far": Sigmoid(1.0, 3.0),
+    "hard_sigmoid": hard_sigmoid(),
+    "box": Box(-2.0, 0.5),
+}
+
+
+def bent_energy(activation, v, curvature, drive):
+    """Oracle: G(v) + c/2 v^2 - h v in numpy."""
+    if isinstance(activation, Box):
+        return v**2 / 2 + curvature * v**2 / 2 - drive * v
+    tanh = isinstance(activation, Tanh)
+    p = np.clip((1 + v) / 2 if tanh else v, 0, 1)
+    stored = xlogy(p, p) + xlogy(1 - p, 1 - p)
+    if not tanh:
+        stored = stored / activation.gain + activation.midpoint * v
+    return stored + curvature * v**2 / 2 - drive * v
+
+
+def grid_of(activation):
+    """States over the whole range; those of smooth activations by their logit, which resolves the ends."""
+    if isinstance(activation, Box):
+        return np.linspace(activation.lower, activation.upper, 20001)
+    p = expit(np.linspace(-60, 60, 20001))
+    return 2 * p - 1 if isinstance(activation, Tanh) else p
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("times", [-60.0, -1.5, -0.99, -0.5, 0.0, 0.6, 30.0, 3e4])
+@pytest.mark.parametrize("name", STEEP)
+def test_minimiser_is_global_at_any_curvature(name, times, dtype):
+    """Oracle: a grid over the whole range in numpy. Curvatures in units of 1 / the steepest slope: below -1 two wells."""
+    activation = STEEP[name]
+    steepest = {"steep": 2.0, "shifted": 10.0, "far": 0.25}.get(name, 1.0)
+    curvature = times / steepest
+    middle = np.mean([float(activation(jnp.asarray(end))) for end in (-jnp.inf, jnp.inf)])
+    centre = getattr(activation, "centre", middle)
+    drives = centre + curvature * middle + (1 + abs(curvature)) * np.linspace(-1.5, 1.5, 41)
+    drives = np.asarray(jnp.asarray(drives, dtype), np.float64)
+    found = np.asarray(activation.minimise(jnp.asarray(drives, dtype), jnp.asarray(curvature, dtype)), np.float64)
+    values = grid_of(activation)
+    for drive, v in zip(drives, found, strict=True):
+        energies = bent_energy(activation, values, curvature, drive)
+        size = 1 + np.max(np.abs(energies))
+        assert bent_energy(activation, v, curvature, drive) <= np.min(energies) + 4 * jnp.finfo(dtype).eps * size
+        # nor is it the other well, of nearly the same energy
+        near = values[energies < np.min(energies) + 1e-5 * size]
+        assert near.min() - 2e-3 <= v <= near.max() + 2e-3
+
+
+def test_a_steep_shifted_sigmoid_under_a_strong_nudge():
+    """Oracle: scipy's root of v = rho(h + beta y - beta v) for the case that Newton's method alone misses."""
+    activation, drive, beta, y = Sigmoid(8.0, 0.5), 0.3, 2.0, 0.5
+    expected = brentq(lambda v: v - 1 / (1 + np.exp(-8 * (drive + beta * (y - v) - 0.5))), 0, 1, xtol=1e-15)
+    assert abs(expected - 0.4201) < 1e-4
+    found = activation.minimise(jnp.asarray(drive + beta * y), jnp.asarray(beta))
+    np.testing.assert_allclose(found, expected, atol=1e-14)
+
+
+@pytest.mark.parametrize("curvature", [2.0, 30.0, -0.3])
+def test_minimiser_is_differentiated_implicitly(curvature):
+    """Oracle: dv = rho' (dh - v dc) / (1 + c rho') in numpy; the second derivative by differences of the first."""
+    activation, drives = Sigmoid(8.0, 0.5), jnp.linspace(-2.0, 3.0, 21)
+    at = jnp.asarray(curvature)
+    v = np.asarray(activation.minimise(drives, at))
+    slope = 8 * v * (1 - v)
+    by_drive, by_curvature = jax.vmap(jax.grad(activation.minimise, (0, 1)), (0, None))(drives, at)
+    np.testing.assert_allclose(by_drive, slope / (1 + curvature * slope), atol=1e-13)
+    np.testing.assert_allclose(by_curvature, -v * slope / (1 + curvature * slope), atol=1e-13)
+    first = jax.vmap(jax.grad(activation.minimise), (0, None))
+    second = jax.vmap(jax.grad(jax.grad(activation.minimise)), (0, None))(drives, at)
+    differences = (first(drives + 1e-5, at) - first(drives - 1e-5, at)) / 2e-5
+    np.testing.assert_allclose(second, differences, atol=1e-6 * float(jnp.max(jnp.abs(second))))
+
+
+def test_complex_minimiser_continues_the_real_one():
+    """Oracle: Cauchy's formula, the average over a circle of small curvatures is the value at its centre."""
+    circle = 0.3 * jnp.exp(2j * jnp.pi * jnp.arange(16) / 16)
+    for activation in (Tanh(), Sigmoid(), identity()):
+        values = activation.minimise(jnp.full(16, 0.4 + 0j), circle)
+        np.testing.assert_allclose(jnp.mean(values), activation(jnp.asarray(0.4)), atol=1e-9)
+
+
+def test_no_minimum_is_no_number():
+    """Oracle: the sign of (1 + c)/2 v^2 - h v where v goes to the box's infinite ends."""
+    minima = identity().minimise(jnp.array([0.5, 0.5, -0.5]), jnp.array([1.0, -1.5, -1.0]))
+    np.testing.assert_array_equal(np.isfinite(minima), [True, False, False])
+    walled = rectifier().minimise(jnp.array([0.5, -0.5, 0.5, -0.5]), jnp.array([-1.5, -1.5, -1.0, -1.0]))
+    np.testing.assert_array_equal(np.isfinite(walled), [False, False, False, True])
+    for activation in ACTIVATIONS.values():
+        for curvature in (-1.5, 2.0):
+            assert bool(jnp.isnan(activation.minimise(jnp.asarray(jnp.nan), jnp.asarray(curvature))))
 
 
 @pytest.mark.parametrize("name", ["tanh", "sigmoid", "steep_sigmoid"])

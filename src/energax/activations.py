@@ -4,6 +4,7 @@ Any callable can be the transform of a node in a predictive-coding graph; a Hopf
 """
 
 import abc
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -24,7 +25,15 @@ class AbstractActivation(eqx.Module):
 
     @abc.abstractmethod
     def minimise(self, drive: Array, curvature: float | Array) -> Array:
-        """The v that minimises G(v) + curvature/2 v^2 - drive * v, elementwise."""
+        """The v that minimises G(v) + curvature/2 v^2 - drive * v, elementwise.
+
+        Where this falls without bound there is no minimum: NaN, or the infinity that it falls towards. Complex
+        arguments take the stationary point that continues the real minimum.
+
+        Args:
+            drive: h.
+            curvature: c, of a shape that broadcasts with the drive; negative under a negative nudge.
+        """
 
 
 class Box(AbstractActivation):
@@ -47,8 +56,14 @@ class Box(AbstractActivation):
         return state**2 / 2
 
     def minimise(self, drive, curvature):
-        """The quadratic's minimum, clipped."""
-        return self(drive / (1 + curvature))
+        """The quadratic's minimum, clipped; the better wall where it is concave, which may be at infinity."""
+        bend = 1 + jnp.asarray(curvature)
+        convex = bend.real > 0
+        inside = self(drive / jnp.where(convex, bend, 1))
+        # two walls are equally good for the drive bend * (lower + upper) / 2, and a straight line falls by its sign
+        even = jnp.where(bend.real < 0, bend.real * ((self.lower + self.upper) / 2), 0)
+        wall = jnp.where(drive.real > even, self.upper, jnp.where(drive.real <= even, self.lower, jnp.nan))
+        return jnp.where(convex, inside, wall.astype(inside.dtype))
 
 
 def identity() -> Box:
@@ -67,24 +82,63 @@ def rectifier() -> Box:
 
 
 class AbstractSmooth(AbstractActivation):
-    """A smooth bounded activation; its block minimiser is a scalar equation solved by Newton's method."""
+    """A smooth bounded activation, odd about its steepest point; its block minimiser is a scalar equation's root."""
+
+    @property
+    @abc.abstractmethod
+    def centre(self) -> float | Array:
+        """The drive m at which rho is steepest, and about which it is odd: rho(m + t) + rho(m - t) = 2 rho(m)."""
 
     @abc.abstractmethod
     def slope(self, drive: Array) -> Array:
         """rho'(h)."""
 
     def minimise(self, drive, curvature):
-        """Solve u + c rho(u) = h for u, then v = rho(u); the left side is monotone for c > -1/max rho'."""
-        curvature = jnp.asarray(curvature)
+        """v = rho(u) at the root of u + c rho(u) = h, by Newton's method in a bracket; differentiated implicitly."""
+        drive, curvature = jnp.broadcast_arrays(drive, jnp.asarray(curvature).astype(drive.dtype))
 
-        def newton(_, u):
-            return u - (u + curvature * self(u) - drive) / (1 + curvature * self.slope(u))
+        def excess(u):
+            return u + curvature * self(u) - drive
 
-        return self(jax.lax.fori_loop(0, 12, newton, drive / (1 + curvature * self.slope(drive * 0))))
+        def solve(_, first):
+            slope = lambda u: 1 + curvature * self.slope(u)  # noqa: E731
+            if jnp.iscomplexobj(drive):
+                # complex numbers have no order, so no bracket
+                return jax.lax.fori_loop(0, 12, lambda _, u: u - excess(u) / slope(u), first)
+            size = jnp.abs(drive) + jnp.abs(curvature)
+            return find_root(excess, slope, first, self._bracket(drive, curvature), size)
+
+        first = drive / (1 + curvature * self.slope(jnp.full_like(drive, self.centre)))
+        # the equation is elementwise, so its linearisation is a division
+        root = jax.lax.custom_root(excess, first, solve, lambda linear, right: right / linear(jnp.ones_like(right)))
+        return self(root)
+
+    def _bracket(self, drive, curvature):
+        """Two ends between which u + c rho(u) - h rises through 0, once, at the minimum.
+
+        For c >= 0 the left side rises everywhere, and c rho(h) says on which side of h the root lies. For c < 0 there
+        may be two wells with a crest between them. Both halves of rho being alike, the deeper well is on the side of
+        the centre to which the slope at the centre points, and there the left side has one root: it is convex.
+        """
+        pull = curvature * self(drive)
+        lowest, highest = (self(jnp.full_like(drive, end)) for end in (-jnp.inf, jnp.inf))
+        centre = jnp.full_like(drive, self.centre)
+        upper = drive - curvature * self(centre) >= centre
+        concave = (
+            jnp.where(upper, centre, drive - curvature * lowest),
+            jnp.where(upper, drive - curvature * highest, centre),
+        )
+        rising = (jnp.minimum(drive, drive - pull), jnp.maximum(drive, drive - pull))
+        return tuple(jnp.where(curvature < 0, a, b) for a, b in zip(concave, rising, strict=True))
 
 
 class Tanh(AbstractSmooth):
     """rho = tanh; G = v artanh v + log(1 - v^2) / 2."""
+
+    @property
+    def centre(self):
+        """0."""
+        return 0.0
 
     def __call__(self, drive):
         """tanh(h)."""
@@ -110,6 +164,11 @@ class Sigmoid(AbstractSmooth):
     gain: float = eqx.field(static=True, default=1.0)
     midpoint: float = eqx.field(static=True, default=0.0)
 
+    @property
+    def centre(self):
+        """The midpoint."""
+        return self.midpoint
+
     def __call__(self, drive):
         """The logistic function; written with tanh, which has a complex counterpart."""
         return (1 + jnp.tanh(self.gain * (drive - self.midpoint) / 2)) / 2
@@ -133,3 +192,45 @@ def entropy(p: Array) -> Array:
         return q * jnp.log(safe)
 
     return term(p) + term(1 - p)
+
+
+def find_root(
+    function: Callable[[Array], Array],
+    slope: Callable[[Array], Array],
+    first: Array,
+    bracket: tuple[Array, Array],
+    size: Array,
+) -> Array:
+    """The root of a function that rises through 0 between two ends, elementwise.
+
+    Newton's method; the bracket is halved instead where a step would leave it, or is more than half of the one before:
+    so steep and flat stretches cost one evaluation for each binary digit at most.
+
+    Args:
+        function: what is to be 0.
+        slope: its derivative.
+        first: where to begin; what is outside of the bracket begins in its middle.
+        bracket: `(low, high)`: not positive at `low`, not negative at `high`, up to rounding.
+        size: size of the terms whose sum the function is: what 2 eps times it leaves is rounding.
+    """
+    eps = jnp.finfo(first.dtype).eps
+
+    def refine(now):
+        low, high, u, before, taken, active = now
+        value = function(u)
+        low, high = jnp.where(value <= 0, u, low), jnp.where(value > 0, u, high)
+        rate = slope(u)
+        newton = -value / rate
+        # where the function falls it may be 0 too, on the crest between two wells
+        short = (rate > 0) & (u + newton >= low) & (u + newton <= high) & (jnp.abs(newton) <= before / 2)
+        # at the root a step is rounding, and halving would lead away from it
+        met = (rate > 0) & (jnp.abs(value) <= 2 * eps * (size + jnp.abs(u)))
+        step = jnp.where(active, jnp.where(short, newton, jnp.where(met, 0, (low + high) / 2 - u)), 0)
+        active &= ~met & (jnp.abs(step) > 2 * eps * jnp.abs(u))
+        return low, high, u + step, jnp.abs(step), taken + 1, active
+
+    low, high = bracket
+    begin = jnp.where((first >= low) & (first <= high), first, (low + high) / 2)
+    now = (low, high, begin, jnp.full_like(first, jnp.inf), 0, jnp.ones(first.shape, bool))
+    limit = 4 * jnp.finfo(first.dtype).nmant  # twice what halving alone takes, with room for its start
+    return jax.lax.while_loop(lambda now: jnp.any(now[-1]) & (now[-2] < limit), refine, now)[2]
