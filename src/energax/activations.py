@@ -94,7 +94,7 @@ class AbstractSmooth(AbstractActivation):
         """rho'(h)."""
 
     def minimise(self, drive, curvature):
-        """v = rho(u) at the root of u + c rho(u) = h, by Newton's method in a bracket; differentiated implicitly."""
+        """The v = rho(u) with u + c rho(u) = h, by Newton's method in a bracket; differentiated implicitly."""
         drive, curvature = jnp.broadcast_arrays(drive, jnp.asarray(curvature).astype(drive.dtype))
 
         def excess(u):

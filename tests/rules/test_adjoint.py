@@ -22,11 +22,12 @@ from energax import (
     Stopping,
 )
 from energax.activations import Sigmoid, Tanh, hard_sigmoid
-from energax.dynamics.base import AbstractDynamics
+from energax.dynamics.base import AbstractDynamics, Prepared
 from energax.dynamics.phase import prepare_phase
 from energax.graph.networks import mlp
 from energax.rules import centred
 from energax.rules.base import free_phase, open_batch
+from energax.solvers.linear import solve_force_jacobian
 from oracles import batch_for, central_differences, flat, gradient, relative, skipping
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -124,3 +125,35 @@ def test_saturated_units_drop_out():
     off = Batch(batch.x, batch.y)
     silenced = eqx.tree_at(lambda g: g.functions["layer1"].bias, graph, jnp.full(6, -50.0))
     assert float(jnp.max(jnp.abs(gradient(Adjoint(), dynamics, silenced, off, SWEEPS).functions["layer1"].weight))) == 0
+
+
+class Directed(AbstractDynamics):
+    """dv/dt = x + W v - v on one node."""
+
+    cost: SquaredError = SquaredError()
+
+    def prepare(self, graph, clamped, reference):
+        return Prepared(clamped)
+
+    def start(self, phase):
+        return phase.silence()
+
+    def force(self, phase, states):
+        return {"u": phase.clamped.values["x"] + states["u"] @ phase.graph.functions["w"] - states["u"]}
+
+
+def test_a_badly_conditioned_directed_net():
+    """Oracle: the dense inverse. Singular values of J from 1 to 1e-8, whose squares float64 does not tell apart."""
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.normal(size=(10, 10)))[0] for _ in range(2))
+    jacobian = left @ np.diag(np.logspace(0, -8, 10)) @ right
+    nodes = Nodes([Node("x", (10,)), Node("u", (10,))], {"w": jnp.asarray(np.eye(10) - jacobian)}, "x", "u")
+    y = jnp.asarray(rng.normal(size=(2, 10)))
+    phase = prepare_phase(Directed(), nodes, {"x": jnp.zeros((2, 10))})
+    slope = {"u": -y}
+    found = solve_force_jacobian(phase, {"u": jnp.zeros((2, 10))}, slope)
+    expected = np.linalg.solve(jacobian, -np.asarray(y).T).T  # J^T x = s with force = x - u J
+    cosines = np.sum(found.states["u"] * expected, axis=1)
+    cosines /= np.linalg.norm(found.states["u"], axis=1) * np.linalg.norm(expected, axis=1)
+    assert np.all(cosines > 1 - 1e-9)
+    np.testing.assert_allclose(np.linalg.norm(found.states["u"], axis=1), np.linalg.norm(expected, axis=1), rtol=1e-6)

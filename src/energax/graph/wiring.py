@@ -2,10 +2,14 @@
 
 from collections.abc import Callable, Sequence
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
 from energax.exceptions import GraphError
 from energax.graph import topology
 from energax.graph.stacking import along, check_stacked
-from energax.graph.structure import AnyGraph, Axis, Edge, list_names, out_shape
+from energax.graph.structure import AnyGraph, Axis, Edge, list_names
 
 
 def check_wiring(graph: AnyGraph) -> None:
@@ -80,13 +84,8 @@ def check_shapes(graph: AnyGraph) -> None:
             shifts = graph.shifts(edge)
             reached = [axis.length - delay for axis, delay in shifts.items()]
             check_stacked(f"edge {edge}", graph.functions[edge.function], tuple(shifts), reached)
-            try:
-                shape = sent_shape(graph.functions[edge.function], tuple(shifts), reached, source.shape)
-            except (TypeError, ValueError, AssertionError) as error:
-                raise GraphError(
-                    f"edge {edge}: {edge.function!r} cannot be applied to node {source.name!r} of shape "
-                    f"{source.shape}: {error}"
-                ) from error
+            place = (f"edge {edge}: {edge.function!r}", f"node {source.name!r} of shape {source.shape}")
+            shape = sent_shape(place, graph.functions[edge.function], tuple(shifts), reached, source.shape)
             if arriving is not None and shape != arriving:
                 raise GraphError(
                     f"edge {edge} sends shape {shape} to node {node.name!r}, where other edges send {arriving}"
@@ -99,11 +98,32 @@ def check_shapes(graph: AnyGraph) -> None:
             axes = graph.axes(node.name)
             reached = [axis.length for axis in axes]
             check_stacked(f"activation of node {node.name!r}", graph.functions[node.activation], axes, reached)
-            shape = sent_shape(graph.functions[node.activation], axes, reached, arriving)
+            place = (f"activation of node {node.name!r}: {node.activation!r}", f"what arrives, of shape {arriving}")
+            shape = sent_shape(place, graph.functions[node.activation], axes, reached, arriving)
         if shape != node.shape:
             raise GraphError(f"node {node.name!r} has shape {node.shape}, but what arrives there has shape {shape}")
 
 
-def sent_shape(fn: Callable, axes: Sequence[Axis], reached: Sequence[int], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that a function returns at one position for an input of `shape`."""
-    return out_shape(along(fn, axes), (*reached, *shape))[len(axes) :]
+def sent_shape(
+    place: tuple[str, str], function: Callable, axes: Sequence[Axis], reached: Sequence[int], shape: tuple[int, ...]
+) -> tuple[int, ...]:
+    """The shape that a function returns at one position for an input of `shape`.
+
+    Args:
+        place: what is applied, and to what, for the message.
+        function: of one sample at one position.
+        axes: what it is applied along.
+        reached: number of positions along each of them.
+        shape: of its input at one position.
+
+    Raises:
+        GraphError: the function fails, or returns anything but one array of real or complex numbers.
+    """
+    where, what = place
+    try:
+        sent = eqx.filter_eval_shape(along(function, axes), jnp.zeros((*reached, *shape)))
+    except Exception as error:  # whatever a function of the user's raises, the place is what helps
+        raise GraphError(f"{where} cannot be applied to {what}: {type(error).__name__}: {error}") from error
+    if not isinstance(sent, jax.ShapeDtypeStruct):
+        raise GraphError(f"{where} applied to {what} returns {sent!r}; it must return one array")
+    return sent.shape[len(axes) :]

@@ -5,22 +5,32 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from energax.arithmetic import add_all, add_trees, choose, dot, norm, scale, total
+from energax.arithmetic import add_all, choose, total
 from energax.dynamics.phase import Phase
 from energax.graph.structure import States
-from energax.rules.base import AbstractRule, free_phase, make_info, open_batch, require_target, weigh_sound
+from energax.rules.base import (
+    AbstractRule,
+    PhaseInfo,
+    free_phase,
+    make_info,
+    open_batch,
+    require_target,
+    weigh_sound,
+)
+from energax.solvers.linear import solve_force_jacobian
+from energax.solvers.verdict import Verdict
 
 
 class Adjoint(AbstractRule):
     """g = dC/dtheta - (dforce/dtheta)^T lambda, with J^T lambda = dC/dv and J = dforce/dv at the free equilibrium.
 
     Recurrent backprop (Almeida 1987; Pineda 1987) on any dynamics whose Jacobian is regular. Units that a box
-    activation saturates have no slope, so they drop out by themselves. Conjugate gradients on the normal
-    equations, per sample: no symmetry is assumed.
+    activation saturates have no slope, so they drop out by themselves. The info's phase "adjoint" says how the linear
+    solve of every sample went; samples whose solve gave no numbers do not move the parameters.
 
     Attributes:
         tol: relative residual of the linear solve; None takes 100 eps.
-        max_steps: bound on its iterations.
+        max_steps: bound on its products with J^T.
     """
 
     tol: float | None = eqx.field(static=True, default=None)
@@ -35,10 +45,15 @@ class Adjoint(AbstractRule):
         slope = jax.grad(lambda v: jnp.sum(free.cost(v, target)))(settled.states)
         # what does not count must not keep the others waiting either
         slope = choose(weights > 0, slope, jax.tree.map(jnp.zeros_like, slope))
-        signal = jax.tree.map(jnp.negative, transposed_solve(free, settled.states, slope, self.tol, self.max_steps))
-        gradient = through_force(free, settled.states, signal, target, weights)
+        found = solve_force_jacobian(free, settled.states, slope, self.tol, self.max_steps)
+        regular = found.result != Verdict.DIVERGED
+        signal = choose(regular, found.states, jax.tree.map(jnp.zeros_like, slope))
+        gradient = through_force(free, settled.states, signal, target, jnp.where(regular, weights, 0))
         output = free.output(settled.states)
-        return gradient, carry, make_info(dynamics, rows, output, {"free": report})
+        result = jnp.where(rows.finite & ~settled.lost, found.result, int(Verdict.DIVERGED))
+        energy = jnp.full_like(found.residual, jnp.nan)
+        phases = {"adjoint": PhaseInfo(energy, energy, found.steps, found.residual, result), "free": report}
+        return gradient, carry, make_info(dynamics, rows, output, phases)
 
 
 def through_force(phase: Phase, states: States, signal: States, target: Array, weights: Array) -> PyTree:
@@ -62,44 +77,3 @@ def through_force(phase: Phase, states: States, signal: States, target: Array, w
         return jnp.sum(weights * (pulled + again.cost(states, target)))
 
     return eqx.filter_grad(objective)(phase.graph)
-
-
-def transposed_solve(phase: Phase, states: States, right: States, tol: float | None, max_steps: int) -> States:
-    """Solve J^T lambda = right with J = dforce/dv at `states`, per sample."""
-    _, forward = jax.linearize(phase.force, states)
-    back = jax.linear_transpose(forward, states)
-
-    def normal(vector):
-        return forward(back(vector)[0])
-
-    return conjugate_gradients(normal, forward(right), tol, max_steps)
-
-
-def conjugate_gradients(operator, right: States, tol: float | None, max_steps: int) -> States:
-    """Solve operator(x) = right per sample, for a positive definite operator."""
-    size = norm(right)
-    tiny = jnp.finfo(size.dtype).tiny
-    goal = (100 * jnp.finfo(size.dtype).eps if tol is None else tol) * size
-
-    def unfinished(state):
-        _, residual, _, taken = state
-        return jnp.any(norm(residual) > goal) & (taken < max_steps)
-
-    def advance(state):
-        x, residual, direction, taken = state
-        active = norm(residual) > goal
-        pushed = operator(direction)
-        square = dot(residual, residual)
-        length = square / jnp.maximum(dot(direction, pushed), tiny)
-        x_new = add_trees(x, scale(length, direction))
-        r_new = add_trees(residual, scale(-length, pushed))
-        d_new = add_trees(r_new, scale(dot(r_new, r_new) / jnp.maximum(square, tiny), direction))
-        return (
-            choose(active, x_new, x),
-            choose(active, r_new, residual),
-            choose(active, d_new, direction),
-            taken + 1,
-        )
-
-    zero = jax.tree.map(jnp.zeros_like, right)
-    return jax.lax.while_loop(unfinished, advance, (zero, right, right, 0))[0]

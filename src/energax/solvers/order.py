@@ -5,7 +5,7 @@ import abc
 import equinox as eqx
 
 from energax.dynamics.phase import Phase
-from energax.exceptions import SettingError
+from energax.exceptions import GraphError, SettingError
 from energax.graph.graph import Graph
 
 
@@ -37,7 +37,10 @@ class Alternating(AbstractOrder):
         """The colours of the graph."""
         if not isinstance(phase.graph, Graph):
             raise SettingError("alternating blocks need a Graph with edges to colour; use Synchronous()")
-        colours = phase.graph.colouring(names)
+        try:
+            colours = phase.graph.colouring(names)
+        except GraphError as error:
+            raise GraphError(f"{error}; update all nodes at once with FixedPoint(Synchronous())") from error
         if phase.target is None:
             return colours
         return tuple(sorted(colours, key=phase.graph.cost_term.isdisjoint))

@@ -2,16 +2,21 @@
 
 from collections.abc import Mapping
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, PRNGKeyArray
 
+from energax.arithmetic import add_all, choose, total
 from energax.dynamics.base import AbstractDynamics, Start
-from energax.dynamics.phase import prepare_phase
+from energax.dynamics.phase import prepare_phase, split_key
 from energax.exceptions import DataError, GraphError
-from energax.graph.structure import AnyGraph, States, promote
+from energax.graph.structure import AnyGraph, Clamped, States, promote
 from energax.solvers.engine import AbstractSolver
-from energax.solvers.verdict import Equilibrium
+from energax.solvers.linear import solve_force_jacobian
+from energax.solvers.verdict import Equilibrium, Verdict
 
 
 def relax(
@@ -28,6 +33,12 @@ def relax(
     Clamp the input to infer, the output to generate (the input relaxes), parts of both to complete. A part of a
     node cannot be clamped: split the node.
 
+    The states can be differentiated in reverse, by the parameters of graph and dynamics and by the clamped values:
+    implicitly, as the equilibrium that they are, whatever steps led there and wherever these began. A derivative is as
+    exact as the states are settled. Samples that diverged, or whose linear solve found no numbers (a singular
+    Jacobian), contribute 0 to it. The steps themselves are differentiated by `solver.solve`, where it takes a fixed
+    number of them.
+
     Args:
         dynamics: how states move.
         graph: the network.
@@ -40,36 +51,86 @@ def relax(
         The equilibrium, with a verdict per sample.
 
     Raises:
-        DataError: nothing is clamped and a free node has no start, NaN or infinite values, or a shape that does not
-            fit its node.
+        DataError: nothing is clamped and nothing has a start, NaN or infinite values, or a shape that does not fit
+            its node. Values that are traced cannot be looked at: the verdict on their samples is `DIVERGED`.
         GraphError: an unknown node, or one without a state.
     """
-    clamped = promote(graph, graph.clamp(clamp))
+    clamped = graph.clamp(clamp)
     given = graph.clamp(start or {})
     for name in given:
         if name in clamped:
             raise GraphError(f"start gives {name!r} a state, but it is clamped")
-    require_finite(clamped)
-    require_finite(given)
-    phase = prepare_phase(dynamics, graph, clamped, key=key)
-    missing = [name for name in graph.free(clamped) if name not in given]
+    if not (clamped or given):
+        raise DataError("nothing is clamped and nothing has a start: give a node either, so that the batch has a size")
+    require_finite(graph, clamp)
+    require_finite(graph, start or {})
+    held = promote(graph, clamped)
+    keys = split_key(key, held)
+    begin, settler = jax.tree.map(stop_gradient, (promote(graph, given), solver))
+    return _settle((dynamics, graph, Clamped(held, keys=keys)), begin, settler)
+
+
+@eqx.filter_custom_vjp
+def _settle(model: tuple[AbstractDynamics, AnyGraph, Clamped], given: States, solver: AbstractSolver) -> Equilibrium:
+    """Settle the phase of a model from the states that are given, and the dynamics' own where none is."""
+    dynamics, graph, clamped = model
+    phase = prepare_phase(dynamics, graph, clamped)
+    missing = [name for name in graph.free(clamped.values) if name not in given]
     if not missing:
-        return solver.solve(phase, Start(promote(graph, given)))
-    if not clamped:
-        raise DataError(
-            f"nothing is clamped, and start leaves out {', '.join(map(repr, missing))}: clamp a node, or give every "
-            "free node a state, so that the batch has a size"
-        )
+        return solver.solve(phase, Start(given))
+    if not clamped.values:
+        silent = graph.zeros(missing, next(iter(given.values())))
+        return solver.solve(phase, Start({**silent, **given}))
     states = phase.start().states
     return solver.solve(phase, Start({**states, **{name: v.astype(states[name].dtype) for name, v in given.items()}}))
 
 
-def require_finite(clamped: States) -> None:
+@_settle.def_fwd
+def _settle_forward(perturbed, model, given, solver):
+    """The equilibrium, which is all that its derivative needs."""
+    settled = _settle(model, given, solver)
+    return settled, settled
+
+
+@_settle.def_bwd
+def _settle_backward(settled, slope, perturbed, model, given, solver):
+    """Pull back through dv = -J^-1 dforce, which keeps the force of every sample at 0."""
+    dynamics, graph, clamped = model
+    sound = ~settled.lost & (settled.result != Verdict.DIVERGED)
+
+    def keep(tree):
+        # a weight of 0 does not cancel a NaN
+        return choose(sound, tree, jax.tree.map(jnp.zeros_like, tree))
+
+    states = keep(settled.states)
+    held = Clamped(keep(clamped.values), keys=clamped.keys)
+    right = {
+        name: jnp.zeros_like(v) if slope.states[name] is None else slope.states[name] for name, v in states.items()
+    }
+    found = solve_force_jacobian(prepare_phase(dynamics, graph, held), states, keep(right))
+    regular = sound & (found.result != Verdict.DIVERGED)
+    signal = choose(regular, found.states, jax.tree.map(jnp.zeros_like, states))
+
+    def push(model):
+        dynamics, graph, held = model
+        force = prepare_phase(dynamics, graph, held).force(states)
+        return jnp.sum(add_all(total(force[name] * s) for name, s in signal.items()))
+
+    return eqx.filter_grad(push)((dynamics, graph, held))
+
+
+def stop_gradient(leaf):
+    """Hold an array; anything else passes."""
+    return jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf
+
+
+def require_finite(graph: AnyGraph, values: Array | Mapping[str, Array]) -> None:
     """Refuse NaN and infinite values, naming the first; traced values pass."""
-    for name, value in clamped.items():
+    for name, value in (values if isinstance(values, Mapping) else {graph.input: values}).items():
         if isinstance(value, Tracer):
             continue
-        bad = jnp.argwhere(~jnp.isfinite(value), size=1, fill_value=-1)[0]
-        if bad[0] >= 0:
-            where = tuple(int(i) for i in bad)
-            raise DataError(f"node {name!r}: value {value[where]} at index {where}; clamp finite numbers only")
+        known = np.asarray(value)  # numpy looks at them: inside of a compiled function JAX would trace the look
+        bad = np.argwhere(~np.isfinite(known))
+        if len(bad):
+            where = tuple(int(i) for i in bad[0])
+            raise DataError(f"node {name!r}: value {known[where]} at index {where}; clamp finite numbers only")
