@@ -111,7 +111,7 @@ def conjugate_gradients(
         x, rest, direction, steps, active, taken = now
         pushed = product(direction)
         square, curvature = jnp.sum(rest**2, axis=1), jnp.sum(direction * pushed, axis=1)
-        steps = steps + active
+        steps = jnp.where(active, steps + 1, steps)
         active &= curvature > 0
         length = jnp.where(active, square / jnp.where(active, curvature, 1), 0)[:, None]
         x, rest = x + length * direction, rest - length * pushed
@@ -159,7 +159,7 @@ def gmres(
         rest = jnp.where(active[:, None], right - product(x), rest)
         after = jnp.linalg.norm(rest, axis=1)
         stalled |= active & ~(after <= PROGRESS * before)
-        return x, rest, active & (after > goal) & ~stalled, stalled, steps + taken + active
+        return x, rest, active & (after > goal) & ~stalled, stalled, steps + jnp.where(active, taken + 1, 0)
 
     x, rest, active, steps = begin
     first = (x, rest, active, jnp.zeros_like(active), steps)
@@ -209,7 +209,7 @@ def minimise_residual(
         triangle = triangle.at[:, :, k].set(jnp.where(used[:, None], column, triangle[:, :, k]))
         aims = aims.at[:, k].set(jnp.where(used, cosine * left, 0))
         left = jnp.where(used, -sine * left, left)
-        taken = taken + active
+        taken = jnp.where(active, taken + 1, taken)
         basis = basis.at[k + 1].set(divide(grown, below))
         return (
             basis,
