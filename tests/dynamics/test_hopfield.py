@@ -4,27 +4,46 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimistix as optx
 import pytest
 
 from energax import (
+    Batch,
     Contrastive,
     ContrastiveHebbian,
     CrossEntropy,
+    Edge,
     FixedPoint,
     GradientFlow,
+    Graph,
     Hopfield,
+    Node,
+    Optimistix,
     PredictiveCoding,
     ScellierBengio,
     Stopping,
+    Verdict,
 )
-from energax.activations import Sigmoid, Tanh
+from energax.activations import Sigmoid, Tanh, hard_sigmoid
 from energax.dynamics.phase import prepare_phase
 from energax.exceptions import GraphError
 from energax.graph.networks import mlp
+from energax.layers import Linear
 from energax.rules import Backprop, centred
 from energax.rules.base import energy_gradient
 from energax.solvers import Synchronous
-from oracles import batch_for, gradient, largest, numpy_hopfield_ep, parameters, relative, skipping, slope, solve
+from oracles import (
+    batch_for,
+    gradient,
+    informed,
+    largest,
+    numpy_hopfield_ep,
+    parameters,
+    relative,
+    skipping,
+    slope,
+    solve,
+)
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -180,3 +199,96 @@ def test_gradient_flow_and_sweeps_give_one_gradient():
     two = gradient(rule, Hopfield(), graph, batch, GradientFlow(0.5, stop=Stopping(1e-13, 3000)))
     assert relative(two, one) < 1e-9
     assert eqx.tree_equal(jax.tree.structure(one), jax.tree.structure(two))
+
+
+def one_unit(activation):
+    """x -> y with a weight and a bias, and an activation or none at y."""
+    functions = {"map": Linear(1, 1, key=jax.random.key(0))}
+    if activation is not None:
+        functions["act"] = activation
+    nodes = [Node("x", (1,)), Node("y", (1,), None if activation is None else "act")]
+    return Graph(nodes, [Edge("x", "y", "map")], functions, "x", "y")
+
+
+SOLVERS = {
+    "sweeps": FixedPoint(),
+    "untested sweeps": FixedPoint(stop=Stopping(max_steps=5, check_every=0)),
+    "flow": GradientFlow(0.5),
+    "root": Optimistix(optx.Newton(1e-8, 1e-8)),
+}
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_nudge_that_leaves_no_minimum_has_no_equilibrium(solver):
+    """Oracle: F = v^2/2 - h v + beta/2 (v - y)^2 has a minimum where 1 + beta > 0; (h + beta y) / (1 + beta) then.
+
+    A strength per sample: samples without a minimum diverge, and their neighbours have the gradient they have alone.
+    """
+    graph, x, y = one_unit(None), jnp.array([[1.0], [0.7]]), jnp.array([[0.2], [0.5]])
+    h = jax.vmap(graph.functions["map"])(x)
+    strengths = jnp.array([-0.5, -1.5])
+    phase = prepare_phase(Hopfield(), graph, graph.clamp(x), target=y, beta=strengths)
+    settled = solve(SOLVERS[solver], phase, {"y": h})
+    np.testing.assert_array_equal(settled.lost, [False, True])
+    assert settled.result[1] == Verdict.DIVERGED
+    np.testing.assert_allclose(settled.states["y"][0], (h[0] - 0.5 * y[0]) / 0.5, rtol=2e-2)
+    assert np.all(np.isfinite(settled.states["y"]))
+
+
+def test_centred_nudging_beyond_the_curvature_moves_nothing():
+    """Oracle: the closed form of the linear unit at beta .5; at 1.5 no half of the contrast is an equilibrium's."""
+    graph, x, y = one_unit(None), jnp.array([[1.0], [0.7]]), jnp.array([[0.2], [0.5]])
+    h = jax.vmap(graph.functions["map"])(x)
+    batch = Batch(x, y)
+    found = gradient(Contrastive(centred(0.5)), Hopfield(), graph, batch, FixedPoint(stop=Stopping(1e-12)))
+    ends = {beta: (h + beta * y) / (1 + beta) for beta in (0.5, -0.5)}
+    expected = -jnp.mean(x * (ends[0.5] - ends[-0.5]) / (2 * 0.5))
+    np.testing.assert_allclose(found.functions["map"].weight[0, 0], expected, rtol=1e-10)
+    beyond, info = informed(Contrastive(centred(1.5)), Hopfield(), graph, batch, FixedPoint())
+    assert float(jnp.max(jnp.abs(beyond.functions["map"].weight))) == 0
+    np.testing.assert_array_equal(info.phases["nudged"].result[2:], Verdict.DIVERGED)
+
+
+@pytest.mark.parametrize("beta", [0.5, -0.5, -1.5, -4.0])
+def test_a_boxed_output_goes_to_the_better_wall(beta):
+    """Oracle: F on a grid over the box."""
+    graph, x = one_unit(hard_sigmoid()), jnp.linspace(-3.0, 3.0, 13)[:, None]
+    y = jnp.full_like(x, 0.3)
+    h = np.asarray(jax.vmap(graph.functions["map"])(x))
+    phase = prepare_phase(Hopfield(), graph, graph.clamp(x), target=y, beta=jnp.asarray(beta))
+    settled = solve(FixedPoint(), phase, phase.start().states)
+    grid = np.linspace(0, 1, 10001)
+    energies = grid**2 / 2 - h * grid + beta / 2 * (grid - 0.3) ** 2
+    np.testing.assert_allclose(settled.states["y"][:, 0], grid[np.argmin(energies, axis=1)], atol=1e-4)
+    assert np.all(settled.result == Verdict.CONVERGED)
+
+
+class Wrong(Sigmoid):
+    """A minimiser that misses its equation."""
+
+    def minimise(self, drive, curvature):
+        return self(drive)
+
+
+def test_a_minimiser_that_misses_its_equation_leaves_a_residual():
+    """Oracle: the stationarity equation v = rho(h - beta (v - y)), which the verdict reads itself."""
+    x, y = jnp.array([[1.0]]), jnp.array([[0.5]])
+    results = []
+    for activation in (Sigmoid(8.0, 0.5), Wrong(8.0, 0.5)):
+        graph = one_unit(activation)
+        phase = prepare_phase(Hopfield(), graph, graph.clamp(x), target=y, beta=jnp.asarray(2.0))
+        settled = solve(FixedPoint(stop=Stopping(1e-6, 20)), phase, phase.start().states)
+        h = jax.vmap(graph.functions["map"])(x)
+        v = settled.states["y"]
+        missed = float(jnp.max(jnp.abs(v - activation(h - 2 * (v - y)))))
+        results.append((missed < 1e-6, bool(settled.result[0] == Verdict.CONVERGED)))
+    assert results == [(True, True), (False, False)]
+
+
+@pytest.mark.parametrize("dynamics", [ScellierBengio(), PredictiveCoding()], ids=lambda d: type(d).__name__)
+def test_descent_without_a_minimum_diverges(dynamics):
+    """Oracle: as above; both energies are (v - h)^2 / 2 + beta/2 (v - y)^2 up to a constant on one linear unit."""
+    graph, x, y = one_unit(None), jnp.array([[1.0], [0.7]]), jnp.array([[0.2], [0.5]])
+    phase = prepare_phase(dynamics, graph, graph.clamp(x), target=y, beta=jnp.array([-0.5, -1.5]))
+    settled = solve(GradientFlow(0.5, stop=Stopping(max_steps=500)), phase, phase.start().states)
+    np.testing.assert_array_equal(settled.result, [Verdict.CONVERGED, Verdict.DIVERGED])
