@@ -13,7 +13,7 @@ from energax.graph.networks import convolutional, mlp, sequential
 from energax.layers import Linear
 from energax.rules import RandomSign, centred, holomorphic, nudge, one_sided, richardson, unit_nudge
 from energax.rules.nudging import NudgingScheme
-from energax.solvers import Unbounded
+from energax.solvers import Synchronous, Unbounded
 from oracles import batch_for, solve
 
 KEY = jax.random.key(0)
@@ -110,6 +110,15 @@ def test_holomorphic_nudging_needs_a_graph():
 def test_fixed_point_needs_block_minimisers():
     with pytest.raises(SettingError, match="PredictiveCoding has none; use GradientFlow"):
         relax({"input": X}, solver=ex.FixedPoint())
+
+
+def test_a_unit_that_reads_itself_is_no_block_of_its_own():
+    nodes, edges = [ex.Node("x", (2,)), ex.Node("h", (2,))], [ex.Edge("x", "h", "w"), ex.Edge("h", "h", "w")]
+    graph = ex.Graph(nodes, edges, {"w": Linear(2, 2, gain=0.3, key=KEY)}, "x", "h")
+    with pytest.raises(GraphError, match=r"'h' has an edge to itself.*FixedPoint\(Synchronous\(\)\)"):
+        relax({"x": jnp.ones((1, 2))}, graph, ex.Hopfield(), ex.FixedPoint())
+    settled = relax({"x": jnp.ones((1, 2))}, graph, ex.Hopfield(), ex.FixedPoint(Synchronous()))
+    assert settled.result[0] == ex.Verdict.CONVERGED
 
 
 class Drift(ex.AbstractDynamics):

@@ -217,6 +217,31 @@ def test_bad_graphs_are_refused(changes, message):
         small(**changes)
 
 
+def fail(error):
+    def function(x):
+        raise error
+
+    return function
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (fail(RuntimeError("no kernel")), r"cannot be applied to node 'h' of shape \(4,\): RuntimeError: no kernel"),
+        (fail(KeyError("weight")), r"cannot be applied to node 'h' of shape \(4,\): KeyError: 'weight'"),
+        (lambda x: (x, x), r"applied to node 'h' of shape \(4,\) returns \(.*must return one array"),
+        (lambda x: None, r"applied to node 'h' of shape \(4,\) returns None; it must return one array"),
+    ],
+    ids=["RuntimeError", "KeyError", "tuple", "None"],
+)
+def test_functions_that_return_no_array_are_named_with_their_place(function, message):
+    """Oracle: what the function does; the same at an activation."""
+    with pytest.raises(GraphError, match=r"edge h -> y \(own\): 'own' " + message):
+        small(edges=[EDGES[0], Edge("h", "y", "own")], functions={**small().functions, "own": function})
+    with pytest.raises(GraphError, match=r"activation of node 'h': 'act' .*what arrives, of shape"):
+        small(functions={**small().functions, "act": function})
+
+
 def test_a_cycle_of_nodes_without_states_is_refused_when_the_graph_is_built():
     nodes = [Node("x", (2,)), Node("p", (2,), state=False), Node("q", (2,), state=False), Node("y", (2,))]
     edges = [Edge("x", "p", "i"), Edge("p", "q", "i"), Edge("q", "p", "i"), Edge("q", "y", "i")]

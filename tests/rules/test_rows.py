@@ -11,7 +11,7 @@ from energax.activations import Tanh
 from energax.dynamics import FreeGradient
 from energax.exceptions import DataError, SettingError
 from energax.graph.networks import mlp
-from energax.rules import centred, nudge, one_sided, richardson, unit_nudge
+from energax.rules import RandomSign, centred, holomorphic, nudge, one_sided, richardson, unit_nudge
 from energax.solvers import Unbounded, Verdict
 from oracles import batch_for, flat, gradient, informed, relative
 
@@ -150,3 +150,32 @@ def test_data_in_another_precision_than_the_parameters_are_brought_into_theirs(r
     found = gradient(rule, dynamics, graph, single, solver)
     assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype("float64")}
     assert relative(found, gradient(rule, dynamics, graph, double, solver)) < 1e-9
+
+
+def barrier(functions, states):
+    """v^2 / 2 - w x v - v^4 / 4: a well about 0 between two slopes without end."""
+    v, x = states["v"][:, 0], states["x"][:, 0]
+    return v**2 / 2 - functions["w"] * x * v - v**4 / 4
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [one_sided(1.0), centred(1.0), richardson(1.0), RandomSign(1.0), holomorphic(1.0, 2)],
+    ids=lambda s: repr(s)[:40],
+)
+def test_a_sample_that_one_phase_loses_has_no_free_half_either(scheme):
+    """Oracle: the same batch with a target that does not pull over the barrier, and the row of weight 0."""
+    nodes = ex.Nodes([ex.Node("x", (1,)), ex.Node("v", (1,))], {"w": jnp.asarray(0.7)}, "x", "v")
+    dynamics, x = ex.FunctionEnergy(barrier), jnp.array([[0.1], [0.2]])
+    solver = ex.GradientFlow(0.1, bound=Unbounded(), stop=ex.Stopping(1e-10, 2000))
+    key = jax.random.key(3)
+    rule = ex.Contrastive(scheme)
+    lost, info = informed(rule, dynamics, nodes, ex.Batch(x, jnp.array([[0.05], [10.0]]), key), solver)
+    assert np.all(info.phases["free"].result == Verdict.CONVERGED)
+    verdicts = np.asarray(info.phases["nudged"].result).reshape(-1, 2)
+    assert np.all(verdicts[:, 0] == Verdict.CONVERGED)
+    assert np.any(verdicts[:, 1] == Verdict.DIVERGED)
+    weights = jnp.array([1.0, 0.0])
+    alone = gradient(rule, dynamics, nodes, ex.Batch(x, jnp.array([[0.05], [0.05]]), key, weights), solver)
+    np.testing.assert_allclose(lost.functions["w"], alone.functions["w"] / 2, rtol=1e-9)
+    assert abs(float(lost.functions["w"])) > 1e-4
