@@ -1,5 +1,6 @@
 """Slow samples are gathered from a batch, so that they do not make the finished ones be computed to the end."""
 
+import dataclasses
 from collections.abc import Callable
 
 import equinox as eqx
@@ -7,40 +8,43 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from energax.dynamics.phase import Phase
-from energax.graph.structure import States
+from energax.solvers.coordinates import AbstractView
 
 LEAST = 16  # rows: a smaller batch is not worth another compiled loop
-SHARE = 4  # a gathered batch is this much smaller; a quarter of the rows is a quarter of the work
+SHARE = 8  # of the rows, one of so many goes into a group: a step of a group costs so much less than one of all
+GROUPS = 2  # groups that may be left when the whole batch stops: each costs the steps of its slowest sample
 
-Stage = Callable[[Phase, States, PyTree, int], PyTree]
-"""`(phase, start, now, rest) -> now`: goes on until at most `rest` samples are unfinished."""
+Stage = Callable[[AbstractView, PyTree, int], PyTree]
+"""`(view, now, rest) -> now`: goes on until at most `rest` samples are unfinished."""
 
 
-def run_in_stages(
-    stage: Stage, phase: Phase, start: States, now: PyTree, unfinished: Callable[[PyTree], Array]
-) -> PyTree:
-    """Run a stage on all samples until few are unfinished, gather these, and so on with ever fewer.
+def relax_in_groups(stage: Stage, view: AbstractView, now: PyTree, unfinished: Callable[[PyTree], Array]) -> PyTree:
+    """Run a stage on all samples until few are unfinished, then on these, a small group after the other.
+
+    Every stage is a compiled loop of its own. Ever smaller ones would follow the number of unfinished samples more
+    closely, but compiling is what they cost most; so there are two, and the second is run as often as it takes.
 
     Args:
         stage: one compiled loop.
-        phase: the phase of all samples.
-        start: where it began, batch first.
+        view: all samples. Its phase is all that it knows of the batch.
         now: the loop state: arrays batch first, or scalars.
-        unfinished: mask of a loop state, shape `(batch,)`.
+        unfinished: mask of a loop state, shape `(batch,)`; after a stage without a rest none of its samples is.
     """
-    batch = next(iter(jax.tree.leaves(start))).shape[0]
-    rest = batch // SHARE if batch >= LEAST else 0
-    end = stage(phase, start, now, rest)
-    if rest == 0:
-        return end
+    batch = unfinished(now).shape[0]
+    if batch < LEAST:
+        return stage(view, now, 0)
+    size = batch // SHARE
+    end = stage(view, now, GROUPS * size)
 
-    def gathered():
-        rows = jnp.argsort(~unfinished(end))[:rest]
-        few = run_in_stages(stage, phase.take(rows), take_rows(start, rows), take_rows(end, rows), unfinished)
-        return jax.tree.map(lambda all_, some: all_.at[rows].set(some) if all_.ndim else some, end, few)
+    def relax_next(all_: PyTree) -> PyTree:
+        # the sort is stable, so the unfinished come in their order; finished ones fill the last group, and stay put
+        rows = jnp.argsort(~unfinished(all_))[:size]
+        group = dataclasses.replace(view, phase=view.phase.take(rows))
+        some = stage(group, take_rows(all_, rows), 0)
+        # scalars, such as the number of steps so far, are those of the whole batch for every group
+        return jax.tree.map(lambda a, b: a.at[rows].set(b) if a.ndim else a, all_, some)
 
-    return jax.lax.cond(jnp.any(unfinished(end)), gathered, lambda: end)
+    return jax.lax.while_loop(lambda all_: jnp.any(unfinished(all_)), relax_next, end)
 
 
 def take_rows(tree: PyTree, rows: Array) -> PyTree:

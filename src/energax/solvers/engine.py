@@ -14,7 +14,7 @@ from energax.dynamics.base import Start
 from energax.dynamics.phase import Phase
 from energax.exceptions import SettingError
 from energax.graph.structure import States
-from energax.solvers.compaction import run_in_stages
+from energax.solvers.compaction import relax_in_groups
 from energax.solvers.coordinates import AbstractCoordinates, AbstractView
 from energax.solvers.coordinates.base import Point
 from energax.solvers.verdict import Equilibrium, Verdict, conclude, ended_uphill, judge, keep_in_scale, precision_floor
@@ -173,18 +173,24 @@ def settle(solver: AbstractIteration, phase: Phase, begin: Start) -> Equilibrium
     carry = solver.init(view, point)
     first = _Progress(point, start, force, carry, gain, none, residual, none, scale, result, jnp.zeros((), int))
 
-    def unfinished(now: _Progress):
-        return (now.result == RUNNING) & (now.taken < stop.max_steps)
-
-    def stage(phase: Phase, start: States, now: _Progress, rest: int):
-        view, _ = solver.coordinates.view(phase, Start(start))
-        return jax.lax.while_loop(
-            lambda now: jnp.sum(unfinished(now)) > rest, lambda now: advance_and_test(solver, view, now), now
+    def stage(view: AbstractView, now: _Progress, rest: int) -> _Progress:
+        end = jax.lax.while_loop(
+            lambda now: (jnp.sum(unfinished(now)) > rest) & (now.taken < stop.max_steps),
+            lambda now: advance_and_test(solver, view, now),
+            now,
         )
+        # marked here and not at the very end: a group of slow samples begins where the whole batch stopped, so the
+        # steps of one group say nothing of what another has left
+        late = unfinished(end) & (end.taken >= stop.max_steps)
+        return eqx.tree_at(lambda now: now.result, end, jnp.where(late, Verdict.OUT_OF_STEPS, end.result))
 
-    end = run_in_stages(stage, phase, start, first, unfinished)
-    result = jnp.where(end.result == RUNNING, Verdict.OUT_OF_STEPS, end.result)
-    return Equilibrium(end.states, end.steps, end.residual, result, result == Verdict.DIVERGED)
+    end = relax_in_groups(stage, view, first, unfinished)
+    return Equilibrium(end.states, end.steps, end.residual, end.result, end.result == Verdict.DIVERGED)
+
+
+def unfinished(now: _Progress) -> Array:
+    """The samples that have no verdict yet, shape `(batch,)`."""
+    return now.result == RUNNING
 
 
 def advance_and_test(solver: AbstractIteration, view: AbstractView, now: _Progress) -> _Progress:

@@ -80,20 +80,26 @@ def minimise_in_plane(
         height = jnp.sum(z * (slope + bent / 2), axis=0) + value
         return _Look(z, height, slopes, newton, -jnp.sum(newton * slopes, axis=0), reach)
 
-    best = look(jnp.zeros_like(slope))
-    share = best.reach
-    for _ in range(trials):
+    def try_step(_, at: tuple[_Look, Array]) -> tuple[_Look, Array]:
+        best, share = at
         there = look(best.z + share * best.newton)
         excess = there.height - best.height
         lower = excess <= 0
         # a cost such as log(1 + tiny) is known to the rounding of 1: where heights tell nothing, the slope does
         rounding = 64 * jnp.finfo(share.dtype).eps * (1 + jnp.abs(best.height))
         lower |= (excess <= rounding) & (jnp.sum(best.newton * there.slopes, axis=0) <= best.gain / 2)
+        # uphill: the parabola through both heights and the slope has its minimum at this part of the step
         excess = excess + share * best.gain
         part = share * best.gain / jnp.where(excess > 0, 2 * excess, 1)
         shorter = share * jnp.clip(jnp.where(jnp.isfinite(part), part, 0), 0.1, 0.5)
         share = jnp.where(lower, there.reach, shorter)
-        best = _Look(*(jnp.where(lower, a, b) for a, b in zip(there, best, strict=True)))
+        return _Look(*(jnp.where(lower, a, b) for a, b in zip(there, best, strict=True))), share
+
+    # nothing is known yet: the first round looks at z = 0, which is below infinity. So the model, which is most of a
+    # step's program, is compiled once for all rounds
+    none, one = jnp.zeros_like(slope), jnp.ones_like(slope[0])
+    nothing = _Look(none, jnp.inf * one, none, none, 0 * one, one)
+    best, _ = jax.lax.fori_loop(0, 1 + trials, try_step, (nothing, one))
     return best.z
 
 
