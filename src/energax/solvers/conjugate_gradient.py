@@ -71,21 +71,24 @@ class ConjugateGradient(AbstractIteration):
         # before the first step there is no last one: its energy is infinite, and nothing can be higher
         known = jnp.isfinite(carry.energy)
         rose = known & rose_above(model.energy, carry.energy)
+        # what the last step did to the image tells the model's curvature along it, and costs no pass
         secant = jax.tree.map(jnp.subtract, model.image, carry.image)
         secant = choose(known, secant, jax.tree.map(jnp.zeros_like, secant))
-        directions = [model.force, carry.move]
-        z, gain = model.least(directions, [model.push(model.force), secant])
-        move = combine(directions, [carry.damping * length for length in z])
-        # where the energy rose, the same step is tried again from where it set out, only shorter
+        z, gain = model.least([model.force, carry.move], [model.push(model.force), secant])
+        # where the energy rose, the same step is tried again from where it set out, only shorter: its lengths are
+        # chosen, not its arrays, which are many. The force alone is dropped as an array: up there it may be no number
         share = shorten_step(carry, model.energy)
+        along, again = (jnp.where(rose, other, carry.damping * length) for other, length in zip((0, share), z, strict=True))
+        directions = [choose(rose, jax.tree.map(jnp.zeros_like, model.force), model.force), carry.move]
         trial = Trial(
-            choose(rose, scale(share, carry.move), move),
+            combine(directions, [along, again]),
             jnp.where(rose, carry.energy, model.energy),
             jnp.where(rose, share * carry.gain, carry.damping * gain),
             choose(rose, carry.image, model.image),
             carry.damping,
         )
-        return jax.tree.map(jnp.add, point, choose(rose, scale(share - 1, carry.move), move)), trial
+        # and going back is the whole of the failed step, less the part of it that is tried
+        return jax.tree.map(jnp.add, point, combine(directions, [along, again - rose.astype(again.dtype)])), trial
 
     def retreat(self, carry, rose):
         """Go back, forget the past, and halve the steps."""
