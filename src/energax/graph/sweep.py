@@ -30,6 +30,8 @@ Plan = tuple[str | Unit, ...]
 
 Fns = dict[str, Callable]
 
+UNROLLED = 8  # positions of an axis up to which they are written out: a loop over few costs more than it compiles less
+
 
 @lru_cache
 def plan_sweep(nodes: tuple[Node, ...], edges: tuple[Edge, ...], length: int | None) -> Plan | None:
@@ -94,14 +96,14 @@ def _walk(graph: AnyGraph, functions: Fns, plan: Plan, level: int, clamped: Clam
                 add_to(sums, edge.target, graph.send(edge, functions, values[edge.source], level))
         if isinstance(part, Unit):
             here = Clamped(_select(clamped.values, members), _select(sums, members), clamped.keys)
-            values |= _scan(graph, functions, part, level, here, _select(errors, members))
+            values |= _visit_all(graph, functions, part, level, here, _select(errors, members))
         elif part not in clamped.values:
             values[part] = graph.activate(part, sums[part], functions, level) + errors.get(part, 0)
     return values
 
 
-def _scan(graph: AnyGraph, functions: Fns, unit: Unit, level: int, clamped: Clamped, errors: States) -> States:
-    """The values of a unit's nodes, position after position; the carry holds the values at the last few."""
+def _visit_all(graph: AnyGraph, functions: Fns, unit: Unit, level: int, clamped: Clamped, errors: States) -> States:
+    """The values of a unit's nodes, position after position."""
     members = set(names_of(unit.parts))
     sending = members - set(clamped.values)
     within = [
@@ -110,25 +112,53 @@ def _scan(graph: AnyGraph, functions: Fns, unit: Unit, level: int, clamped: Clam
         if e.source in sending and e.target in members
     ]
     delayed = [(edge, delay) for edge, delay in within if delay]
-    history = _history(graph, delayed, level, next(iter((clamped.values or clamped.sums or errors).values())))
     slices, rest = _slices(functions, unit.axis)
 
-    def step(carry, now):
-        position, history = carry
+    like = next(iter((clamped.values or clamped.sums or errors).values()))
+
+    def visit(now, heard: list[tuple[Edge, Array, Array | None]]) -> States:
+        """The values at one position; `heard`: what delayed edges read, with a mask where they may not reach so far."""
         held, errors, sums, own = now
         here = {**functions, **eqx.combine(own, rest)}
         sums = dict(sums)
-        for edge, delay in delayed:
-            sent = graph.send(edge, here, history[edge.source][delay - 1], level + 1)
-            add_to(sums, edge.target, jnp.where(position >= delay, sent, 0))
-        values = _walk(graph, here, unit.parts, level + 1, Clamped(held, sums, clamped.keys), errors)
-        history = {name: jnp.concatenate([values[name][None], past[:-1]]) for name, past in history.items()}
-        return (position + 1, history), values
+        for edge, value, reaches in heard:
+            sent = graph.send(edge, here, value, level + 1)
+            add_to(sums, edge.target, sent if reaches is None else jnp.where(reaches, sent, 0))
+        for edge, _ in delayed:
+            if edge.target not in sums:  # a node that nothing has reached yet hears silence
+                shape = graph.full_shape(edge.target)[level + 1 :]
+                sums[edge.target] = jnp.zeros((like.shape[0], *shape), like.dtype)
+        return _walk(graph, here, unit.parts, level + 1, Clamped(held, sums, clamped.keys), errors)
 
     given = (clamped.values, errors, clamped.sums or {})
     positions = (*(jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), tree) for tree in given), slices)
-    _, values = jax.lax.scan(step, (0, history), positions, length=unit.axis.length)
+    if unit.axis.length <= UNROLLED:
+        return _unroll(visit, positions, delayed, unit.axis.length)
+    return _scan(visit, positions, delayed, _history(graph, delayed, level, like), unit.axis.length)
+
+
+def _scan(visit: Callable, positions, delayed: list[tuple[Edge, int]], history: States, length: int) -> States:
+    """A loop, so that an axis of any length is compiled once; the carry holds the values at the last few positions."""
+
+    def step(carry, now):
+        position, history = carry
+        # one body serves all positions, so those that a delayed edge does not reach are masked
+        values = visit(now, [(edge, history[edge.source][delay - 1], position >= delay) for edge, delay in delayed])
+        history = {name: jnp.concatenate([values[name][None], past[:-1]]) for name, past in history.items()}
+        return (position + 1, history), values
+
+    _, values = jax.lax.scan(step, (0, history), positions, length=length)
     return jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), values)
+
+
+def _unroll(visit: Callable, positions, delayed: list[tuple[Edge, int]], length: int) -> States:
+    """The same, written out: positions that a delayed edge does not reach are known, and nothing is mapped for them."""
+    seen: list[States] = []
+    for position in range(length):
+        now = jax.tree.map(lambda a, at=position: a[at], positions)
+        reached = [(edge, position - delay) for edge, delay in delayed if delay <= position]
+        seen.append(visit(now, [(edge, seen[at][edge.source], None) for edge, at in reached]))
+    return jax.tree.map(lambda *values: jnp.stack(values, axis=1), *seen)
 
 
 def _history(graph: AnyGraph, delayed: list[tuple[Edge, int]], level: int, like: Array) -> States:
