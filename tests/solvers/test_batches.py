@@ -20,7 +20,8 @@ from energax import (
 from energax.activations import Tanh
 from energax.dynamics.phase import prepare_phase
 from energax.graph.networks import mlp
-from energax.solvers.compaction import LEAST
+from energax.solvers.compaction import GROUPS, LEAST, SHARE
+from energax.solvers.verdict import Verdict
 from oracles import batch_for
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -74,7 +75,7 @@ def relaxed(dynamics, graph, x, y, solver):
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_sample_relaxes_the_same_in_any_batch(case):
-    """Oracle: the sample alone. In the large batch the slow samples are gathered on the way, twice."""
+    """Oracle: the sample alone. In the large batch the slow samples are gathered on the way, in two groups."""
     dynamics, solver = CASES[case]
     graph = mlp([4, 8, 5, 3], Tanh(), gain=1.5, key=jax.random.key(0))
     batch = batch_for(graph, 5 * LEAST, scale=2.0)
@@ -90,3 +91,17 @@ def test_a_sample_relaxes_the_same_in_any_batch(case):
             assert int(other.result[row]) == int(alone.result[0])
             for name, state in alone.states.items():
                 np.testing.assert_allclose(other.states[name][row], state[0], rtol=0, atol=1e-12)
+
+
+def test_samples_that_run_out_of_steps_in_one_group_do_not_hold_up_another():
+    """Oracle: the same relaxation with steps to spare; each sample as far, or at the limit."""
+    dynamics = PredictiveCoding(CrossEntropy())
+    graph = mlp([4, 8, 5, 3], Tanh(), gain=1.5, key=jax.random.key(0))
+    batch = batch_for(graph, 5 * LEAST, scale=2.0)
+    whole = relaxed(dynamics, graph, batch.x, batch.y, GradientFlow(0.5, stop=Stopping(1e-4, 400, 1)))
+    limit = int(np.sort(whole.steps)[-15])  # more are left than a group holds, and fewer than begin in groups
+    late = np.asarray(whole.steps) > limit
+    assert 5 * LEAST // SHARE < late.sum() < GROUPS * (5 * LEAST // SHARE)
+    ended = relaxed(dynamics, graph, batch.x, batch.y, GradientFlow(0.5, stop=Stopping(1e-4, limit, 1)))
+    np.testing.assert_array_equal(ended.steps, np.minimum(whole.steps, limit))
+    np.testing.assert_array_equal(ended.result, np.where(late, Verdict.OUT_OF_STEPS, whole.result))
