@@ -11,8 +11,8 @@ from energax.graph import sweep
 from energax.graph.graph import Graph
 from energax.graph.structure import Edge, Node
 from energax.layers import Linear
-from oracles import batch_for, recurrent
 from graph.test_stacking import BUILDERS, apart, split_states
+from oracles import batch_for, recurrent
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -81,5 +81,6 @@ def test_silent_positions_are_not_mapped(delay):
         counted.calls.clear()  # the graph's checks look at shapes
         graph.sweep(jnp.ones((1, 2)))
         counts[length] = len(counted.calls)
-    assert counts[4] == 4 - delay and counts[8] == 8 - delay
+    assert counts[4] == 4 - delay
+    assert counts[8] == 8 - delay
     assert counts[9] == counts[30]

@@ -16,6 +16,7 @@ from jaxtyping import Array
 from energax.graph import topology
 from energax.graph.stacking import Stacked
 from energax.graph.structure import AnyGraph, Axis, Clamped, Edge, Node, States, add_to, axes_of, shifts_of
+from energax.layers.bilinear import tracing_scan
 
 
 class Unit(NamedTuple):
@@ -111,9 +112,9 @@ def _visit_all(graph: AnyGraph, functions: Fns, unit: Unit, level: int, clamped:
         for e in _select_undelayed(graph, level)
         if e.source in sending and e.target in members
     ]
+    # only edges that start and end in the unit tie positions together: all else has arrived, for all positions at once
     delayed = [(edge, delay) for edge, delay in within if delay]
     slices, rest = _slices(functions, unit.axis)
-
     like = next(iter((clamped.values or clamped.sums or errors).values()))
 
     def visit(now, heard: list[tuple[Edge, Array, Array | None]]) -> States:
@@ -143,7 +144,9 @@ def _scan(visit: Callable, positions, delayed: list[tuple[Edge, int]], history: 
     def step(carry, now):
         position, history = carry
         # one body serves all positions, so those that a delayed edge does not reach are masked
-        values = visit(now, [(edge, history[edge.source][delay - 1], position >= delay) for edge, delay in delayed])
+        heard = [(edge, history[edge.source][delay - 1], position >= delay) for edge, delay in delayed]
+        with tracing_scan():
+            values = visit(now, heard)
         history = {name: jnp.concatenate([values[name][None], past[:-1]]) for name, past in history.items()}
         return (position + 1, history), values
 

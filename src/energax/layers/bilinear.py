@@ -17,8 +17,11 @@ relaxation takes place, the adjoint runs several times and the correlation a hun
 permuted, or take fewer operations where the shape allows it (`energax.layers.winograd`); elsewhere they are JAX's own.
 """
 
+import contextlib
+import contextvars
 import itertools
 import math
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -41,12 +44,14 @@ class Geometry(NamedTuple):
         kernel: height and width of the kernel.
         stride: step between windows.
         padding: zeros on every side of the image.
+        scanned: whether it is one position of a scan along an axis.
     """
 
     image: tuple[int, int]
     kernel: tuple[int, int]
     stride: int
     padding: int
+    scanned: bool = False
 
     @property
     def windows(self) -> tuple[int, int]:
@@ -138,9 +143,9 @@ def unfold(x: Array, geometry: Geometry) -> Array:
 
 
 def filters(images: int, geometry: Geometry, channels: int, out: int) -> bool:
-    """Whether minimal filtering knows this kernel and pays."""
+    """Whether minimal filtering knows this kernel and pays; in a scan along an axis it was measured not to."""
     known = geometry.kernel == (winograd.SIDE,) * 2 and geometry.stride == 1
-    return known and winograd.pays(images, geometry.windows, channels, out)
+    return known and not geometry.scanned and winograd.pays(images, geometry.windows, channels, out)
 
 
 def ordinary_convolution(x: Array, w: Array, geometry: Geometry) -> Array:
@@ -160,7 +165,8 @@ def ordinary_adjoint(y: Array, w: Array, geometry: Geometry) -> Array:
     turned = jnp.flip(w, (0, 1)).swapaxes(2, 3)
     around = [side - 1 - geometry.padding for side in geometry.kernel]
     if geometry.stride == 1 and around[0] == around[1] >= 0:
-        return ordinary_convolution(y, turned, Geometry(geometry.windows, geometry.kernel, 1, around[0]))
+        whole = Geometry(geometry.windows, geometry.kernel, 1, around[0], geometry.scanned)
+        return ordinary_convolution(y, turned, whole)
     padding = [(zeros, rest + zeros) for zeros, rest in zip(around, geometry.remainder, strict=True)]
     spread = (geometry.stride,) * 2
     return jax.lax.conv_general_dilated(y, turned, (1, 1), padding, lhs_dilation=spread, dimension_numbers=LAYOUT)
@@ -242,12 +248,28 @@ batching.primitive_batchers[adjoint_p] = partial(batch_images, adjoint_p, sliced
 batching.primitive_batchers[correlation_p] = batch_correlation
 
 
+SCANNED = contextvars.ContextVar("scanned", default=False)
+
+
+@contextlib.contextmanager
+def tracing_scan() -> Iterator[None]:
+    """What is traced here is the body of a scan: its convolutions, and all derivatives of them, take the definition.
+
+    A layer cannot see where it is called. It decides which way is faster, never what is computed.
+    """
+    token = SCANNED.set(True)
+    try:
+        yield
+    finally:
+        SCANNED.reset(token)
+
+
 def convolve(x: Array, w: Array, *, stride: int = 1, padding: int = 0) -> Array:
     """Convolution of images `(n, h, w, i)` with a kernel `(k, l, i, o)`, zeros around: `(n, h', w', o)`.
 
     Complex images (holomorphic states) with a real kernel are two real convolutions.
     """
-    geometry = Geometry((x.shape[1], x.shape[2]), (w.shape[0], w.shape[1]), stride, padding)
+    geometry = Geometry((x.shape[1], x.shape[2]), (w.shape[0], w.shape[1]), stride, padding, SCANNED.get())
     if jnp.iscomplexobj(x) and not jnp.iscomplexobj(w):
         w = w.astype(x.real.dtype)
         return jax.lax.complex(*(convolution_p.bind(part, w, geometry=geometry) for part in (x.real, x.imag)))

@@ -78,7 +78,8 @@ class ConjugateGradient(AbstractIteration):
         # where the energy rose, the same step is tried again from where it set out, only shorter: its lengths are
         # chosen, not its arrays, which are many. The force alone is dropped as an array: up there it may be no number
         share = shorten_step(carry, model.energy)
-        along, again = (jnp.where(rose, other, carry.damping * length) for other, length in zip((0, share), z, strict=True))
+        along = jnp.where(rose, 0, carry.damping * z[0])
+        again = jnp.where(rose, share, carry.damping * z[1])
         directions = [choose(rose, jax.tree.map(jnp.zeros_like, model.force), model.force), carry.move]
         trial = Trial(
             combine(directions, [along, again]),
