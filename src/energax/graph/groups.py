@@ -83,8 +83,8 @@ def _map_groups(fn: Callable[[str, Any], Any], tree: PyTree) -> PyTree:
 
 def _name_of(path: Sequence[Any]) -> str:
     """The group of a leaf of a graph: where it hangs in `functions`."""
-    key = path[1] if len(path) > 1 else None
-    return str(key.key) if isinstance(key, jax.tree_util.DictKey) else WHOLE
+    keys = [key.key for key in path[1:2] if isinstance(key, jax.tree_util.DictKey)]
+    return str(keys[0]) if keys else WHOLE
 
 
 def _stacked_axes(graph: AnyGraph, name: str) -> int:
