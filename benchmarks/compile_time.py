@@ -83,7 +83,7 @@ def measure_compilation(job: tuple[str, str]) -> dict[str, float]:
     compiled = lowered.compile()
     seconds = time.process_time() - traced
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KILOBYTES / 1024
-    lines = compiled.as_text().count("\n")
+    lines = str(compiled.as_text()).count("\n")
     return {"trace_s": traced - begun, "compile_s": seconds, "peak_mb": peak, "lines": lines}
 
 

@@ -11,7 +11,6 @@ from benchmarks.workload import Workload
 from energax.dynamics.base import Start
 from energax.dynamics.phase import Phase
 from energax.graph.graph import Graph
-from energax.graph.structure import States
 from energax.rules import AbstractRule, Backprop, Contrastive, one_sided, unit_nudge
 from energax.solvers import (
     AbstractSolver,
@@ -37,11 +36,11 @@ class PerPhase(AbstractSolver):
     free: AbstractSolver
     nudged: AbstractSolver
 
-    def solve(self, phase: Phase, start: States | Start) -> Equilibrium:
+    def solve(self, phase: Phase, start: Start) -> Equilibrium:
         """Choose by the phase."""
         return (self.free if phase.target is None else self.nudged).solve(phase, start)
 
-    def calibrate(self, phase: Phase, start: States) -> Self:
+    def calibrate(self, phase: Phase, start: Start) -> Self:
         """Tune both."""
         return type(self)(self.free.calibrate(phase, start), self.nudged.calibrate(phase, start))
 

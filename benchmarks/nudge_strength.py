@@ -30,7 +30,7 @@ def measure(learner, batch) -> dict:
     exact = flat(gradient(learner, ex.Adjoint(), learner.solver, batch)[0])
     found = {}
     for beta in STRENGTHS:
-        one, info = gradient(learner, ex.Contrastive(centred(jnp.asarray(beta))), learner.solver, batch)
+        one, info = gradient(learner, ex.Contrastive(centred(beta)), learner.solver, batch)
         length = jnp.linalg.norm(flat(one)) * jnp.linalg.norm(exact)
         found[beta] = {
             "cosine": float(jnp.vdot(flat(one), exact) / length) if length > 0 else None,

@@ -62,7 +62,7 @@ def make(message: Message) -> Message:
     graph = graph_of(workload, jax.random.key(0))
     solver = FixedPoint(stop=Stopping(1e-2, 60))
     learner = Learner(graph, dynamics_of(workload), solver, rule, optax.adam(1e-3))
-    trained = stretch(learner, begin(learner), seen, jnp.asarray(message["steps"])).graph
+    trained = stretch(learner, begin(learner), seen, jnp.asarray(message["steps"])).model.graph
     write_arrays(message["out"], {"x": x[-unseen:], "y": y[-unseen:], **arrays_of(trained)})
     return {"data": f"{name}, {message['steps']} batches of Adam"}
 

@@ -19,7 +19,7 @@ from energax.training.learner import Learner, Progress, begin, calibrate, streng
 def stretch(learner: Learner, progress: Progress, batches: Batch, count) -> Progress:
     """`count` batches, one after the other, from where `progress` stands."""
     dynamic, static = eqx.partition(progress, eqx.is_array)
-    total = batches.y.shape[0]
+    total = len(jax.tree.leaves(batches)[0])
 
     def one(_, dynamic):
         progress = eqx.combine(dynamic, static)
@@ -48,7 +48,7 @@ def settled(learner: Learner, solver, batch: Batch) -> States:
     free = prepare_phase(dynamics, graph, clamped)
     start = free.start()
     begin = start if start.settled else Start(solver.solve(free, start).states)
-    points, _, _ = learner.rule.scheme.at(len(batch.y), None)
+    points, _, _ = learner.rule.scheme.at(len(jax.tree.leaves(batch)[0]), None)
     return solver.solve(prepare_phase(dynamics, graph, clamped, target=batch.y, beta=points[0]), begin).states
 
 
@@ -78,7 +78,7 @@ class Own(AbstractRow):
         batch = jax.tree.map(lambda a: a[0], self.batches)
         gradient, states = judged(self.learner, batch)
         names = [node.name for node in self.learner.graph.nodes if node.name in states]
-        return arrays_of(gradient), named_states(states[name] for name in names)
+        return arrays_of(gradient.graph), named_states(states[name] for name in names)
 
 
 def rows_of(workload: Workload) -> dict[str, tuple[Line, int, Message]]:

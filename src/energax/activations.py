@@ -134,7 +134,8 @@ class AbstractSmooth(AbstractActivation):
             jnp.where(upper, drive - curvature * highest, centre),
         )
         rising = (jnp.minimum(drive, drive - pull), jnp.maximum(drive, drive - pull))
-        return tuple(jnp.where(curvature < 0, a, b) for a, b in zip(concave, rising, strict=True))
+        lower, higher = (jnp.where(curvature < 0, a, b) for a, b in zip(concave, rising, strict=True))
+        return lower, higher
 
 
 class Tanh(AbstractSmooth):

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Mapping
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -21,11 +22,11 @@ class AbstractCost(eqx.Module):
         return self
 
     @abc.abstractmethod
-    def __call__(self, output: Array, target: Array) -> Array:
+    def __call__(self, output: Any, target: Any) -> Array:
         """Cost per sample, shape `(batch,)`, of an output and a one-hot or real target of the same shape."""
 
     @abc.abstractmethod
-    def quadratic(self, output: Array, target: Array) -> tuple[Array, float]:
+    def quadratic(self, output: Any, target: Any) -> tuple[Array, float]:
         """`(pull, curvature)` with dC/dv = curvature * v - pull at `output`; exact for a quadratic cost.
 
         Block minimisers use it to place an output under a nudge exactly.

@@ -27,7 +27,7 @@ def scale_by_group_trust_ratio(trust_coefficient: float = 1.0, eps: float = 0.0)
 
     def update(updates, state, params=None):
         if params is None:
-            raise ValueError(optax.NO_PARAMS_MSG)
+            raise SettingError("a trust ratio needs the parameters: give them to update as its third argument")
         sizes, moves = group_norms(params), group_norms(updates)
         ratios = {
             name: jnp.where((sizes[name] == 0) | (move == 0), 1.0, trust_coefficient * sizes[name] / (move + eps))

@@ -82,6 +82,8 @@ def targets(batch: Batch) -> Array:
     """The targets, which every check needs."""
     if batch.y is None:
         raise DataError("the checks nudge phases: give the batch a y")
+    if isinstance(batch.y, dict):
+        raise DataError("the checks know one output: give the batch one array of targets")
     return batch.y
 
 

@@ -131,7 +131,7 @@ class Hopfield(AbstractBlockEnergy):
             name = place.node
             if name in direct or name not in drive:
                 continue
-            target = phase.target[name] if isinstance(graph.output, tuple) else phase.target
+            target = phase.target[name] if isinstance(phase.target, dict) else phase.target
             at = (slice(None), *place_positions(f"output {name!r}", graph.axes(name), place.positions, -1))
             pull, bend = self.cost.of(name).quadratic(states[name][at], target)
             strength = align_batch(beta / weights[name], pull)
@@ -145,10 +145,10 @@ class Hopfield(AbstractBlockEnergy):
 
     def _direct_cost(self, phase: Phase, states: States, direct: list[str]) -> Array:
         """Beta C per sample of the outputs that hold no state."""
-        output, target = phase.output(states), phase.target
-        if not isinstance(output, dict):
-            return phase.beta * self.cost(output, target)
-        return phase.beta * add_all(self.cost.of(name)(output[name], target[name]) for name in direct)
+        output, target, beta = phase.output(states), phase.target, jnp.asarray(phase.beta)
+        if not isinstance(output, dict) or not isinstance(target, dict):
+            return beta * self.cost(output, target)
+        return beta * add_all(self.cost.of(name)(output[name], target[name]) for name in direct)
 
 
 def activation_of(graph: AbstractStructure, name: str) -> AbstractActivation:

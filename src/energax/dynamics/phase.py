@@ -27,14 +27,14 @@ class Batch(eqx.Module):
 
     Attributes:
         x: inputs, shape `(batch, *shape)`, or a mapping from clamped nodes to their values.
-        y: targets as the cost takes them, shape `(batch, ...)`, or a mapping from outputs to these; None where there
+        y: targets as the cost takes them, shape `(batch, ...)`, or a dictionary of outputs and these; None where there
             are none.
         key: for random layers, or None.
         weights: of every sample in the batch's average, shape `(batch,)`; None weighs all alike.
     """
 
     x: Array | Mapping[str, Array]
-    y: Array | Mapping[str, Array] | None = None
+    y: Output | None = None
     key: PRNGKeyArray | None = None
     weights: Array | None = None
 

@@ -80,8 +80,8 @@ def _name_of(path: Sequence[Any]) -> str:
     if steps[0] == "dynamics":
         return str(steps[1])
     after = steps.index("functions") + 1
-    key = path[after] if len(path) > after else None
-    return str(key.key) if isinstance(key, jax.tree_util.DictKey) else WHOLE
+    keys = [key.key for key in path[after : after + 1] if isinstance(key, jax.tree_util.DictKey)]
+    return str(keys[0]) if keys else WHOLE
 
 
 def _stacked_axes(tree: PyTree, name: str) -> int:

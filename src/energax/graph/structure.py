@@ -147,7 +147,7 @@ class AbstractStructure(eqx.Module):
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the nodes that the data clamp."""
-        return self.input if isinstance(self.input, tuple) else (self.input,)
+        return (self.input,) if isinstance(self.input, str) else tuple(self.input)
 
     @property
     def outputs(self) -> tuple[At, ...]:
@@ -199,7 +199,7 @@ class AbstractStructure(eqx.Module):
         """
         if not isinstance(values, Mapping) and len(self.inputs) > 1:
             raise DataError(f"one array for the inputs {list_names(self.inputs)}: give a mapping from names to arrays")
-        given = values if isinstance(values, Mapping) else {self.inputs[0]: values}
+        given = values if isinstance(values, Mapping) else dict.fromkeys(self.inputs, values)
         placed = {name: self._placed(self.node(name), jnp.asarray(value)) for name, value in given.items()}
         sizes = {name: value.shape[0] for name, value in placed.items()}
         if len(set(sizes.values())) > 1:
@@ -257,8 +257,8 @@ class Nodes(AbstractStructure):
         return self.node(name).axes
 
     def output_value(self, states, clamped=None):
-        """The output node's state."""
-        return states[self.output]
+        """The output nodes' states."""
+        return read_outputs(self, states)
 
     def sweep(self, values, errors=None):
         """There is none: `GraphError` says so."""

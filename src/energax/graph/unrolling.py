@@ -43,7 +43,7 @@ def unroll(graph: Graph, axis: Axis) -> Graph:
             names = (_name(edge.source, source), _name(edge.target, target))
             edges.append(Edge(*names, str(fn), delay or 0, leaves=leaves, enters=enters))
     placed = [one for place in graph.outputs for one in _outputs(graph, place, axis)]
-    outputs = tuple(one if one.positions else one.node for one in placed)
+    outputs = [one if one.positions else one.node for one in placed]
     output = outputs if len(outputs) > 1 or isinstance(graph.output, tuple) else outputs[0]
     return Graph(nodes=nodes, edges=edges, functions=functions, input=graph.input, output=output, length=graph.length)
 

@@ -48,8 +48,8 @@ class ContrastiveHebbian(AbstractRule):
         free, settled, report = free_phase(dynamics, graph, rows, solver)
         output = free.output(settled.states)
         names = [place.node for place in graph.outputs]
-        given = (output, target) if isinstance(output, dict) else ({names[0]: output}, {names[0]: target})
-        pulled = {n: given[0][n] + self.strength.astype(given[0][n].dtype) * (given[1][n] - given[0][n]) for n in names}
+        values, goals = (one if isinstance(one, dict) else {names[0]: one} for one in (output, target))
+        pulled = {n: v + self.strength.astype(v.dtype) * (goals[n] - v) for n, v in values.items()}
         both = Clamped({**rows.clamped.values, **pulled}, keys=rows.clamped.keys)
         phase = prepare_phase(dynamics, graph, both, reference=settled.states)
         start = {name: v for name, v in settled.states.items() if name not in names}

@@ -39,7 +39,7 @@ def settle_apart(
 
     settled, steps = jax.vmap(alone)(jnp.arange(len(scale.drive)), states, scale.drive)
     settled, lost = keep_in_scale(states, settled)
-    lost |= ~jnp.isfinite(scale)  # no force to set out with: the phase has no equilibrium
+    lost |= ~jnp.isfinite(scale.drive)  # no force to set out with: the phase has no equilibrium
     if phase.has_energy:
         lost |= ended_uphill(jnp.real(phase.energy(states)), jnp.real(phase.energy(settled)), states)
     return conclude(phase, settled, steps, scale, lost, tol)

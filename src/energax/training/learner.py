@@ -94,7 +94,7 @@ class Progress(eqx.Module):
 
 def begin(learner: Learner) -> Progress:
     """The progress before the first batch."""
-    parameters = select_parameters(learner.model, learner.freeze)
+    parameters: Any = select_parameters(learner.model, learner.freeze)
     return strengthen_dtypes(
         Progress(learner.model, learner.optimiser.init(parameters), learner.solver, jnp.zeros((), int))
     )

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -212,7 +212,8 @@ class _Trainer:
         """The compiled stretch, and the seconds that this took: none to speak of where it was compiled before."""
         begun = time.perf_counter()
         if self.compiled is None:
-            self.compiled = stretch_in_place.lower(self.arguments(key, 0, 0), progress).compile()
+            lower = cast(Any, stretch_in_place).lower  # which the type of a wrapped function does not show
+            self.compiled = lower(self.arguments(key, 0, 0), progress).compile()
         return self.compiled, time.perf_counter() - begun
 
     def row(

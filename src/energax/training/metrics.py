@@ -25,8 +25,8 @@ class Outputs(NamedTuple):
         weights: of every sample in the averages, shape `(batch,)`; samples without a weight do not count.
     """
 
-    output: Array
-    target: Array
+    output: Any
+    target: Any
     cost: Array
     weights: Array
 
