@@ -64,9 +64,9 @@ def relax(
         raise DataError("nothing is clamped and nothing has a start: give a node either, so that the batch has a size")
     require_finite(graph, clamp)
     require_finite(graph, start or {})
-    held = promote(graph, clamped)
+    held = promote(graph, clamped) if clamped else {}
     keys = split_key(key, held)
-    begin, settler = jax.tree.map(stop_gradient, (promote(graph, given), solver))
+    begin, settler = jax.tree.map(stop_gradient, (promote(graph, given) if given else {}, solver))
     return _settle((dynamics, graph, Clamped(held, keys=keys)), begin, settler)
 
 
