@@ -60,7 +60,7 @@ def test_every_sample_has_its_own_solution(kind):
         found.residual[:3],
         np.linalg.norm(np.einsum("bij,bj->bi", stack, join(found.states)) - right, axis=1)[:3]
         / np.linalg.norm(right[:3], axis=1),
-        atol=1e-14,
+        atol=1e-12,  # rounding: eps times |x| of the worst conditioned, 1e4
     )
     # alone a sample is solved as in company
     alone = solve_linear(apply(stack[1:2]), split(right[1:2]), symmetric=kind != "directed", tol=None, max_steps=1000)

@@ -268,6 +268,8 @@ class Nodes(AbstractStructure):
 def promote(graph: AnyGraph, values: States) -> States:
     """Clamped values in the widest floating-point dtype of the parameters and of the values."""
     dtypes = {leaf.dtype for leaf in jax.tree.leaves(eqx.filter(graph, eqx.is_inexact_array))}
+    if not values:
+        return {}
     wide = functools.reduce(jnp.promote_types, [*dtypes, *(value.dtype for value in values.values())])
     return {name: value.astype(wide) for name, value in values.items()}
 
