@@ -97,6 +97,7 @@ def _walk(graph: AnyGraph, functions: Fns, plan: Plan, level: int, clamped: Clam
             if edge.target in members and edge.source not in members:
                 add_to(sums, edge.target, graph.send(edge, functions, values[edge.source], level, clamped.keys))
         if isinstance(part, Unit):
+            # what came from outside has arrived at all positions, so the unit can walk along its axis by itself
             here = Clamped(_select(clamped.values, members), _select(sums, members), clamped.keys)
             values |= _visit_all(graph, functions, part, level, here, _select(errors, members))
         elif part not in clamped.values:
@@ -113,7 +114,7 @@ def _visit_all(graph: AnyGraph, functions: Fns, unit: Unit, level: int, clamped:
         for e in _select_undelayed(graph, level)
         if e.source in sending and e.target in sending
     ]
-    # only edges that start and end in the unit tie positions together: all else has arrived, for all positions at once
+    # only edges between two nodes of the unit tie positions together
     delayed = [(edge, delay) for edge, delay in within if delay]
     slices, rest = _slices(functions, unit.axis)
     like = next(iter((clamped.values or clamped.sums or errors).values()))
@@ -148,6 +149,7 @@ def _scan(visit: Callable, positions, delayed: list[tuple[Edge, int]], history: 
         heard = [(edge, history[edge.source][delay - 1], position >= delay) for edge, delay in delayed]
         with tracing_scan():
             values = visit(now, heard)
+        # the newest comes first, so that delay d is always found at d - 1
         history = {name: jnp.concatenate([values[name][None], past[:-1]]) for name, past in history.items()}
         return (position + 1, history), values
 

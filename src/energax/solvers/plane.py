@@ -28,6 +28,8 @@ def minimise_quadratic(slope: Array, bend: Array) -> Array:
     """
     size = len(slope)
     rows = [[bend[min(i, j), max(i, j)] for j in range(size)] for i in range(size)]
+    # elimination without pivoting, written out: of two or three directions there is nothing to reorder, and a call of
+    # a library for every sample would cost more than all of it
     rest, inverse = list(slope), []
     for i in range(size):
         pivot = jnp.abs(rows[i][i])
@@ -68,6 +70,7 @@ def minimise_in_plane(
 
     def look(z: Array) -> _Look:
         here = output + jnp.sum(align_directions(z, pushed) * pushed, axis=0)
+        # only the cost is differentiated, on arrays of the output's size: no pass through the network is taken here
         fall, turn, value = jax.linearize(pull, here, has_aux=True)
         falls = jax.vmap(lambda move: total(fall * move))(pushed)
         turned = jax.vmap(turn)(pushed)
@@ -75,6 +78,7 @@ def minimise_in_plane(
         bent = jnp.sum(bend * z, axis=1)
         slopes = slope + bent + falls
         newton = minimise_quadratic(slopes, bends)
+        # along Newton's step the cost is about value - fall t + arch t^2 / 2, and no cost falls below nothing
         arch = jnp.sum(newton * jnp.sum((bends - bend) * newton, axis=1), axis=0)
         reach = limit_share(value, -jnp.sum(newton * falls, axis=0), arch)
         height = jnp.sum(z * (slope + bent / 2), axis=0) + value
