@@ -42,7 +42,7 @@ def test_a_notebook_runs_and_keeps_what_it_says(name):
         assert one_sided[-1] < one_sided[0] / 5  # a tenth of the strength: of order 1, and of order 2
         assert centred[-1] < centred[0] / 30
     else:
-        assert off[1] < off[0] / 30
+        assert off[1] < off[0] / 10  # at strength 1 the errors are far beyond where log cosh e is e²/2
     kinds = [output["output_type"] for cell in notebook["cells"] for output in cell.get("outputs", [])]
     assert "display_data" in kinds
 
