@@ -69,7 +69,7 @@ def measure_compilation(job: tuple[str, str]) -> dict[str, float]:
     """Compile one step of one network; in a process that has compiled nothing before."""
     network, step = job
     learner = make_learner(make_network(network), step)
-    shape = learner.graph.node(learner.graph.input).shape
+    shape = learner.graph.node(learner.graph.inputs[0]).shape
     batch = ex.Batch(jnp.zeros((64, *shape)), jax.nn.one_hot(jnp.arange(64) % 10, 10))
     arrays, rest = eqx.partition((begin(learner), batch), eqx.is_array)
 

@@ -14,6 +14,7 @@ from energax.costs import CrossEntropy, SquaredError
 from energax.dynamics import Hopfield, PredictiveCoding
 from energax.dynamics.base import AbstractTotalEnergy
 from energax.graph.graph import Graph
+from energax.graph.structure import AnyGraph
 from energax.layers import Chain, maximum
 
 ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "hard_sigmoid": hard_sigmoid()}
@@ -46,7 +47,7 @@ def dynamics_of(workload: Workload) -> AbstractTotalEnergy:
     return Hopfield(SquaredError()) if workload.kind == "hopfield" else PredictiveCoding(CrossEntropy())
 
 
-def parametrised(graph: Graph) -> list:
+def parametrised(graph: AnyGraph) -> list:
     """The layers that hold weights, in order; of a graph, or of a gradient with its structure."""
     layers = [
         graph.functions[f"layer{index}"] for index in range(1, sum(n.startswith("layer") for n in graph.functions) + 1)
@@ -55,7 +56,7 @@ def parametrised(graph: Graph) -> list:
     return [next(part for part in chain if hasattr(part, "weight")) for chain in parts]
 
 
-def arrays_of(graph: Graph) -> dict[str, np.ndarray]:
+def arrays_of(graph: AnyGraph) -> dict[str, np.ndarray]:
     """Weights, or a gradient's, by name."""
     pairs = list(enumerate(parametrised(graph), start=1))
     return {f"{letter}{i}": np.asarray(getattr(p, field)) for i, p in pairs for letter, field in FIELDS}

@@ -12,8 +12,7 @@ from energax.costs import AbstractCost, SquaredError, as_cost
 from energax.dynamics.base import AbstractBlockEnergy, Prepared, descend
 from energax.dynamics.phase import Phase
 from energax.exceptions import GraphError
-from energax.graph.graph import Graph
-from energax.graph.structure import AbstractStructure, States, place_positions
+from energax.graph.structure import AnyGraph, States, place_positions
 from energax.graph.topology import distances
 
 
@@ -48,7 +47,7 @@ class Hopfield(AbstractBlockEnergy):
         self._weights(graph)  # refuses graphs that weak feedback does not suit
         return Prepared(graph.precompute(clamped))
 
-    def _weights(self, graph: Graph) -> dict[str, Array | float]:
+    def _weights(self, graph: AnyGraph) -> dict[str, Array | float]:
         """gamma^-d(n) of every node; 1 for symmetric feedback."""
         names = [node.name for node in graph.nodes]
         if self.feedback_scale is None:
@@ -151,7 +150,7 @@ class Hopfield(AbstractBlockEnergy):
         return beta * add_all(self.cost.of(name)(output[name], target[name]) for name in direct)
 
 
-def activation_of(graph: AbstractStructure, name: str) -> AbstractActivation:
+def activation_of(graph: AnyGraph, name: str) -> AbstractActivation:
     """The activation of a node; the identity where it has no activation."""
     node = graph.node(name)
     if node.activation is None or not node.state:

@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import equinox as eqx
 import jax
@@ -140,6 +140,7 @@ class AbstractStructure(eqx.Module):
     """What solvers and rules need to know of a network: its nodes, its inputs and its outputs."""
 
     nodes: eqx.AbstractVar[tuple[Node, ...]]
+    edges: eqx.AbstractVar[tuple[Edge, ...]]
     functions: eqx.AbstractVar[Any]
     input: eqx.AbstractVar[str | tuple[str, ...]]
     output: eqx.AbstractVar[str | At | tuple[str | At, ...]]
@@ -173,6 +174,30 @@ class AbstractStructure(eqx.Module):
     def untouched(self, ends: Collection[str]) -> tuple[str, ...]:
         """Nodes that no edge joins, in either direction, to any of the given ones. None where there are no edges."""
         return ()
+
+    def order(self, clamped: Collection[str] = ()) -> tuple[str, ...] | None:
+        """A feed-forward order of the nodes; None where there is none."""
+        return None
+
+    def colouring(self, names: Collection[str]) -> tuple[tuple[str, ...], ...]:
+        """Blocks of nodes of which no two interact: each on its own, where no edges tell."""
+        return tuple((name,) for name in names)
+
+    def precompute(self, clamped: Clamped) -> Clamped:
+        """The clamped nodes with what they send to others."""
+        return clamped
+
+    def arrivals(self, states: States, clamped: Clamped | None = None) -> tuple[States, States]:
+        """What arrives at every receiving node, and the values of all nodes."""
+        return {}, dict(states)
+
+    def predict(self, states: States, clamped: Clamped | None = None) -> States:
+        """The prediction of every receiving node."""
+        return {}
+
+    def sweep(self, values: Array | Mapping[str, Array] | Clamped, errors: States | None = None) -> States:
+        """There is no feed-forward pass without edges: `GraphError` says so."""
+        raise GraphError("no edges, so no feed-forward pass: use Adjoint as the reference, or a Graph")
 
     def free(self, clamped: Collection[str]) -> tuple[str, ...]:
         """Names of the nodes that hold a state and are not clamped."""
@@ -225,8 +250,38 @@ class AbstractStructure(eqx.Module):
         )
 
 
-AnyGraph = Any
-"""A `Graph`; or `Nodes`, for the dynamics that read no edges. (The type checker cannot tell which.)"""
+class AnyGraph(Protocol):
+    """What dynamics, rules and solvers read of a network: a `Graph`, `Nodes`, or a structure of your own.
+
+    Each is documented at `Graph`. A structure of one's own is a pytree whose inexact arrays are the parameters; it gets
+    all but the first five from `AbstractStructure`, and may leave out what its dynamics does not ask for.
+    """
+
+    @property
+    def nodes(self) -> Any: ...  # noqa: D102 - a tuple of `Node`; type checkers do not see through converters
+    @property
+    def edges(self) -> Any: ...  # noqa: D102 - a tuple of `Edge`
+    @property
+    def functions(self) -> Any: ...  # noqa: D102
+    @property
+    def inputs(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def outputs(self) -> tuple[At, ...]: ...  # noqa: D102
+
+    def axes(self, name: str) -> tuple[Axis, ...]: ...  # noqa: D102
+    def output_value(self, states: States, clamped: Clamped | None = None) -> Output: ...  # noqa: D102
+    def node(self, name: str) -> Node: ...  # noqa: D102
+    def free(self, clamped: Collection[str]) -> tuple[str, ...]: ...  # noqa: D102
+    def zeros(self, names: Collection[str], like: Array) -> States: ...  # noqa: D102
+    def full_shape(self, name: str) -> tuple[int, ...]: ...  # noqa: D102
+    def clamp(self, values: Array | Mapping[str, Array]) -> States: ...  # noqa: D102
+    def untouched(self, ends: Collection[str]) -> tuple[str, ...]: ...  # noqa: D102
+    def order(self, clamped: Collection[str] = ()) -> tuple[str, ...] | None: ...  # noqa: D102
+    def colouring(self, names: Collection[str]) -> tuple[tuple[str, ...], ...]: ...  # noqa: D102
+    def precompute(self, clamped: Clamped) -> Clamped: ...  # noqa: D102
+    def arrivals(self, states: States, clamped: Clamped | None = None) -> tuple[States, States]: ...  # noqa: D102
+    def predict(self, states: States, clamped: Clamped | None = None) -> States: ...  # noqa: D102
+    def sweep(self, values: Array | Mapping[str, Array] | Clamped, errors: States | None = None) -> States: ...  # noqa: D102
 
 
 def freeze(names):
@@ -248,21 +303,18 @@ class Nodes(AbstractStructure):
     functions: Any
     input: str | tuple[str, ...] = eqx.field(static=True, converter=freeze)
     output: str | At | tuple[str | At, ...] = eqx.field(static=True, converter=freeze)
+    edges: tuple[Edge, ...] = eqx.field(static=True, init=False, default=())
 
     def __check_init__(self):
         check_names(self)
 
-    def axes(self, name: str) -> tuple[Axis, ...]:
+    def axes(self, name):
         """The node's own."""
         return self.node(name).axes
 
     def output_value(self, states, clamped=None):
         """The output nodes' states."""
         return read_outputs(self, states)
-
-    def sweep(self, values, errors=None):
-        """There is none: `GraphError` says so."""
-        raise GraphError("no edges, so no feed-forward pass: use Adjoint as the reference, or a Graph")
 
 
 def promote(graph: AnyGraph, values: States) -> States:

@@ -6,7 +6,7 @@ position, in which deeper axes are units again. So a graph of any length or dept
 
 from collections.abc import Callable, Collection
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import equinox as eqx
 import jax
@@ -15,9 +15,12 @@ from jaxtyping import Array
 
 from energax.graph import topology
 from energax.graph.stacking import Position, Stacked
-from energax.graph.structure import AnyGraph, Axis, Clamped, Edge, Node, States, add_to, axes_of, shifts_of
+from energax.graph.structure import Axis, Clamped, Edge, Node, States, add_to, axes_of, shifts_of
 from energax.layers import takes_key
 from energax.layers.bilinear import tracing_scan
+
+if TYPE_CHECKING:
+    from energax.graph.graph import Graph
 
 
 class Unit(NamedTuple):
@@ -69,7 +72,7 @@ def names_of(plan: Plan) -> tuple[str, ...]:
     return tuple(name for part in parts for name in part)
 
 
-def sweep_nodes(graph: AnyGraph, plan: Plan, clamped: Clamped, errors: States) -> States:
+def sweep_nodes(graph: "Graph", plan: Plan, clamped: Clamped, errors: States) -> States:
     """The values of all nodes, direct ones included: predictions plus errors, and the clamped values.
 
     `clamped.sums` is what the clamped nodes send, to all positions at once.
@@ -77,7 +80,7 @@ def sweep_nodes(graph: AnyGraph, plan: Plan, clamped: Clamped, errors: States) -
     return _walk(graph, graph.functions, plan, 0, clamped, errors)
 
 
-def _walk(graph: AnyGraph, functions: Fns, plan: Plan, level: int, clamped: Clamped, errors: States) -> States:
+def _walk(graph: "Graph", functions: Fns, plan: Plan, level: int, clamped: Clamped, errors: States) -> States:
     """The values of the nodes in `plan` at one position of the first `level` axes.
 
     Args:
@@ -105,7 +108,7 @@ def _walk(graph: AnyGraph, functions: Fns, plan: Plan, level: int, clamped: Clam
     return values
 
 
-def _visit_all(graph: AnyGraph, functions: Fns, unit: Unit, level: int, clamped: Clamped, errors: States) -> States:
+def _visit_all(graph: "Graph", functions: Fns, unit: Unit, level: int, clamped: Clamped, errors: States) -> States:
     """The values of a unit's nodes, position after position."""
     members = set(names_of(unit.parts))
     sending = members - set(clamped.values)
@@ -167,7 +170,7 @@ def _unroll(visit: Callable, positions, delayed: list[tuple[Edge, int]], length:
     return jax.tree.map(lambda *values: jnp.stack(values, axis=1), *seen)
 
 
-def _history(graph: AnyGraph, delayed: list[tuple[Edge, int]], level: int, like: Array) -> States:
+def _history(graph: "Graph", delayed: list[tuple[Edge, int]], level: int, like: Array) -> States:
     """Silence before the first position, for every node that is read with a delay."""
     depth = max((delay for _, delay in delayed), default=0)
     shapes = {edge.source: graph.full_shape(edge.source)[level + 1 :] for edge, _ in delayed}
@@ -196,7 +199,7 @@ def _number(stack: Stacked) -> Callable:
     return Position(stack.function, jnp.arange(stack.positions))
 
 
-def _select_undelayed(graph: AnyGraph, level: int) -> list[Edge]:
+def _select_undelayed(graph: "Graph", level: int) -> list[Edge]:
     """The edges that stay at one position of the first `level` axes."""
     return [edge for edge in graph.edges if not any(graph.shifts(edge).get(a) for a in graph.axes(edge.target)[:level])]
 

@@ -1,6 +1,7 @@
 """What a graph must be: every check names the node or edge at fault and lists the known names."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -8,10 +9,13 @@ import jax.numpy as jnp
 
 from energax.exceptions import GraphError
 from energax.graph.stacking import check_stacked, map_samples
-from energax.graph.structure import AnyGraph, Axis, Edge, list_names, place_positions
+from energax.graph.structure import Axis, Edge, list_names, place_positions
+
+if TYPE_CHECKING:
+    from energax.graph.graph import Graph
 
 
-def check_wiring(graph: AnyGraph) -> None:
+def check_wiring(graph: "Graph") -> None:
     """Refuse edges to nowhere, functions that are not there, delays without time and dead ends."""
     check_axes(graph)
     for name in graph.inputs:
@@ -43,7 +47,7 @@ def check_wiring(graph: AnyGraph) -> None:
         )
 
 
-def check_delays(edge: Edge, graph: AnyGraph) -> None:
+def check_delays(edge: Edge, graph: "Graph") -> None:
     """Refuse delays below 0, and those that nothing crosses."""
     for axis, delay in graph.shifts(edge).items():
         if delay < 0:
@@ -54,7 +58,7 @@ def check_delays(edge: Edge, graph: AnyGraph) -> None:
             )
 
 
-def check_axes(graph: AnyGraph) -> None:
+def check_axes(graph: "Graph") -> None:
     """Refuse axes without positions, of two lengths, or within different others."""
     seen: dict[str, tuple[Axis, ...]] = {}
     for node in graph.nodes:
@@ -70,7 +74,7 @@ def check_axes(graph: AnyGraph) -> None:
                 )
 
 
-def check_stateless(graph: AnyGraph) -> None:
+def check_stateless(graph: "Graph") -> None:
     """Refuse layers that carry a state from batch to batch: norms with batch statistics, most of all."""
     for name, fn in graph.functions.items():
         for part in jax.tree.leaves(fn, is_leaf=lambda part: isinstance(part, eqx.nn.StatefulLayer)):
@@ -81,7 +85,7 @@ def check_stateless(graph: AnyGraph) -> None:
                 )
 
 
-def check_shapes(graph: AnyGraph) -> None:
+def check_shapes(graph: "Graph") -> None:
     """Refuse functions that cannot take their source's shape or that return another than their target's."""
     for node in graph.nodes:
         arriving = None

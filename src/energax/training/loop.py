@@ -110,7 +110,7 @@ def require_settings(learner: Learner, data: Dataset, epochs: int, batch: int) -
     require_whole("batch", batch, 1)
     if batch > len(data.train):
         raise SettingError(f"batch={batch}: give a size between 1 and the {len(data.train)} training rows")
-    if len(learner.graph.inputs) > 1 or isinstance(learner.graph.output, tuple):
+    if len(learner.graph.inputs) != 1 or len(learner.graph.outputs) != 1:
         raise SettingError("fit trains on images and their classes: give the graph one input and one output")
     shape = learner.graph.node(learner.graph.inputs[0]).shape
     if shape != data.image_shape:
