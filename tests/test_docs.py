@@ -23,7 +23,7 @@ def plain_jax():
 
 
 @pytest.mark.usefixtures("plain_jax")
-@pytest.mark.parametrize("page", ["docs/extending.md", "docs/relaxing.md"])
+@pytest.mark.parametrize("page", ["docs/extending.md", "docs/relaxing.md", "docs/graphs.md"])
 def test_page_runs_as_it_stands(page, capsys):
     """Oracle: the text itself; the memory page must recall every bit, as Hopfield nets below capacity do."""
     scope: dict = {}
@@ -33,6 +33,9 @@ def test_page_runs_as_it_stands(page, capsys):
     if page.endswith("relaxing.md"):
         assert printed.startswith("0 wrong bits")
         assert printed.count("CONVERGED") == 3
+    elif page.endswith("graphs.md"):
+        assert printed.count("CONVERGED") == 3
+        assert "(5, 6, 3)" in printed
     else:
         info = scope["info"]
         assert info.phases["nudged"].energy_after.shape == (8,)

@@ -21,4 +21,5 @@ from energax.graph.structure import Edge as Edge
 from energax.graph.structure import Node as Node
 from energax.graph.structure import Nodes as Nodes
 from energax.graph.structure import States as States
+from energax.graph.structure import hold as hold
 from energax.graph.unrolling import unroll as unroll
