@@ -10,7 +10,7 @@ from energax.activations import Tanh
 from energax.graph import sweep
 from energax.graph.graph import Graph
 from energax.graph.structure import Edge, Node
-from energax.layers import Linear
+from energax.layers import Conv2d, Linear
 from graph.test_stacking import BUILDERS, apart, split_states
 from oracles import batch_for, recurrent
 
@@ -84,3 +84,20 @@ def test_silent_positions_are_not_mapped(delay):
     assert counts[4] == 4 - delay
     assert counts[8] == 8 - delay
     assert counts[9] == counts[30]
+
+
+@pytest.mark.parametrize(("length", "looped"), [(4, False), (9, True)])
+def test_convolutions_know_that_they_are_in_a_loop(length, looped):
+    """Oracle: the program: forwards and backwards, what runs in the loop says so, and nothing else does."""
+    graph = Graph(
+        nodes=[Node("x", (4, 4, 2)), Node("h", (4, 4, 2))],
+        edges=[Edge("x", "h", "in"), Edge("h", "h", "again", delay=1)],
+        functions={name: Conv2d(2, 2, 3, padding=1, key=KEY) for name in ("in", "again")},
+        input="x",
+        output="h",
+        length=length,
+    )
+    x = jnp.ones((1, 4, 4, 2))
+    text = str(jax.make_jaxpr(jax.grad(lambda x: jnp.sum(graph.sweep(x)["h"] ** 2)))(x))
+    assert ("scanned=True" in text) == looped
+    assert "scanned=False" in text
