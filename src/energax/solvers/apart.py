@@ -32,7 +32,7 @@ def settle_apart(
     """
     require_samples(phase.graph, name)
     states = start.states
-    scale = measure_scale(phase, states, tol)
+    scale = measure_scale(phase, states, tol, None if phase.has_energy else phase.force(states))
 
     def alone(row, state, scale):
         return one(phase.take(row[None]), state, scale)

@@ -166,8 +166,8 @@ def settle(solver: AbstractIteration, phase: Phase, begin: Start) -> Equilibrium
     """Relax until every sample has a verdict; finished samples stop moving."""
     stop, start = solver.stop, begin.states
     view, point = solver.coordinates.view(phase, begin)
-    scale = measure_scale(phase, start, stop.tol)
     if stop.check_every == 0:
+        scale = measure_scale(phase, start, stop.tol, None if phase.has_energy else phase.force(start))
         # what the first step shares with the start is computed once, since it stands before the loop
         opened, carry = solver.step(view, point, solver.init(view, point))
         end, _ = run(solver, view, opened, carry, stop.max_steps - 1)
@@ -177,6 +177,7 @@ def settle(solver: AbstractIteration, phase: Phase, begin: Start) -> Equilibrium
         return conclude(phase, view.states(end), jnp.full(scale.drive.shape, stop.max_steps), scale, lost, stop.tol)
 
     force = phase.force(start)
+    scale = measure_scale(phase, start, stop.tol, force)
     residual = scale.residual(force)
     result = jnp.where(scale.beyond(force), int(Verdict.DIVERGED), judge(scale, stop.tol, start, force, RUNNING))
     energy = jnp.real(phase.energy(start))

@@ -83,26 +83,33 @@ class Scale(eqx.Module):
         return ~(norm(force) < self.lost)
 
 
-def measure_scale(phase: Phase, start: States, tol: Array) -> Scale:
+def measure_scale(phase: Phase, start: States, tol: Array, force: States | None = None) -> Scale:
     """What forces are measured by in a relaxation from `start`.
 
     The drive of the phase. Where a nudge is exactly 0, the phase is a free one, and is measured as one. Where nothing
     drives a free phase (a memory that recalls from its start alone), the force at the start, and no less than makes
     rounding converged, because there is no drive that rounding could hide.
+
+    Args:
+        phase: the phase.
+        start: where it begins.
+        tol: relative residual at which a sample has converged.
+        force: the force at `start`, where it is known; none of that size is beyond all scales.
     """
     rounding = norm(rounding_floor(start))
-
-    def drive_freely():
-        free = phase.nudge_by(None, None).drive(start)
-        return jnp.where(free > 0, free, jnp.maximum(norm(phase.force(start)), rounding / tol))
-
     if phase.target is None:
-        drive = drive_freely()
+        drive = phase.drive(start)
+        begin = norm(phase.force(start) if force is None else force)
+        drive = jnp.where(drive == 0, jnp.maximum(begin, rounding / tol), drive)
     else:
-        nudge = phase.drive(start)
-        still = nudge == 0
-        drive = jax.lax.cond(jnp.any(still), lambda: jnp.where(still, drive_freely(), nudge), lambda: nudge)
-    return Scale(drive, BEYOND * jnp.maximum(jnp.maximum(drive, norm(phase.force(start))), rounding))
+        drive = phase.drive(start)
+        still = drive == 0
+        free = phase.nudge_by(None, None)
+        drive = jax.lax.cond(
+            jnp.any(still), lambda: jnp.where(still, jnp.maximum(free.drive(start), rounding), drive), lambda: drive
+        )
+    known = rounding if force is None else jnp.maximum(norm(force), rounding)
+    return Scale(drive, BEYOND * jnp.maximum(drive, known))
 
 
 def judge(scale: Scale, tol: Array, states: States, force: States, otherwise: int) -> Array:
