@@ -185,7 +185,7 @@ PARTS = {"graph": GRAPH, "dynamics": PC, "solver": FLOW, "rule": ex.Backprop(), 
         ),
         ({"dynamics": None}, r"Learner: dynamics=None: give a dynamics, as PredictiveCoding\(\)"),
         ({"refresh": 0.5}, r"Learner: refresh=0\.5: give a whole number of at least 0"),
-        ({"freeze": "layer9"}, r"freeze: unknown function 'layer9'; the graph has: activation1, layer1, layer2"),
+        ({"freeze": "layer9"}, r"freeze: unknown group 'layer9'; the model has: activation1, layer1, layer2"),
     ],
 )
 def test_a_learner_refuses_what_is_in_the_wrong_place(wrong, message):

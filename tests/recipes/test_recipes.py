@@ -227,7 +227,7 @@ def test_seeds_give_other_parameters_and_the_same_seed_the_same(same):
         ("pc", {"weight_decay": -0.1}, r"weight_decay=-0\.1: give a number of at least 0"),
         ("pc", {"optimiser": "adam", "adam_eps": 0.0}, r"adam_eps=0\.0: give a positive number"),
         ("pc", {"fixed_steps": 0}, r"fixed_steps=0: give a whole number"),
-        ("pc", {"freeze": "layer7"}, r"freeze: unknown function 'layer7'; the graph has: activation1"),
+        ("pc", {"freeze": "layer7"}, r"freeze: unknown group 'layer7'; the model has: activation1"),
         ("pc", {"fixed_steps": 4, "solver": "cg-states"}, r"solver=cg-states: .* leave the solver out, or give flow"),
         ("pc", {"network": "conv", "pool": "min"}, r"pool=min: give stride, average or maximum"),
         ("pc", {"gain": -1.0}, r"gain=-1\.0: give a positive number"),

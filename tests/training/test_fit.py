@@ -394,7 +394,7 @@ def test_frozen_functions_keep_every_bit(optimiser, learner, train, same):
     assert (16, 10) in held
     assert (64, 16) not in held
     assert (64, 16) in [leaf.shape for leaf in jax.tree.leaves(begin(start).optimiser)]
-    with pytest.raises(SettingError, match="freeze: unknown function 'layer9'; the graph has: activation1, layer1"):
+    with pytest.raises(SettingError, match="freeze: unknown group 'layer9'; the model has: activation1, layer1"):
         learner("pc", freeze="layer1,layer9")
 
 
