@@ -68,7 +68,7 @@ def test_incremental_states_go_on_while_parameters_move():
     batch, solver, rule = batch_for(GRAPH, 4), GradientFlow(0.2, bound=Unbounded()), Incremental()
     carry = rule.init(PC, GRAPH, batch)
     found, carry, _ = update(rule, PC, GRAPH, batch, solver, carry)
-    learned = eqx.apply_updates(GRAPH, jax.tree.map(lambda g: -0.1 * g, found))
+    learned = eqx.apply_updates(GRAPH, jax.tree.map(lambda g: -0.1 * g, found.graph))
     _, after, _ = update(rule, PC, learned, batch, solver, carry)
     phase = prepare_phase(PC, learned, learned.clamp(batch.x), target=batch.y, beta=jnp.asarray(1.0))
     expected = jax.tree.map(lambda v, f: v + 0.2 * f, carry.states, phase.force(carry.states))
@@ -92,7 +92,7 @@ def test_incremental_divides_by_its_nudge_strength():
     rule = Incremental(beta=1e-5)
     found, _, _ = update(rule, PC, GRAPH, batch, solver, rule.init(PC, GRAPH, batch))
     expected = gradient(ex.Backprop(), PC, GRAPH, batch)
-    assert relative(found.functions["layer3"], expected.functions["layer3"]) < 1e-4
+    assert relative(found.graph.functions["layer3"], expected.functions["layer3"]) < 1e-4
 
 
 def test_a_sample_of_which_one_phase_diverges_leaves_every_phase():
