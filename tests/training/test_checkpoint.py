@@ -53,7 +53,7 @@ def test_a_round_trip_keeps_every_bit_and_the_facts(file, tree, same):
 def test_the_progress_of_a_learner_survives(learner, progress, same, tmp_path):
     """Oracle: what was saved. The graph, the momentum and the solver's arrays, into a fresh learner's progress."""
     saved = eqx.tree_at(lambda p: p.batches, progress(learner("ep")), jnp.asarray(17))
-    saved = eqx.tree_at(lambda p: p.graph.functions["layer2"].bias, saved, replace_fn=lambda b: b + 1 / 3)
+    saved = eqx.tree_at(lambda p: p.model.graph.functions["layer2"].bias, saved, replace_fn=lambda b: b + 1 / 3)
     save(tmp_path / "x.ckpt", saved, {})
     found, _ = restore(tmp_path / "x.ckpt", progress(learner("ep")))
     assert same(found, saved)

@@ -161,7 +161,7 @@ def test_the_best_epoch_is_validations_and_the_accuracy_is_the_last_ones(learner
 
 def test_a_resumed_run_tests_the_best_epoch_of_before(learner, train, stopper, tmp_path):
     """Oracle: the run that nothing interrupted. Epochs after the first go uphill, so that it stays the best one."""
-    optimiser = optax.sgd(lambda count: jnp.where(count < 10, 0.1, -0.1))  # 10 batches are one epoch
+    optimiser = optax.sgd(lambda count: jnp.where(count < 10, 0.1, -1.0))  # 10 batches are one epoch
     worsening = dataclasses.replace(learner("backprop"), optimiser=optimiser)
     expected = train(worsening, epochs=3).result
     assert expected["selected_epoch"] == 1

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from energax.checking import require_kind, require_whole
 from energax.data import Dataset
 from energax.diagnostics.regime import Regime, measure_regime
+from energax.dynamics.model import Model, name_parts
 from energax.exceptions import RunError, SettingError
 from energax.training.alarms import find_alarms, gather_alarms
 from energax.training.device_split import DeviceSplit, make_device_split
@@ -120,12 +121,12 @@ def require_settings(learner: Learner, data: Dataset, epochs: int, batch: int) -
     outputs = learner.graph.node(learner.graph.outputs[0].node).shape
     if outputs != (data.classes,):
         raise SettingError(f"the graph's output has shape {outputs}, and {data.name} has {data.classes} classes")
-    require_finite_parameters(learner.graph, "before the first batch")
+    require_finite_parameters(learner.model, "before the first batch")
 
 
-def require_finite_parameters(graph, when: str) -> None:
-    """Refuse NaN and infinite parameters, naming the function that holds them."""
-    for name, fn in graph.functions.items():
+def require_finite_parameters(model: Model, when: str) -> None:
+    """Refuse NaN and infinite parameters, naming the function, or the field of the dynamics, that holds them."""
+    for name, fn in name_parts(model).items():
         for leaf in jax.tree.leaves(eqx.filter(fn, eqx.is_inexact_array)):
             if not bool(jnp.all(jnp.isfinite(leaf))):
                 raise RunError(
