@@ -30,6 +30,7 @@ from energax.rules.nudging import nudge, unit_nudge
 from energax.solvers import Held, PerSample, Unbounded, largest_curvature
 from energax.solvers.coordinates import StateCoordinates
 from energax.training import Learner
+from energax.training.display import Silent
 from energax.training.learner import begin, root_key, update
 
 RATE, MOMENTUM = 0.3, 0.9
@@ -182,7 +183,7 @@ def test_seeds_out_of_range_are_refused():
     """Oracle: 32 bits. A larger seed would silently be another one."""
     assert jax.random.key_data(root_key(2**32 - 1)).tolist() == [0, 2**32 - 1]
     for seed in (-1, 2**32, 10**30):
-        with pytest.raises(ValueError, match=rf"seed={seed}: give a whole number from 0 to 4294967295"):
+        with pytest.raises(ValueError, match=rf"seed={seed}: give a whole number"):
             root_key(seed)
 
 
@@ -204,7 +205,7 @@ def test_training_at_a_step_that_diverges_without_a_bound(name, step, learnt, lo
     data = load(name)
     learner, _ = make_learner("pc-nudge", data.image_shape, data.classes)
     solver = GradientFlow(step, bound=bound, stop=Stopping(max_steps=50, check_every=0))
-    run = fit(dataclasses.replace(learner, solver=solver), data, epochs=5)
+    run = fit(dataclasses.replace(learner, solver=solver), data, epochs=5, display=Silent())
     bounds = [row["step_bound"] for row in run.history]
     diverged = [row["diverged_fraction"] for row in run.history]
     if isinstance(bound, PerSample):
