@@ -160,7 +160,7 @@ def barrier(functions, states):
 
 @pytest.mark.parametrize(
     "scheme",
-    [one_sided(1.0), centred(1.0), richardson(1.0), RandomSign(1.0), holomorphic(1.0, 2)],
+    [one_sided(0.5), centred(0.5), richardson(0.5), RandomSign(0.5), holomorphic(0.5, 2)],
     ids=lambda s: repr(s)[:40],
 )
 def test_a_sample_that_one_phase_loses_has_no_free_half_either(scheme):
