@@ -82,7 +82,7 @@ def centred(beta: float) -> NudgingScheme:
     """(F at beta - F at -beta) / 2 beta: error of order beta^2 (Laborieux et al. 2021).
 
     The phase at -beta needs a minimum: with squared error on a linear output of curvature 1 there is none from beta = 1
-    on, and on tightly coupled nets none well before.
+    on.
     """
     require_positive(beta)
     points = jnp.stack([jnp.asarray(beta), jnp.asarray(-beta)])
