@@ -10,7 +10,7 @@ from benchmarks.workers.protocol import AbstractRow, Arrays, Message, named_stat
 from benchmarks.workload import Workload
 from energax.dynamics.base import Start
 from energax.dynamics.phase import Batch, prepare_phase
-from energax.graph.structure import States
+from energax.graph.parts import States
 from energax.rules import Contrastive
 from energax.training.learner import Learner, Progress, begin, calibrate, strengthen_dtypes, update
 

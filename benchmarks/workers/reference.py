@@ -20,7 +20,7 @@ from benchmarks.network import arrays_of, dynamics_of, graph_of, with_arrays
 from benchmarks.workers.protocol import Arrays, Message, named_states, read_arrays, serve, write_arrays
 from benchmarks.workload import Workload
 from energax.dynamics.phase import Phase, norm, prepare_phase
-from energax.graph.structure import States
+from energax.graph.parts import States
 from energax.layers import Chain, Pool, maximum
 from energax.rules.base import energy_gradient
 from energax.solvers import FixedPoint, Stopping

@@ -105,13 +105,15 @@ class AbstractSmooth(AbstractActivation):
         def excess(u):
             return u + curvature * self(u) - drive
 
+        def excess_slope(u):
+            return 1 + curvature * self.slope(u)
+
         def solve(_, first):
-            slope = lambda u: 1 + curvature * self.slope(u)  # noqa: E731
             if jnp.iscomplexobj(drive):
                 # complex numbers have no order, so no bracket
-                return jax.lax.fori_loop(0, 12, lambda _, u: u - excess(u) / slope(u), first)
+                return jax.lax.fori_loop(0, 12, lambda _, u: u - excess(u) / excess_slope(u), first)
             size = jnp.abs(drive) + jnp.abs(curvature)
-            return find_root(excess, slope, first, self._bracket(drive, curvature), size)
+            return find_root(excess, excess_slope, first, self._bracket(drive, curvature), size)
 
         first = drive / (1 + curvature * self.slope(jnp.full_like(drive, self.centre)))
         # the equation is elementwise, so its linearisation is a division

@@ -12,7 +12,7 @@ from energax.dynamics import GaussianPrior, LaplacePrior
 from energax.dynamics.phase import prepare_phase
 from energax.exceptions import DataError, GraphError, SettingError
 from energax.graph import EVERY, At
-from energax.graph.structure import Axis
+from energax.graph.parts import Axis
 from energax.graph.unrolling import unroll
 from energax.layers import Identity, Linear
 from energax.rules import centred, nudge, unit_nudge

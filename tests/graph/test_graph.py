@@ -10,7 +10,7 @@ from energax import Edge, Graph, Node
 from energax.activations import Tanh
 from energax.exceptions import GraphError
 from energax.graph.networks import convolutional, mlp
-from energax.graph.structure import Clamped
+from energax.graph.parts import Clamped
 from energax.graph.topology import colouring, distances, reachable, topological_order
 from energax.layers import Identity, Linear, maximum
 from oracles import batch_for, imaging, largest, recurrent, recurrent_by_hand, relative, sharing, skipping

@@ -18,8 +18,8 @@ from energax.activations import Tanh
 from energax.dynamics.phase import prepare_phase
 from energax.exceptions import GraphError
 from energax.graph.networks import residual_mlp
+from energax.graph.parts import Axis
 from energax.graph.stacking import Stacked
-from energax.graph.structure import Axis
 from energax.graph.unrolling import unroll
 from energax.layers import Identity, Linear, is_analytic
 from energax.rules import Backprop, Contrastive, FirstStep, Incremental, nudge, unit_nudge

@@ -9,7 +9,7 @@ import pytest
 from energax.activations import Tanh
 from energax.graph import sweep
 from energax.graph.graph import Graph
-from energax.graph.structure import Edge, Node
+from energax.graph.parts import Edge, Node
 from energax.layers import Conv2d, Linear
 from graph.test_stacking import BUILDERS, apart, split_states
 from oracles import batch_for, recurrent

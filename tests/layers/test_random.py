@@ -12,8 +12,9 @@ import energax as ex
 from energax.activations import Tanh
 from energax.dynamics.phase import prepare_phase
 from energax.exceptions import GraphError, SettingError
+from energax.graph.parts import Axis, Clamped
 from energax.graph.stacking import Stacked
-from energax.graph.structure import Axis, Clamped, hold
+from energax.graph.structure import hold
 from energax.layers import Chain, Dropout, Identity, Linear, takes_key
 from energax.layers.basic import fold_in
 from energax.rules import centred, nudge

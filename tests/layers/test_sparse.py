@@ -10,8 +10,8 @@ import pytest
 import energax as ex
 from energax.activations import Tanh
 from energax.exceptions import GraphError, SettingError
+from energax.graph.parts import Axis
 from energax.graph.stacking import Stacked
-from energax.graph.structure import Axis
 from energax.layers import Chain, Linear, Sparse
 from energax.rules import centred, nudge, one_sided, unit_nudge
 from oracles import gradient, relative

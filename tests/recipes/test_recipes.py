@@ -16,7 +16,6 @@ from energax.recipes.recipes import complete_settings
 from energax.recipes.settings import COMMON, Settings
 from energax.rules.base import open_batch
 from energax.rules.nudging import centred, holomorphic, nudge, one_sided, unit_nudge
-from energax.solvers import Unbounded
 
 # name: rule, dynamics, reference, least gradient cosine, whether it relaxes
 TABLE = {
@@ -173,24 +172,22 @@ def test_solver_settings_are_read_by_the_solver_that_has_them():
     assert float(learner.solver.step_size) == read.step_size == 0.25
 
 
+@pytest.mark.parametrize(("steps", "size"), [(20, 0.1), (3, 2.5)], ids=["small", "unbounded"])
 @pytest.mark.parametrize("name", ["pc", "pc-nudge", "ep"])
-def test_fixed_steps_are_the_plain_steps_of_papers(name, learner):
-    """Oracle: v <- v + .1 force(v), 20 times, by hand: no momentum, no bound, no test on the way."""
+def test_fixed_steps_are_the_plain_steps_of_papers(name, steps, size, learner):
+    """Oracle: v <- v + size force(v) by hand: no momentum, no test on the way, and steps that a bound would shorten."""
     for solver in ({}, {"solver": "flow"}):
-        one = learner(name, fixed_steps=20, step_size=0.1, **solver)
-        assert one.solver.momentum is None
-        assert isinstance(one.solver.bound, Unbounded)
-    batch = oracles.batch_for(one.graph, 4)
-    rows = open_batch(one.graph, batch)
-    phase = prepare_phase(one.dynamics, one.graph, rows.clamped, target=rows.target, beta=jnp.asarray(1.0))
-    start = phase.start().states
-    settled = eqx.filter_jit(one.solver.solve)(phase, Start(start))
-    states = start
-    for _ in range(20):
-        states = {n: v + 0.1 * f for (n, v), f in zip(states.items(), phase.force(states).values(), strict=True)}
-    for n, v in states.items():
-        np.testing.assert_allclose(settled.states[n], v, rtol=0, atol=1e-12)
-    assert np.all(settled.steps == 20)
+        one = learner(name, fixed_steps=steps, step_size=size, **solver)
+        rows = open_batch(one.graph, oracles.batch_for(one.graph, 4))
+        phase = prepare_phase(one.dynamics, one.graph, rows.clamped, target=rows.target, beta=jnp.asarray(1.0))
+        start = phase.start().states
+        settled = eqx.filter_jit(one.solver.solve)(phase, Start(start))
+        states = start
+        for _ in range(steps):
+            states = {n: v + size * f for (n, v), f in zip(states.items(), phase.force(states).values(), strict=True)}
+        for n, v in states.items():
+            np.testing.assert_allclose(settled.states[n], v, rtol=1e-10, atol=1e-12)
+        assert np.all(settled.steps == steps)
 
 
 @pytest.mark.parametrize("network", ["conv", "residual"])

@@ -20,15 +20,18 @@ from energax import (
     ScellierBengio,
     SquaredError,
     Stopping,
+    Verdict,
 )
 from energax.activations import Sigmoid, Tanh, hard_sigmoid
+from energax.diagnostics.relaxations import gather_relaxations, verdict_shares
 from energax.dynamics.base import AbstractDynamics, Prepared
 from energax.dynamics.phase import prepare_phase
 from energax.graph.networks import mlp
 from energax.rules import centred
 from energax.rules.base import free_phase, open_batch
+from energax.solvers import Unbounded
 from energax.solvers.linear import solve_force_jacobian
-from oracles import batch_for, central_differences, flat, gradient, relative, skipping
+from oracles import batch_for, central_differences, flat, gradient, informed, relative, skipping
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -157,3 +160,18 @@ def test_a_badly_conditioned_directed_net():
     cosines /= np.linalg.norm(found.states["u"], axis=1) * np.linalg.norm(expected, axis=1)
     assert np.all(cosines > 1 - 1e-9)
     np.testing.assert_allclose(np.linalg.norm(found.states["u"], axis=1), np.linalg.norm(expected, axis=1), rtol=1e-6)
+
+
+def test_a_linear_solve_is_no_relaxation_and_its_failure_is_told():
+    """Oracle: a sample without curvature, whose Jacobian is 0, has no solution; shares count two samples, once each."""
+    nodes = Nodes([Node("x", (1,)), Node("v", (1,))], {"w": jnp.asarray(0.7)}, "x", "v")
+    level = FunctionEnergy(lambda p, s: (s["x"] * s["v"] ** 2 / 2 - p["w"] * s["x"] * s["v"])[:, 0])
+    batch = Batch(jnp.array([[0.0], [1.0]]), jnp.array([[1.0], [1.0]]))
+    solver = GradientFlow(0.5, bound=Unbounded(), stop=Stopping(1e-10, 500))
+    found, info = informed(Adjoint(), level, nodes, batch, solver)
+    assert set(info.phases) == {"free"}
+    np.testing.assert_array_equal(info.phases["free"].result, [Verdict.STALLED, Verdict.CONVERGED])
+    shares = verdict_shares(gather_relaxations(info))
+    assert float(shares[Verdict.STALLED]) == float(shares[Verdict.CONVERGED]) == 0.5
+    # v = w where x = 1, so dC/dw = w - 1, over the batch of two
+    assert float(found.functions["w"]) == pytest.approx((0.7 - 1) / 2, rel=1e-8)

@@ -12,7 +12,8 @@ from jaxtyping import Array, PyTree
 from energax.dynamics.base import AbstractBlockEnergy, AbstractDynamics
 from energax.dynamics.phase import Batch, Phase, prepare_phase
 from energax.exceptions import DataError, EnergaxError
-from energax.graph.structure import AnyGraph, States, hold
+from energax.graph.parts import States
+from energax.graph.structure import AnyGraph, hold
 
 prepare_phase = eqx.filter_jit(prepare_phase)
 

@@ -24,7 +24,7 @@ from energax.dynamics import PredictiveCoding
 from energax.dynamics.base import AbstractDynamics, Start
 from energax.dynamics.phase import Batch, Phase
 from energax.graph.networks import mlp
-from energax.graph.structure import States
+from energax.graph.parts import States
 from energax.solvers.engine import AbstractSolver
 from energax.solvers.verdict import Verdict, measure_scale
 

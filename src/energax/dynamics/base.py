@@ -12,7 +12,8 @@ from jaxtyping import Array
 
 from energax.checking import require_kind
 from energax.costs import AbstractCost
-from energax.graph.structure import AnyGraph, Clamped, States
+from energax.graph.parts import Clamped, States
+from energax.graph.structure import AnyGraph
 
 if TYPE_CHECKING:
     from energax.dynamics.phase import Phase

@@ -12,7 +12,8 @@ from energax.costs import AbstractCost, SquaredError, as_cost
 from energax.dynamics.base import AbstractBlockEnergy, Prepared, descend
 from energax.dynamics.phase import Phase
 from energax.exceptions import GraphError
-from energax.graph.structure import AnyGraph, States, place_positions
+from energax.graph.parts import States, place_positions
+from energax.graph.structure import AnyGraph
 from energax.graph.topology import distances
 
 

@@ -19,7 +19,8 @@ from energax.dynamics.base import (
     descend,
 )
 from energax.dynamics.model import Model
-from energax.graph.structure import AnyGraph, Clamped, Output, States
+from energax.graph.parts import Clamped, Output, States
+from energax.graph.structure import AnyGraph
 
 
 class Batch(eqx.Module):

@@ -7,7 +7,7 @@ from energax.arithmetic import add_all, total
 from energax.costs import AbstractCost, SquaredError, as_cost
 from energax.dynamics.base import AbstractEnergy, Prepared
 from energax.dynamics.hopfield import activation_of
-from energax.graph.structure import Clamped
+from energax.graph.parts import Clamped
 
 
 class ScellierBengio(AbstractEnergy):

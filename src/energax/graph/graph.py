@@ -9,9 +9,7 @@ from jaxtyping import Array
 
 from energax.exceptions import GraphError
 from energax.graph import topology
-from energax.graph.stacking import map_samples
-from energax.graph.structure import (
-    AbstractStructure,
+from energax.graph.parts import (
     At,
     Axis,
     Clamped,
@@ -20,13 +18,12 @@ from energax.graph.structure import (
     States,
     add_to,
     axes_of,
-    check_names,
-    freeze,
     list_names,
     place_positions,
-    read_outputs,
     shifts_of,
 )
+from energax.graph.stacking import map_samples
+from energax.graph.structure import AbstractStructure, check_names, freeze, read_outputs
 from energax.graph.sweep import Plan, names_of, plan_sweep, sweep_nodes
 from energax.graph.wiring import check_shapes, check_stateless, check_wiring
 from energax.layers.basic import fold_in

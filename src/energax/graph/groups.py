@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from energax.exceptions import SettingError
+from energax.graph.parts import list_names
 from energax.graph.stacking import Stacked
-from energax.graph.structure import list_names
 
 
 def parameter_groups(tree: PyTree) -> PyTree:

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from energax.graph.graph import Graph
+from energax.graph.parts import Edge
 from energax.graph.stacking import Stacked
-from energax.graph.structure import Edge
-from energax.layers import Conv2d, Linear, is_analytic, takes_batch, takes_key
+from energax.layers import AbstractWrapper, Conv2d, Linear
 from energax.layers.random import apply
 
 
-class Scaled(eqx.Module):
+class Scaled(AbstractWrapper):
     """A layer times a fixed number, which is no parameter.
 
     Attributes:
@@ -30,21 +30,6 @@ class Scaled(eqx.Module):
     def __call__(self, x: Array, *, key: PRNGKeyArray | None = None) -> Array:
         """Apply the layer and multiply."""
         return self.factor * apply(self.function, x, key)
-
-
-@is_analytic.register
-def _(layer: Scaled) -> bool:
-    return is_analytic(layer.function)
-
-
-@takes_key.register
-def _(layer: Scaled) -> bool:
-    return takes_key(layer.function)
-
-
-@takes_batch.register
-def _(layer: Scaled) -> bool:
-    return takes_batch(layer.function)
 
 
 @singledispatch

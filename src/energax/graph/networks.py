@@ -12,8 +12,8 @@ from energax.checking import require_callable, require_key
 from energax.exceptions import GraphError
 from energax.graph.graph import Graph
 from energax.graph.mupc import mupc
+from energax.graph.parts import Axis, Edge, Node, out_shape
 from energax.graph.stacking import Stacked, map_samples
-from energax.graph.structure import Axis, Edge, Node, out_shape
 from energax.layers import Chain, Conv2d, Flatten, Identity, Linear, Pool, mean_over_image
 
 

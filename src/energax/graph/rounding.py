@@ -11,7 +11,7 @@ from jaxtyping import Array, PRNGKeyArray
 from energax.exceptions import SettingError
 from energax.graph.graph import Graph
 from energax.graph.stacking import Stacked
-from energax.layers import Chain, takes_batch, takes_key
+from energax.layers import AbstractWrapper, Chain, is_analytic
 from energax.layers.random import apply
 
 PRECISIONS = {"float32": (23, "float32"), "tensorfloat32": (10, "tensorfloat32"), "bfloat16": (7, "BF16_BF16_F32")}
@@ -19,7 +19,7 @@ PRECISIONS = {"float32": (23, "float32"), "tensorfloat32": (10, "tensorfloat32")
 alone is done, at the speed of float32, with the same result."""
 
 
-class Rounded(eqx.Module):
+class Rounded(AbstractWrapper):
     """A map whose parameters and input are rounded before they are multiplied; sums and derivatives are not.
 
     Attributes:
@@ -41,14 +41,9 @@ class Rounded(eqx.Module):
             return apply(jax.tree.map(short, self.function), short(x), key).astype(x.dtype)
 
 
-@takes_key.register
+@is_analytic.register
 def _(layer: Rounded) -> bool:
-    return takes_key(layer.function)
-
-
-@takes_batch.register
-def _(layer: Rounded) -> bool:
-    return takes_batch(layer.function)
+    return False  # rounding knows real numbers only
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from energax.exceptions import GraphError
-from energax.graph.structure import Axis
-from energax.layers import is_analytic, takes_batch, takes_key
+from energax.graph.parts import Axis
+from energax.layers import AbstractWrapper, takes_batch, takes_key
 from energax.layers.basic import fold_in
 from energax.layers.random import apply
 
 
-class Stacked(eqx.Module):
+class Stacked(AbstractWrapper):
     """A function with parameters of its own at every position of an axis: the layers of a stack.
 
     All layers are one pytree whose arrays have the positions as a leading axis, so that a stack of any depth is one
@@ -64,22 +64,7 @@ class Stacked(eqx.Module):
         return along(self, (self.axis,))(x, key)
 
 
-@is_analytic.register
-def _(layer: Stacked) -> bool:
-    return is_analytic(layer.function)
-
-
-@takes_key.register
-def _(layer: Stacked) -> bool:
-    return takes_key(layer.function)
-
-
-@takes_batch.register
-def _(layer: Stacked) -> bool:
-    return takes_batch(layer.function)
-
-
-class Position(eqx.Module):
+class Position(AbstractWrapper):
     """One of the functions of a stack, with a key of its own.
 
     Attributes:
@@ -93,11 +78,6 @@ class Position(eqx.Module):
     def __call__(self, x: Array, *, key: PRNGKeyArray | None = None) -> Array:
         """Apply the function with the key of this position."""
         return apply(self.function, x, None if key is None else fold_in(key, self.index))
-
-
-@takes_key.register
-def _(layer: Position) -> bool:
-    return takes_key(layer.function)
 
 
 def map_samples(fn: Callable, axes: Sequence[Axis], value: Array, keys: Array | None = None) -> Array:

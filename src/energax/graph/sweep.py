@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.graph import topology
+from energax.graph.parts import Axis, Clamped, Edge, Node, States, add_to, axes_of, shifts_of
 from energax.graph.stacking import Position, Stacked
-from energax.graph.structure import Axis, Clamped, Edge, Node, States, add_to, axes_of, shifts_of
 from energax.layers import takes_key
 from energax.layers.bilinear import tracing_scan
 

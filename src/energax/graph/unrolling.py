@@ -6,8 +6,8 @@ import equinox as eqx
 
 from energax.exceptions import GraphError
 from energax.graph.graph import Graph
+from energax.graph.parts import At, Axis, Edge, Node, place_positions
 from energax.graph.stacking import Stacked
-from energax.graph.structure import At, Axis, Edge, Node, place_positions
 
 
 def unroll(graph: Graph, axis: Axis) -> Graph:

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from energax.exceptions import GraphError
+from energax.graph.parts import Axis, Edge, list_names, place_positions
 from energax.graph.stacking import check_stacked, map_samples
-from energax.graph.structure import Axis, Edge, list_names, place_positions
 
 if TYPE_CHECKING:
     from energax.graph.graph import Graph

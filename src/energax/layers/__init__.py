@@ -20,3 +20,4 @@ from energax.layers.pooling import mean_over_image as mean_over_image
 from energax.layers.random import Dropout as Dropout
 from energax.layers.random import takes_key as takes_key
 from energax.layers.sparse import Sparse as Sparse
+from energax.layers.wrapper import AbstractWrapper as AbstractWrapper

@@ -10,31 +10,21 @@ from jaxtyping import Array, PRNGKeyArray
 
 from energax.activations import AbstractSmooth, Box
 from energax.layers.basic import Chain, Flatten, Identity, Linear
-from energax.layers.batched import takes_batch
 from energax.layers.convolution import Conv2d
 from energax.layers.pooling import Pool, SoftmaxPooling, average, mean_over_image
-from energax.layers.random import Dropout, apply, takes_key
+from energax.layers.random import Dropout, apply
 from energax.layers.sparse import Sparse
+from energax.layers.wrapper import AbstractWrapper
 
 
-class Analytic(eqx.Module):
+class Analytic(AbstractWrapper):
     """Declare that a layer of your own extends to complex arguments (no abs, max, conj or sort inside)."""
 
-    layer: Callable
+    function: Callable
 
     def __call__(self, x: Array, *, key: PRNGKeyArray | None = None) -> Array:
         """Apply the layer."""
-        return apply(self.layer, x, key)
-
-
-@takes_key.register
-def _(layer: Analytic) -> bool:
-    return takes_key(layer.layer)
-
-
-@takes_batch.register
-def _(layer: Analytic) -> bool:
-    return takes_batch(layer.layer)
+        return apply(self.function, x, key)
 
 
 @singledispatch
@@ -46,6 +36,11 @@ def is_analytic(layer) -> bool:
 @is_analytic.register
 def _(layer: Box) -> bool:
     return layer.unbounded
+
+
+@is_analytic.register
+def _(layer: AbstractWrapper) -> bool:
+    return is_analytic(layer.function)
 
 
 @is_analytic.register

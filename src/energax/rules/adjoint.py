@@ -8,7 +8,7 @@ from jaxtyping import Array
 from energax.arithmetic import add_all, choose, total
 from energax.dynamics.model import Model
 from energax.dynamics.phase import Phase
-from energax.graph.structure import Output, States
+from energax.graph.parts import Output, States
 from energax.rules.base import (
     AbstractRule,
     PhaseInfo,
@@ -27,8 +27,9 @@ class Adjoint(AbstractRule):
     """g = dC/dtheta - (dforce/dtheta)^T lambda, with J^T lambda = dC/dv and J = dforce/dv at the free equilibrium.
 
     Recurrent backprop (Almeida 1987; Pineda 1987) on any dynamics whose Jacobian is regular. Units that a box
-    activation saturates have no slope, so they drop out by themselves. The info's phase "adjoint" says how the linear
-    solve of every sample went; samples whose solve gave no numbers do not move the parameters.
+    activation saturates have no slope, so they drop out by themselves. `Info.solve` says how the linear solve of every
+    sample went, and a sample's verdict and residual are the worse of its relaxation's and its solve's. Samples whose
+    solve gave no numbers do not move the parameters.
 
     Attributes:
         tol: relative residual of the linear solve; None takes 100 eps.
@@ -54,8 +55,11 @@ class Adjoint(AbstractRule):
         output = free.output(settled.states)
         result = jnp.where(rows.finite & ~settled.lost, found.result, int(Verdict.DIVERGED))
         energy = jnp.full_like(found.residual, jnp.nan)
-        phases = {"adjoint": PhaseInfo(energy, energy, found.steps, found.residual, result), "free": report}
-        return gradient, carry, make_info(dynamics, rows, output, phases)
+        solve = PhaseInfo(energy, energy, found.steps, found.residual, result)
+        # a gradient is as good as the worse of the two, and verdicts are counted once per sample
+        worse = jnp.maximum(report.result, result), jnp.maximum(report.residual, found.residual)
+        report = eqx.tree_at(lambda info: (info.result, info.residual), report, worse)
+        return gradient, carry, make_info(dynamics, rows, output, {"free": report}, solve)
 
 
 def through_force(phase: Phase, states: States, signal: States, target: Output, weights: Array) -> Model:

@@ -14,7 +14,8 @@ from energax.dynamics.base import AbstractDynamics, AbstractTotalEnergy
 from energax.dynamics.model import Model, split_parameters
 from energax.dynamics.phase import Batch, Phase, prepare_phase
 from energax.exceptions import DataError, SettingError
-from energax.graph.structure import AnyGraph, Clamped, Output, States, hold
+from energax.graph.parts import Clamped, Output, States
+from energax.graph.structure import AnyGraph, hold
 from energax.solvers.engine import AbstractSolver
 from energax.solvers.verdict import Equilibrium, Verdict
 
@@ -43,11 +44,13 @@ class Info(eqx.Module):
         output: output of the free phase (or of the feed-forward pass), shape `(batch, ...)`, or one for every output.
         cost: C of that output per sample, shape `(batch,)`.
         phases: name of the phase -> what its relaxation did; empty for rules that relax nothing.
+        solve: what the linear solve of a rule did that takes one; no relaxation, so that no share counts it as one.
     """
 
     output: Output
     cost: Array
     phases: dict[str, PhaseInfo]
+    solve: PhaseInfo | None = None
 
 
 class AbstractRule(eqx.Module):
@@ -140,10 +143,16 @@ def check_target(target: Array, size: int, like: Array) -> Array:
     return target.astype(like.dtype) if jnp.issubdtype(target.dtype, jnp.floating) else target
 
 
-def make_info(dynamics: AbstractDynamics, rows: Rows, output: Output, phases: dict[str, PhaseInfo]) -> Info:
+def make_info(
+    dynamics: AbstractDynamics,
+    rows: Rows,
+    output: Output,
+    phases: dict[str, PhaseInfo],
+    solve: PhaseInfo | None = None,
+) -> Info:
     """What a rule reports; the cost of a row that held no numbers is none."""
     cost = dynamics.cost(output, require_target(rows, "a rule"))
-    return Info(output, jnp.where(rows.finite, cost, jnp.nan), phases)
+    return Info(output, jnp.where(rows.finite, cost, jnp.nan), phases, solve)
 
 
 def require_target(rows: Rows, rule: str) -> Output:

@@ -9,7 +9,7 @@ from energax.checking import require_between
 from energax.dynamics.base import Start
 from energax.dynamics.phase import prepare_phase
 from energax.exceptions import SettingError
-from energax.graph.structure import Clamped, list_names
+from energax.graph.parts import Clamped, list_names
 from energax.rules.base import (
     AbstractRule,
     energy_gradient,

@@ -10,7 +10,7 @@ from energax.checking import require_between, require_whole
 from energax.dynamics.base import FreeGradient, Start
 from energax.dynamics.phase import prepare_phase
 from energax.exceptions import SettingError
-from energax.graph.structure import Output, States
+from energax.graph.parts import Output, States
 from energax.rules.base import (
     AbstractRule,
     energy_gradient,

@@ -9,7 +9,8 @@ from jaxtyping import Array
 from energax.dynamics.base import Start
 from energax.dynamics.phase import Phase
 from energax.exceptions import SettingError
-from energax.graph.structure import AnyGraph, States
+from energax.graph.parts import States
+from energax.graph.structure import AnyGraph
 from energax.layers import takes_batch
 from energax.solvers.verdict import Equilibrium, conclude, ended_uphill, keep_in_scale, measure_scale
 

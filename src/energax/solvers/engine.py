@@ -15,7 +15,7 @@ from energax.checking import require_between
 from energax.dynamics.base import Start
 from energax.dynamics.phase import Phase
 from energax.exceptions import SettingError
-from energax.graph.structure import States
+from energax.graph.parts import States
 from energax.solvers.compaction import relax_in_groups
 from energax.solvers.coordinates import AbstractCoordinates, AbstractView
 from energax.solvers.coordinates.base import Point

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from energax.dynamics.base import AbstractEnergy
 from energax.dynamics.phase import Phase
-from energax.graph.structure import States
+from energax.graph.parts import States
 from energax.solvers.verdict import Verdict
 
 RESTART = 30  # vectors of Krylov's basis that are held at once

@@ -13,7 +13,8 @@ from energax.arithmetic import add_all, choose, total
 from energax.dynamics.base import AbstractDynamics, Start
 from energax.dynamics.phase import prepare_phase
 from energax.exceptions import DataError, GraphError
-from energax.graph.structure import AnyGraph, Clamped, States, hold, list_names, promote
+from energax.graph.parts import Clamped, States, list_names
+from energax.graph.structure import AnyGraph, hold, promote
 from energax.solvers.engine import AbstractSolver
 from energax.solvers.linear import solve_force_jacobian
 from energax.solvers.verdict import Equilibrium, Verdict

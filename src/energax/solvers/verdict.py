@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from energax.arithmetic import choose, norm
 from energax.dynamics.phase import Phase
-from energax.graph.structure import States
+from energax.graph.parts import States
 from energax.solvers.coordinates.base import Point
 
 BEYOND = 1e8  # a residual, or states relative to where they began, that no relaxation comes back from
@@ -33,7 +33,8 @@ MESSAGES = {
     Verdict.CONVERGED: "the residual fell below the tolerance",
     Verdict.STALLED: "the energy no longer falls although a residual is left: a kink, or the limit of the precision",
     Verdict.OUT_OF_STEPS: "max_steps were too few for the tolerance: raise max_steps, or use a faster solver",
-    Verdict.DIVERGED: "the states grew without bound: lower step_size, or leave the step bound on",
+    Verdict.DIVERGED: "the states grew without bound: lower step_size or leave the step bound on; under a nudge, "
+    "lower beta, because a strong one may leave no minimum",
 }
 
 

@@ -15,7 +15,7 @@ import energax as ex
 from energax.data import Dataset
 from energax.diagnostics.regime import flat
 from energax.dynamics.phase import Phase, prepare_phase
-from energax.graph.structure import States
+from energax.graph.parts import States
 from energax.rules.base import open_batch, require_target
 from energax.solvers import Unbounded
 from energax.training.device_split import make_device_split

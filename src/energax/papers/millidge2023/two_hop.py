@@ -9,7 +9,7 @@ from energax.costs import AbstractCost, SquaredError
 from energax.dynamics.base import AbstractEnergy, Prepared
 from energax.dynamics.phase import Phase
 from energax.dynamics.predictive_coding import PredictiveCoding
-from energax.graph.structure import States
+from energax.graph.parts import States
 
 
 class TwoHopCoding(AbstractEnergy):

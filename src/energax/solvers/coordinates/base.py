@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 
 from energax.dynamics.base import Start
 from energax.dynamics.phase import Phase
-from energax.graph.structure import States
+from energax.graph.parts import States
 from energax.solvers.plane import minimise_quadratic
 
 Point = PyTree

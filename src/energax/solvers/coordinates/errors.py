@@ -12,7 +12,7 @@ from energax.dynamics.base import AbstractErrorEnergy
 from energax.dynamics.phase import Phase
 from energax.exceptions import SettingError
 from energax.graph.graph import Graph
-from energax.graph.structure import Output, States
+from energax.graph.parts import Output, States
 from energax.solvers.coordinates.base import AbstractCoordinates, AbstractView, Model, gram
 from energax.solvers.plane import minimise_in_plane
 
