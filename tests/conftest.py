@@ -1,6 +1,7 @@
 """float64 everywhere, strict promotion and tiny learners for the modules that ask for them; cheap compilation."""
 
 import functools
+import os
 from pathlib import Path
 
 import jax
@@ -14,6 +15,9 @@ from energax.training import fit
 from energax.training.display import Silent
 from energax.training.learner import begin
 
+# Tests compile far longer than they compute, and XLA's fusion emitters make up half of that on the CPU. What the tests
+# start as processes of their own inherits the flag.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_disable_most_optimizations", True)
 

@@ -37,6 +37,8 @@ def relax(clamp, graph=GRAPH, dynamics=PC, solver=FLOW, **more):
         ({"input": jnp.ones((2, 5))}, DataError, r"'input' have shape \(2, 5\); expected \(batch, 4\)"),
         ({"input": jnp.ones(4)}, DataError, r"'input' have shape \(4,\); expected \(batch, 4\)"),
         ({"input": jnp.ones((2, 4), int)}, DataError, "'input' have dtype int64; give floating-point numbers"),
+        ({"input": "some text"}, DataError, "node 'input': 'some text' is no array of numbers"),
+        ({"input": [[1.0, 2.0], [3.0]]}, DataError, "node 'input': .* is no array of numbers"),
         ({"inptu": X}, GraphError, "unknown node 'inptu'; the graph has: hidden1, input, output"),
         ({"input": X, "output": jnp.ones((3, 3))}, DataError, r"different sizes: \{'input': 2, 'output': 3\}"),
     ],
@@ -44,6 +46,13 @@ def relax(clamp, graph=GRAPH, dynamics=PC, solver=FLOW, **more):
 def test_relax_refuses(clamp, error, message):
     with pytest.raises(error, match=message):
         relax(clamp)
+
+
+def test_keys_are_checked():
+    with pytest.raises(SettingError, match=r"key=0: give a PRNG key, as jax.random.key\(0\)"):
+        relax({"input": X}, key=0)
+    with pytest.raises(SettingError, match=r"key=0: give a PRNG key"):
+        ex.Backprop()(PC, DIRECT, ex.Batch(X, jnp.ones((2, 3)), 0), FLOW, ())
 
 
 def test_a_direct_output_cannot_be_clamped():

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from energax.exceptions import SettingError
+from energax.exceptions import DataError, SettingError
 
 
 def tell(value: Any) -> str:
@@ -50,6 +50,14 @@ def require_key(place: str, value: Any) -> None:
     dtype = getattr(value, "dtype", None)
     if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
         raise SettingError(f"{place}={tell(value)}: give a PRNG key, as jax.random.key(0)")
+
+
+def as_array(place: str, value: Any) -> jax.Array:
+    """A value as an array; what holds no numbers, or rows of different lengths, is refused."""
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError) as problem:
+        raise DataError(f"{place}: {tell(value)} is no array of numbers ({problem}): give one") from problem
 
 
 def require_whole(place: str, value: Any, least: int) -> None:

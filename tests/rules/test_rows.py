@@ -65,6 +65,18 @@ def test_a_row_without_numbers_does_not_move_the_parameters(row, where):
         assert not diverged[:, ::2].any()
 
 
+@pytest.mark.parametrize("row", RULES)
+def test_a_weight_that_is_no_number_leaves_its_row_out(row):
+    """Oracle: the batch without that row; the row itself is told of."""
+    rule, dynamics, graph, solver = RULES[row]
+    batch = batch_for(graph, 3)
+    broken = ex.Batch(batch.x, batch.y, weights=jnp.array([1.0, jnp.nan, 1.0]))
+    found, info = informed(rule, dynamics, graph, broken, solver)
+    rest = ex.Batch(batch.x[::2], batch.y[::2])
+    assert relative(found, gradient(rule, dynamics, graph, rest, solver)) < 1e-9
+    assert list(np.isnan(info.cost)) == [False, True, False]
+
+
 def test_a_free_phase_known_by_construction_has_diverged_where_its_states_are_no_numbers():
     """Oracle: parameters that are NaN leave no state."""
     broken = eqx.tree_at(lambda g: g.functions["layer1"].weight, NET, replace_fn=lambda w: w * jnp.nan)
@@ -135,6 +147,8 @@ def test_batches_that_do_not_fit_are_refused(row):
         (ex.Batch(batch.x, batch.y[:2]), "2 targets for 3 inputs"),
         (ex.Batch(batch.x), "learns from targets, and the batch has none"),
         (ex.Batch(batch.x, batch.y, None, jnp.ones(2)), r"weights of shape \(2,\) for 3 samples"),
+        (ex.Batch(batch.x, batch.y, None, "even"), "weights: 'even' is no array of numbers"),
+        (ex.Batch(batch.x, "targets"), "y: 'targets' is no array of numbers"),
     ):
         with pytest.raises(DataError, match=message):
             rule(dynamics, graph, changed, solver, rule.init(dynamics, graph, changed))

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from energax.checking import as_array, require_key
 from energax.exceptions import DataError, GraphError
 from energax.graph.parts import At, Axis, Clamped, Edge, Node, Output, States, list_names, place_positions
 
@@ -103,7 +104,7 @@ class AbstractStructure(eqx.Module):
         if not isinstance(values, Mapping) and len(self.inputs) > 1:
             raise DataError(f"one array for the inputs {list_names(self.inputs)}: give a mapping from names to arrays")
         given = values if isinstance(values, Mapping) else dict.fromkeys(self.inputs, values)
-        placed = {name: self._placed(self.node(name), jnp.asarray(value)) for name, value in given.items()}
+        placed = {name: self._placed(self.node(name), as_array(f"node {name!r}", value)) for name, value in given.items()}
         sizes = {name: value.shape[0] for name, value in placed.items()}
         if len(set(sizes.values())) > 1:
             raise DataError(f"clamped nodes have batches of different sizes: {sizes}")
@@ -266,7 +267,13 @@ def hold(graph: AnyGraph, values: Array | Mapping[str, Array], key: PRNGKeyArray
         graph: the network.
         values: as `graph.clamp` takes them.
         key: for random layers; every sample draws from this key and its row alone. None switches chance off.
+
+    Raises:
+        DataError: as `graph.clamp`.
+        SettingError: a key that is none.
     """
+    if key is not None:
+        require_key("key", key)
     clamped = promote(graph, graph.clamp(values))
     if key is None or not clamped:
         return Clamped(clamped)

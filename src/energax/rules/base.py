@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from energax.arithmetic import align_batch
+from energax.checking import as_array
 from energax.dynamics.base import AbstractDynamics, AbstractTotalEnergy
 from energax.dynamics.model import Model, split_parameters
 from energax.dynamics.phase import Batch, Phase, prepare_phase
@@ -119,10 +120,11 @@ def open_batch(graph: AnyGraph, batch: Batch) -> Rows:
     size = batch_size(clamped)
     like = next(iter(clamped.values()))
     target = None if batch.y is None else jax.tree.map(lambda one: check_target(one, size, like), batch.y)
-    given = jnp.ones(size, like.dtype) if batch.weights is None else batch.weights.astype(like.dtype)
+    given = jnp.ones(size, like.dtype) if batch.weights is None else as_array("weights", batch.weights)
     if given.shape != (size,):
         raise DataError(f"weights of shape {given.shape} for {size} samples: give one number for every sample")
-    finite = jnp.ones(size, bool)
+    finite = jnp.isfinite(given)
+    given = jnp.where(finite, given, 0).astype(like.dtype)
     for name, value in clamped.items():
         numbers = jnp.all(jnp.isfinite(value).reshape(size, -1), axis=1)
         clamped = {**clamped, name: jnp.where(align_batch(numbers, value), value, 0)}
@@ -136,7 +138,7 @@ def open_batch(graph: AnyGraph, batch: Batch) -> Rows:
 
 def check_target(target: Array, size: int, like: Array) -> Array:
     """Targets in the dtype of the states, one for each of `size` samples."""
-    target = jnp.asarray(target)
+    target = as_array("y", target)
     if target.ndim == 0 or target.shape[0] != size:
         have = target.shape[0] if target.ndim else "no"
         raise DataError(f"{have} targets for {size} inputs: give one target for every sample")
