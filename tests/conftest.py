@@ -1,6 +1,7 @@
 """float64 everywhere, strict promotion and tiny learners for the modules that ask for them; cheap compilation."""
 
 import functools
+import gc
 import os
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from energax.training.learner import begin
 # Tests compile far longer than they compute, and XLA's fusion emitters make up half of that on the CPU. What the tests
 # start as processes of their own inherits the flag.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+gc.set_threshold(100_000, 20, 20)  # tracing makes millions of small objects that live; to look for dead ones takes a tenth
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_disable_most_optimizations", True)
 
@@ -60,7 +62,7 @@ def pytest_collection_modifyitems(items):
 
 
 MAPS = Path("/proc/self/maps")
-MANY = 30_000  # of the 65,530 memory maps that Linux allows a process; beyond them the compiler crashes
+MANY = 45_000  # of the 65,530 memory maps that Linux allows a process; beyond them the compiler crashes
 
 
 @pytest.fixture(autouse=True, scope="module")
