@@ -55,6 +55,37 @@ def test_keys_are_checked():
         ex.Backprop()(PC, DIRECT, ex.Batch(X, jnp.ones((2, 3)), 0), FLOW, ())
 
 
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (
+            (DIRECT, PC, "batch", FLOW),
+            SettingError,
+            r"dynamics=a Graph: give a dynamics, .*in this order: dynamics,",
+        ),
+        ((PC, "net", "batch", FLOW), SettingError, r"graph='net': give a Graph"),
+        ((PC, DIRECT, FLOW, "batch"), SettingError, r"batch=a GradientFlow: give a Batch\(x, y\) \(in this order"),
+        ((PC, DIRECT, "batch", "flow"), SettingError, r"solver='flow': give a solver, as GradientFlow\(\)"),
+        ((ex.PredictiveCoding, DIRECT, "batch", FLOW), SettingError, r"dynamics=the class .*: give an instance, Pred"),
+        ((PC, DIRECT, "empty", FLOW), DataError, r"values for input hold no samples"),
+    ],
+)
+def test_a_rule_refuses_what_is_in_the_wrong_place(wrong, error, message):
+    given = {"batch": ex.Batch(X, jnp.ones((2, 3))), "empty": ex.Batch(X[:0], jnp.ones((0, 3)))}
+    arguments = [given.get(one, one) if isinstance(one, str) else one for one in wrong]
+    with pytest.raises(error, match=message):
+        ex.Contrastive(unit_nudge())(*arguments, ())
+
+
+def test_what_a_dynamics_returns_is_checked():
+    class Forgetful(ex.PredictiveCoding):
+        def prepare(self, graph, clamped, reference):
+            return None
+
+    with pytest.raises(SettingError, match=r"Forgetful\.prepare returned=None: return a Prepared"):
+        relax({"input": X}, dynamics=Forgetful())
+
+
 def test_a_direct_output_cannot_be_clamped():
     with pytest.raises(GraphError, match=r"node 'output' holds no state \(state=False\), so it cannot be clamped"):
         relax({"output": jnp.ones((2, 3))}, DIRECT)
@@ -167,13 +198,6 @@ def test_step_sizes_must_be_positive(step):
         ex.GradientFlow(step)
 
 
-def test_stopping_rules_are_checked():
-    with pytest.raises(SettingError, match="max_steps=0: a relaxation needs at least one step"):
-        ex.Stopping(max_steps=0)
-    with pytest.raises(SettingError, match="check_every=-1"):
-        ex.Stopping(check_every=-1)
-
-
 SGD = optax.sgd(0.1)
 PARTS = {"graph": GRAPH, "dynamics": PC, "solver": FLOW, "rule": ex.Backprop(), "optimiser": SGD}
 
@@ -221,6 +245,19 @@ def test_a_learner_refuses_what_is_in_the_wrong_place(wrong, message):
         (lambda: ex.networks.residual((4, 4, 1), [2], 3, jnp.tanh, key=1), r"residual: key=1"),
         (lambda: ex.networks.residual_mlp((4,), 3, 2, 2, "tanh", key=KEY), r"residual_mlp: activation='tanh'"),
         (lambda: ex.networks.residual_mlp((4,), 3, 2, 2, jnp.tanh, key=1.5), r"residual_mlp: key=1\.5"),
+        (lambda: mlp(6, jnp.tanh, key=KEY), r"mlp: sizes=6: give a sequence of at least 2 numbers"),
+        (lambda: mlp([4, 0, 3], jnp.tanh, key=KEY), r"mlp: sizes=\[4, 0, 3\], 0=0: give a whole number of at least 1"),
+        (
+            lambda: convolutional((4, 4), [2], 3, jnp.tanh, key=KEY),
+            r"convolutional: shape=\(4, 4\): give a sequence",
+        ),
+        (lambda: ex.GradientFlow(stop=1e-3), r"GradientFlow: stop=0\.001: give a Stopping, as Stopping\(1e-3\)"),
+        (lambda: ex.ConjugateGradient(coordinates="errors"), r"ConjugateGradient: coordinates='errors': give coord"),
+        (lambda: ex.Stopping("1e-3"), r"Stopping: tol: '1e-3' is no array of numbers"),
+        (lambda: ex.GradientFlow("fast"), r"GradientFlow: step_size: 'fast' is no array of numbers"),
+        (lambda: ex.Stopping(max_steps=0), r"Stopping: max_steps=0: give a whole number of at least 1"),
+        (lambda: ex.Stopping(max_steps=10.5), r"Stopping: max_steps=10\.5: give a whole number of at least 1"),
+        (lambda: ex.Stopping(check_every=-1), r"Stopping: check_every \(0 .*\)=-1: give a whole number of at least 0"),
         (lambda: ex.Stopping(tol=-1), r"Stopping: tol=-1.*: give a number from 0"),
         (lambda: ex.Stopping(tol=float("nan")), r"Stopping: tol=nan: give a number from 0"),
         (lambda: ex.Stopping(stall=-0.1), r"Stopping: stall=-0\.1: give a number from 0"),

@@ -3,8 +3,10 @@
 Values that are traced pass, since nothing is known of them yet.
 """
 
+import functools
 import math
 import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from energax.exceptions import DataError, SettingError
+from energax.exceptions import DataError, EnergaxError, SettingError
 
 
 def tell(value: Any) -> str:
@@ -52,12 +54,17 @@ def require_key(place: str, value: Any) -> None:
         raise SettingError(f"{place}={tell(value)}: give a PRNG key, as jax.random.key(0)")
 
 
-def as_array(place: str, value: Any) -> jax.Array:
+def as_array(place: str, value: Any, error: type[EnergaxError] = DataError) -> jax.Array:
     """A value as an array; what holds no numbers, or rows of different lengths, is refused."""
     try:
         return jnp.asarray(value)
     except (TypeError, ValueError) as problem:
-        raise DataError(f"{place}: {tell(value)} is no array of numbers ({problem}): give one") from problem
+        raise error(f"{place}: {tell(value)} is no array of numbers ({problem}): give one") from problem
+
+
+def as_setting(place: str) -> Callable[[Any], jax.Array]:
+    """The converter of a field that holds a number or an array of numbers."""
+    return functools.partial(as_array, place, error=SettingError)
 
 
 def require_whole(place: str, value: Any, least: int) -> None:
@@ -68,6 +75,14 @@ def require_whole(place: str, value: Any, least: int) -> None:
         whole = False
     if not whole:
         raise SettingError(f"{place}={tell(value)}: give a whole number of at least {least}")
+
+
+def require_sizes(place: str, sizes: Any, least: int) -> None:
+    """Refuse what is no sequence of at least `least` whole numbers above 0."""
+    if not isinstance(sizes, Sequence) or isinstance(sizes, str) or len(sizes) < least:
+        raise SettingError(f"{place}={tell(sizes)}: give a sequence of at least {least} numbers of units or channels")
+    for size in sizes:
+        require_whole(f"{place}={tell(sizes)}, {tell(size)}", size, 1)
 
 
 def require_between(

@@ -11,6 +11,7 @@ import energax as ex
 from energax import checks
 from energax.activations import Sigmoid, Tanh, hard_sigmoid
 from energax.checks.means import require_one_trace
+from energax.dynamics import FreeGradient
 from energax.graph.networks import mlp
 from energax.papers.millidge2023.two_hop import TwoHopCoding
 from energax.rules import centred, holomorphic, nudge, one_sided, richardson, unit_nudge
@@ -123,8 +124,14 @@ class Broken(ex.AbstractEnergy):
         return ex.Prepared(jax.lax.stop_gradient(sent) if self.fault == "hoisted" else sent)
 
     def start(self, phase):
+        if self.fault in ("weighed", "settled"):
+            swept = phase.graph.sweep(phase.sent)
+            return ex.Start({name: swept[name] for name in phase.graph.free(phase.clamped.values)}, settled=True)
         states = phase.silence().states
         return ex.Start({**states, "x": phase.clamped.values["x"]} if self.fault == "start" else states)
+
+    def free_gradient(self, graph):
+        return FreeGradient.ZERO
 
     def energy(self, phase, states):
         graph = phase.graph
@@ -136,6 +143,10 @@ class Broken(ex.AbstractEnergy):
                 + jnp.sum(0.1 * graph.functions["xa"].weight)
                 - jax.lax.stop_gradient(jnp.sum(0.1 * graph.functions["xa"].weight))
             )
+        if self.fault == "settled":
+            energy = energy + sum(jnp.sum(v**2, axis=1) for v in states.values())
+        if self.fault == "weighed":
+            energy = energy + jnp.sum(graph.functions["xa"].weight ** 2)
         if self.fault == "averaged":
             energy = energy / energy.shape[0]
         if self.fault == "summed":
@@ -176,6 +187,8 @@ def _(primals, tangents):
         ("averaged", "force on a sample depends on the rest of its batch: off by"),
         ("leaking", "target reaches the force at beta = 0"),
         ("deaf", "the nudge is lost"),
+        ("settled", r"start\(\) says settled=True, and a force is left: residual"),
+        ("weighed", r"free_gradient\(\) says ZERO, and dF/dtheta at the free equilibrium is up to"),
         ("hoisted", r"no gradient reaches \['xa'\]"),
         ("scaled", "parameter gradient is not the derivative: off by"),
     ],

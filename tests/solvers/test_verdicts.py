@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 import energax as ex
+from energax.activations import identity
+from energax.checks.means import nudged_phase_of
 from energax.graph.networks import mlp
 from energax.rules import Backprop, centred, nudge
-from energax.solvers import ErrorCoordinates, StateCoordinates
+from energax.solvers import ErrorCoordinates, StateCoordinates, Unbounded
 from energax.solvers.verdict import Verdict
-from oracles import relative
+from oracles import batch_for, relative
 
 PC = ex.PredictiveCoding(ex.CrossEntropy())
 SOLVERS = {
@@ -158,3 +160,19 @@ def test_a_memory_recalls_what_nothing_drives(solver, flipped):
     settled = ex.relax(ex.Hopfield(), graph, ex.FixedPoint(stop=ex.Stopping(1e-6)), clamp={}, start=again.states)
     at_rest = ex.relax(ex.Hopfield(), graph, solver, clamp={}, start=settled.states)
     assert np.all(at_rest.result == Verdict.CONVERGED)
+
+
+@pytest.mark.parametrize(("max_steps", "check_every"), [(200, 5), (200, 1), (6, 5), (6, 0)])
+def test_what_ends_above_its_start_has_diverged_however_it_is_tested(max_steps, check_every):
+    """Oracle: F at both ends; along the largest curvature, at least 1 here, a step of 3 overshoots twofold and more."""
+    graph = mlp([6, 5, 4, 3], identity(), key=jax.random.key(0))
+    batch = batch_for(graph, 8)
+    stop = ex.Stopping(1e-3, max_steps, check_every)
+    solver = ex.GradientFlow(3.0, bound=Unbounded(), stop=stop)
+    phase = nudged_phase_of(ex.PredictiveCoding(), graph, batch)
+    start = phase.start()
+    end = solver.solve(phase, start)
+    assert np.all(phase.energy(end.states) > phase.energy(start.states))
+    np.testing.assert_array_equal(end.result, Verdict.DIVERGED)
+    np.testing.assert_array_equal(end.lost, True)
+    np.testing.assert_array_equal(end.residual, np.inf)

@@ -26,11 +26,19 @@ from energax.checks.means import (
     take_part,
 )
 from energax.costs import SquaredError
-from energax.dynamics.base import AbstractBlockEnergy, AbstractDynamics, AbstractEnergy
+from energax.dynamics.base import (
+    AbstractBlockEnergy,
+    AbstractDynamics,
+    AbstractEnergy,
+    AbstractTotalEnergy,
+    FreeGradient,
+)
 from energax.dynamics.model import Model, name_parts, split_parameters
 from energax.dynamics.phase import Batch
 from energax.graph.graph import Graph
 from energax.graph.structure import AnyGraph
+from energax.rules.base import energy_gradient
+from energax.solvers.verdict import measure_scale
 
 
 def check_dynamics(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch, *, complete: bool = True) -> None:
@@ -50,6 +58,7 @@ def check_dynamics(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch, *,
     check_force_is_downhill(dynamics, graph, batch)
     check_samples_are_independent(dynamics, graph, batch)
     check_labels_stay_out_of_the_free_phase(dynamics, graph, batch)
+    check_free_phase(dynamics, graph, batch)
     check_parameter_gradient(dynamics, graph, batch, complete)
     check_block_minimiser(dynamics, graph, batch)
     check_force_traces_once(dynamics, graph, batch)
@@ -109,6 +118,24 @@ def check_labels_stay_out_of_the_free_phase(dynamics: AbstractDynamics, graph: A
     require_close(none, expected, rounding(batch), "the target reaches the force at beta = 0")
     moved = distance(force_of(nudged_phase_of(dynamics, graph, batch), states), expected)
     require(moved > 0, "beta = 1 leaves every force as it is: the nudge is lost")
+
+
+def check_free_phase(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) -> None:
+    """A start that is said to be settled has no force, and no gradient either where `free_gradient` says so."""
+    phase = free_phase_of(dynamics, graph, batch)
+    start = phase.start()
+    if not start.settled:
+        return
+    allowed = 1e2 * rounding(batch)
+    residual = float(
+        jnp.max(measure_scale(phase, start.states, jnp.asarray(allowed)).residual(phase.force(start.states)))
+    )
+    require(residual <= allowed, f"start() says settled=True, and a force is left: residual {residual:.3g}")
+    if not isinstance(dynamics, AbstractTotalEnergy) or dynamics.free_gradient(graph) is not FreeGradient.ZERO:
+        return
+    found = energy_gradient(phase, start.states, jnp.ones(samples(batch)) / samples(batch))
+    size = max(float(jnp.max(jnp.abs(leaf))) for leaf in leaves(found))
+    require(size <= allowed, f"free_gradient() says ZERO, and dF/dtheta at the free equilibrium is up to {size:.3g}")
 
 
 def check_parameter_gradient(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch, complete: bool = True) -> None:

@@ -108,8 +108,8 @@ def distance(a: PyTree, b: PyTree) -> float:
     return max(float(jnp.max(jnp.abs(p - q))) for p, q in zip(leaves(a), leaves(b), strict=True))
 
 
-def require_one_trace(function: Callable, calls: list[tuple]) -> None:
-    """Refuse a function that is traced again where only values change."""
+def require_one_trace(function: Callable, calls: list[tuple]) -> list:
+    """Refuse a function that is traced again where only values change; what it returned, call by call."""
     traces = []
 
     @eqx.filter_jit
@@ -117,9 +117,9 @@ def require_one_trace(function: Callable, calls: list[tuple]) -> None:
         traces.append(None)
         return function(*arguments)
 
-    for arguments in calls:
-        counted(*arguments)
+    found = [counted(*arguments) for arguments in calls]
     require(len(traces) == 1, f"traced {len(traces)} times for inputs of one shape: a value has become static")
+    return found
 
 
 def require_close(found: PyTree, expected: PyTree, tolerance: float, message: str) -> None:

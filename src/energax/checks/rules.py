@@ -47,17 +47,17 @@ def check_rule(
     Raises:
         CheckError: the first broken promise.
     """
-    call = eqx.filter_jit(update_of)
-    gradient, info = call(rule, dynamics, graph, batch, solver)
+    alike = [(rule, dynamics, graph, each, solver) for each in (batch, change_targets(batch))]
+    gradient, info = require_one_trace(update_of, alike)[0]
     check_gradient_structure(gradient, Model(graph, dynamics))
     require(info.cost.shape == (samples(batch),), f"info.cost has shape {info.cost.shape}; expected one per sample")
 
     half = samples(batch) // 2
     halves = (take_part(batch, slice(half)), take_part(batch, slice(half, 2 * half)))
+    call = eqx.filter_jit(update_of)
     first, second = (call(rule, dynamics, graph, each, solver)[0] for each in halves)
     mean = jax.tree.map(lambda a, b: (a + b) / 2, first, second)
     require_close(gradient, mean, 1e2 * rounding(batch), "the gradient is not the average over the batch")
-    require_one_trace(update_of, [(rule, dynamics, graph, b, solver) for b in (batch, change_targets(batch))])
     if reference is not None:
         expected = call(reference, dynamics, graph, batch, solver)[0]
         require_close(gradient, expected, within, f"the gradient is not {type(reference).__name__}'s")

@@ -10,11 +10,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from energax.arithmetic import norm, subtract
+from energax.checking import require_kind
 from energax.dynamics.base import (
     AbstractDynamics,
     AbstractEnergy,
     AbstractErrorEnergy,
     AbstractTotalEnergy,
+    Prepared,
     Start,
     descend,
 )
@@ -109,7 +111,9 @@ class Phase(eqx.Module):
 
     def start(self) -> Start:
         """Where the free phase begins."""
-        return self.dynamics.start(self)
+        start = self.dynamics.start(self)
+        require_kind(f"{type(self.dynamics).__name__}.start returned", start, Start, "return a Start(states)")
+        return start
 
     def silence(self) -> Start:
         """Zeros for every free node, with the batch and the dtype of what is clamped."""
@@ -188,6 +192,9 @@ def prepare_phase(
     """
     held = clamped if isinstance(clamped, Clamped) else Clamped(clamped)
     prepared = dynamics.prepare(graph, held, reference)
+    require_kind(
+        f"{type(dynamics).__name__}.prepare returned", prepared, Prepared, "return a Prepared(sent, constants)"
+    )
     return _linearised(
         Phase(dynamics, graph, held, prepared.sent, prepared.constants, None, reference, target, beta),
     )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.arithmetic import total
+from energax.checking import as_setting
 
 
 class AbstractPrior(eqx.Module):
@@ -25,8 +26,8 @@ class GaussianPrior(AbstractPrior):
         precision: Pi, likewise.
     """
 
-    mean: Array = eqx.field(converter=jnp.asarray, default=0.0)
-    precision: Array = eqx.field(converter=jnp.asarray, default=1.0)
+    mean: Array = eqx.field(converter=as_setting("GaussianPrior: mean"), default=0.0)
+    precision: Array = eqx.field(converter=as_setting("GaussianPrior: precision"), default=1.0)
 
     def __call__(self, value):
         """Half the squared distance to the mean, times the precision."""
@@ -41,8 +42,8 @@ class LaplacePrior(AbstractPrior):
         width: w > 0, over which the kink at 0 is rounded, so that solvers can settle on it.
     """
 
-    scale: Array = eqx.field(converter=jnp.asarray, default=1.0)
-    width: Array = eqx.field(converter=jnp.asarray, default=1e-2)
+    scale: Array = eqx.field(converter=as_setting("LaplacePrior: scale"), default=1.0)
+    width: Array = eqx.field(converter=as_setting("LaplacePrior: width"), default=1e-2)
 
     def __call__(self, value):
         """The rounded absolute values, summed."""

@@ -203,7 +203,8 @@ class Graph(AbstractStructure):
         if plan is None:
             raise GraphError(
                 f"no feed-forward pass: {list_names(self._cyclic(held.values))} form a cycle; start the relaxation "
-                "from zeros, or give an edge of the cycle a delay and the graph a length"
+                "from zeros (and take Adjoint for the exact gradient), or give an edge of the cycle a delay and the "
+                "graph a length"
             )
         missing = [n.name for n in self.nodes if n.name not in {*held.values, *(e.target for e in self.edges)}]
         if missing:

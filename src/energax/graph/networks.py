@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray
 
-from energax.checking import require_callable, require_key
+from energax.checking import require_callable, require_key, require_sizes
 from energax.exceptions import GraphError
 from energax.graph.graph import Graph
 from energax.graph.mupc import mupc
@@ -73,6 +73,7 @@ def mlp(
         key: PRNG key.
     """
     require_key("mlp: key", key)
+    require_sizes("mlp: sizes", sizes, 2)
     keys = jax.random.split(key, len(sizes) - 1)
     maps: list = [Linear(a, b, gain=gain, key=k) for a, b, k in zip(sizes, sizes[1:], keys, strict=False)]
     if shape is not None:
@@ -114,6 +115,8 @@ def convolutional(
         GraphError: as many kernel sizes, or entries of `halved`, as convolutions are not given.
     """
     require_key("convolutional: key", key)
+    require_sizes("convolutional: shape", shape, 3)
+    require_sizes("convolutional: channels", channels, 0)
     sides = [kernel_size] * len(channels) if isinstance(kernel_size, int) else list(kernel_size)
     halving = [True] * len(channels) if halved is None else list(halved)
     for name, given in (("kernel_size", sides), ("halved", halving)):

@@ -104,10 +104,14 @@ class AbstractStructure(eqx.Module):
         if not isinstance(values, Mapping) and len(self.inputs) > 1:
             raise DataError(f"one array for the inputs {list_names(self.inputs)}: give a mapping from names to arrays")
         given = values if isinstance(values, Mapping) else dict.fromkeys(self.inputs, values)
-        placed = {name: self._placed(self.node(name), as_array(f"node {name!r}", value)) for name, value in given.items()}
+        placed = {
+            name: self._placed(self.node(name), as_array(f"node {name!r}", value)) for name, value in given.items()
+        }
         sizes = {name: value.shape[0] for name, value in placed.items()}
         if len(set(sizes.values())) > 1:
             raise DataError(f"clamped nodes have batches of different sizes: {sizes}")
+        if 0 in sizes.values():
+            raise DataError(f"values for {list_names(sizes)} hold no samples: give at least one")
         return placed
 
     def _placed(self, node: Node, value: Array) -> Array:

@@ -119,7 +119,10 @@ def check_shapes(graph: "Graph") -> None:
             place = (f"activation of node {node.name!r}: {node.activation!r}", f"what arrives, of shape {arriving}")
             shape = sent_shape(place, graph.functions[node.activation], axes, reached, arriving)
         if shape != node.shape:
-            raise GraphError(f"node {node.name!r} has shape {node.shape}, but what arrives there has shape {shape}")
+            edges = ", ".join(str(edge) for edge in graph.edges if edge.target == node.name)
+            raise GraphError(
+                f"node {node.name!r} has shape {node.shape}, but what arrives there has shape {shape}, from: {edges}"
+            )
 
 
 def sent_shape(

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from energax.arithmetic import align_batch
-from energax.checking import as_array
+from energax.checking import as_array, require_kind
 from energax.dynamics.base import AbstractDynamics, AbstractTotalEnergy
 from energax.dynamics.model import Model, split_parameters
 from energax.dynamics.phase import Batch, Phase, prepare_phase
 from energax.exceptions import DataError, SettingError
 from energax.graph.parts import Clamped, Output, States
-from energax.graph.structure import AnyGraph, hold
+from energax.graph.structure import AbstractStructure, AnyGraph, hold
 from energax.solvers.engine import AbstractSolver
 from energax.solvers.verdict import Equilibrium, Verdict
 
@@ -90,6 +90,9 @@ class AbstractRule(eqx.Module):
         """
 
 
+ORDER = "(in this order: dynamics, graph, batch, solver, carry)"
+
+
 class Rows(eqx.Module):
     """A batch at the door of a rule: checked, in one dtype, rows that hold no numbers set to 0 and marked.
 
@@ -114,7 +117,10 @@ def open_batch(graph: AnyGraph, batch: Batch) -> Rows:
     Raises:
         DataError: shapes, dtypes or numbers of rows that do not fit.
         GraphError: an unknown node.
+        SettingError: something else in the place of the graph or the batch.
     """
+    require_kind("graph", graph, AbstractStructure, f"give a Graph, as networks.mlp makes them {ORDER}")
+    require_kind("batch", batch, Batch, f"give a Batch(x, y) {ORDER}")
     held = hold(graph, batch.x, batch.key)
     clamped = held.values
     size = batch_size(clamped)
@@ -152,8 +158,8 @@ def make_info(
     phases: dict[str, PhaseInfo],
     solve: PhaseInfo | None = None,
 ) -> Info:
-    """What a rule reports; the cost of a row that held no numbers is none."""
-    cost = dynamics.cost(output, require_target(rows, "a rule"))
+    """What a rule reports; a row that held no numbers has no cost (NaN), and without targets none has."""
+    cost = jnp.nan if rows.target is None else dynamics.cost(output, rows.target)
     return Info(output, jnp.where(rows.finite, cost, jnp.nan), phases, solve)
 
 
@@ -168,6 +174,8 @@ def free_phase(
     dynamics: AbstractDynamics, graph: AnyGraph, rows: Rows, solver: AbstractSolver
 ) -> tuple[Phase, Equilibrium, PhaseInfo]:
     """Settle the free phase, or take it from the dynamics where it is known by construction."""
+    require_kind("dynamics", dynamics, AbstractDynamics, f"give a dynamics, as PredictiveCoding() {ORDER}")
+    require_kind("solver", solver, AbstractSolver, f"give a solver, as GradientFlow() {ORDER}")
     phase = prepare_phase(dynamics, graph, rows.clamped)
     start = phase.start()
     settled = known_equilibrium(start.states) if start.settled else solver.solve(phase, start)
@@ -192,6 +200,7 @@ def phase_info(phase: Phase, start: States, settled: Equilibrium, rows: Rows) ->
 
 def require_energy(dynamics: AbstractDynamics, rule: str) -> AbstractTotalEnergy:
     """The dynamics, if it has an energy to differentiate."""
+    require_kind("dynamics", dynamics, AbstractDynamics, f"give a dynamics, as PredictiveCoding() {ORDER}")
     if not isinstance(dynamics, AbstractTotalEnergy):
         raise SettingError(
             f"{rule} differentiates an energy, and {type(dynamics).__name__} has none; use VectorFieldRule or Adjoint"

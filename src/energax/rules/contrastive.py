@@ -57,9 +57,9 @@ class Contrastive(AbstractRule):
     def __call__(self, dynamics, graph, batch, solver, carry):
         """Settle the free and the nudged phases, and take the weighted difference of dF/dtheta."""
         require_energy(dynamics, "Contrastive")
+        rows = open_batch(graph, batch)
         if not (self.scheme.balanced or self.drop_free_term):
             require_free_gradient(dynamics, graph, self.scheme)
-        rows = open_batch(graph, batch)
         target = require_target(rows, "Contrastive")
         points, weights, free_weight = self.scheme.at(len(rows.weights), batch.key)
         points, weights = (cast_like(a, rows.weights) for a in (points, weights))

@@ -1,11 +1,10 @@
 """Contrastive Hebbian and coupled learning: the output state is clamped instead of nudged."""
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.arithmetic import add_trees
-from energax.checking import require_between
+from energax.checking import as_setting, require_between
 from energax.dynamics.base import Start
 from energax.dynamics.phase import prepare_phase
 from energax.exceptions import SettingError
@@ -34,7 +33,7 @@ class ContrastiveHebbian(AbstractRule):
         strength: s in (0, 1].
     """
 
-    strength: Array = eqx.field(converter=jnp.asarray, default=1.0)
+    strength: Array = eqx.field(converter=as_setting("ContrastiveHebbian: strength"), default=1.0)
 
     def __check_init__(self):
         require_between("ContrastiveHebbian: strength", self.strength, 0, 1, open_least=True)
@@ -42,8 +41,8 @@ class ContrastiveHebbian(AbstractRule):
     def __call__(self, dynamics, graph, batch, solver, carry):
         """Settle both phases and take their difference."""
         require_energy(dynamics, "ContrastiveHebbian")
-        require_state(graph)
         rows = open_batch(graph, batch)
+        require_state(graph)
         target = require_target(rows, "ContrastiveHebbian")
         free, settled, report = free_phase(dynamics, graph, rows, solver)
         output = free.output(settled.states)

@@ -3,10 +3,9 @@
 import math
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.checking import require_between, require_whole
+from energax.checking import as_setting, require_between, require_whole
 from energax.dynamics.base import FreeGradient, Start
 from energax.dynamics.phase import prepare_phase
 from energax.exceptions import SettingError
@@ -40,7 +39,7 @@ class Incremental(AbstractRule):
     """
 
     steps: int = eqx.field(static=True, default=8)
-    beta: Array = eqx.field(converter=jnp.asarray, default=1.0)
+    beta: Array = eqx.field(converter=as_setting("Incremental: beta"), default=1.0)
 
     def __check_init__(self):
         require_whole("Incremental: steps", self.steps, 1)

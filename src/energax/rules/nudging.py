@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, PRNGKeyArray
 
+from energax.checking import as_setting
 from energax.exceptions import SettingError
 
 
@@ -117,7 +118,7 @@ class RandomSign(AbstractNudgingScheme):
         beta: magnitude of the nudge strength.
     """
 
-    beta: Array = eqx.field(converter=jnp.asarray)
+    beta: Array = eqx.field(converter=as_setting("RandomSign: beta"))
     balanced: bool = eqx.field(static=True, default=True)
     whole: bool = eqx.field(static=True, default=False)
 

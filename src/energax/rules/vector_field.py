@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.arithmetic import align_batch
-from energax.checking import require_between
+from energax.checking import as_setting, require_between
 from energax.dynamics.base import Start
 from energax.rules.adjoint import through_force
 from energax.rules.base import AbstractRule, free_phase, make_info, open_batch, phase_info, require_target, weigh_sound
@@ -26,7 +26,7 @@ class VectorFieldRule(AbstractRule):
         beta: nudge strength.
     """
 
-    beta: Array = eqx.field(converter=jnp.asarray, default=0.1)
+    beta: Array = eqx.field(converter=as_setting("VectorFieldRule: beta"), default=0.1)
 
     def __check_init__(self):
         require_between("VectorFieldRule: beta", self.beta, 0, math.inf, open_least=True)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.arithmetic import norm
+from energax.checking import as_setting
 from energax.exceptions import SettingError
 from energax.solvers.apart import add_batch_axis, drop_batch_axis, settle_apart
 from energax.solvers.engine import AbstractSolver
@@ -29,10 +30,10 @@ class Diffrax(AbstractSolver):
     """
 
     method: Any
-    tol: Array = eqx.field(converter=jnp.asarray, default=1e-2)
-    time: Array = eqx.field(converter=jnp.asarray, default=1e3)
+    tol: Array = eqx.field(converter=as_setting("Diffrax: tol"), default=1e-2)
+    time: Array = eqx.field(converter=as_setting("Diffrax: time"), default=1e3)
     max_steps: int = eqx.field(static=True, default=4096)
-    accuracy: Array = eqx.field(converter=jnp.asarray, default=1e-4)
+    accuracy: Array = eqx.field(converter=as_setting("Diffrax: accuracy"), default=1e-4)
 
     def solve(self, phase, start):
         """One integration per sample, batched by `vmap`."""

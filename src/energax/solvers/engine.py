@@ -11,10 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.arithmetic import choose, dot, subtract
-from energax.checking import require_between
+from energax.checking import as_setting, require_between, require_kind, require_whole
 from energax.dynamics.base import Start
 from energax.dynamics.phase import Phase
-from energax.exceptions import SettingError
 from energax.graph.parts import States
 from energax.solvers.compaction import relax_in_groups
 from energax.solvers.coordinates import AbstractCoordinates, AbstractView
@@ -43,18 +42,16 @@ class Stopping(eqx.Module):
             square).
     """
 
-    tol: Array = eqx.field(converter=jnp.asarray, default=1e-2)
+    tol: Array = eqx.field(converter=as_setting("Stopping: tol"), default=1e-2)
     max_steps: int = eqx.field(static=True, default=200)
     check_every: int = eqx.field(static=True, default=5)
-    stall: Array = eqx.field(converter=jnp.asarray, default=0.1)
+    stall: Array = eqx.field(converter=as_setting("Stopping: stall"), default=0.1)
 
     def __check_init__(self):
-        if self.max_steps < 1:
-            raise SettingError(f"max_steps={self.max_steps}: a relaxation needs at least one step")
+        require_whole("Stopping: max_steps", self.max_steps, 1)
         require_between("Stopping: tol", self.tol, 0, math.inf)
         require_between("Stopping: stall", self.stall, 0, math.inf)
-        if self.check_every < 0:
-            raise SettingError(f"check_every={self.check_every}: give a number of steps, or 0 for no test on the way")
+        require_whole("Stopping: check_every (0 for no test on the way)", self.check_every, 0)
 
     def tighten(self, tol: float, factor: int) -> "Stopping":
         """A rule for references: a smaller tolerance, more steps, tests on the way."""
@@ -98,6 +95,13 @@ class AbstractIteration(AbstractSolver):
     stop: eqx.AbstractVar[Stopping]
     coordinates: eqx.AbstractVar[AbstractCoordinates]
 
+    def __check_init__(self):
+        name = type(self).__name__
+        require_kind(f"{name}: stop", self.stop, Stopping, "give a Stopping, as Stopping(1e-3)")
+        require_kind(
+            f"{name}: coordinates", self.coordinates, AbstractCoordinates, "give coordinates, as ErrorCoordinates()"
+        )
+
     def init(self, view: AbstractView, point: Point) -> Any:
         """What the solver carries from step to step: arrays with the batch first, or scalars. Nothing, unless said."""
         return ()
@@ -134,11 +138,13 @@ class _Gain(eqx.Module):
         total: work done so far.
         energy: F at the last test.
         watched: F and the residual at the last look, every `WATCH` tests.
+        begun: F where the relaxation began.
     """
 
     total: Array
     energy: Array
     watched: tuple[Array, Array]
+    begun: Array
 
 
 class _Progress(eqx.Module):
@@ -168,7 +174,8 @@ def settle(solver: AbstractIteration, phase: Phase, begin: Start) -> Equilibrium
     view, point = solver.coordinates.view(phase, begin)
     if stop.check_every == 0:
         scale = measure_scale(phase, start, stop.tol, None if phase.has_energy else phase.force(start))
-        # what the first step shares with the start is computed once, since it stands before the loop
+        # the first step stands before the loop, so that the compiler finds what it shares with the start (the forward
+        # pass of a phase that begins at its sweep) and computes that once
         opened, carry = solver.step(view, point, solver.init(view, point))
         end, _ = run(solver, view, opened, carry, stop.max_steps - 1)
         end, lost = keep_in_scale(point, end)
@@ -182,7 +189,7 @@ def settle(solver: AbstractIteration, phase: Phase, begin: Start) -> Equilibrium
     result = jnp.where(scale.beyond(force), int(Verdict.DIVERGED), judge(scale, stop.tol, start, force, RUNNING))
     energy = jnp.real(phase.energy(start))
     none = jnp.zeros(residual.shape, int)
-    gain = _Gain(jnp.zeros_like(residual), energy, (energy, residual))
+    gain = _Gain(jnp.zeros_like(residual), energy, (energy, residual), energy)
     carry = solver.init(view, point)
     first = _Progress(point, start, force, carry, gain, none, residual, none, scale, result, jnp.zeros((), int))
 
@@ -195,10 +202,13 @@ def settle(solver: AbstractIteration, phase: Phase, begin: Start) -> Equilibrium
         # marked here and not at the very end: a group of slow samples begins where the whole batch stopped, so the
         # steps of one group say nothing of what another has left
         late = unfinished(end) & (end.taken >= stop.max_steps)
-        return eqx.tree_at(lambda now: now.result, end, jnp.where(late, Verdict.OUT_OF_STEPS, end.result))
+        uphill = phase.has_energy & ended_uphill(end.gain.begun, end.gain.energy, end.states)
+        verdict = jnp.where(uphill, int(Verdict.DIVERGED), int(Verdict.OUT_OF_STEPS))
+        return eqx.tree_at(lambda now: now.result, end, jnp.where(late, verdict, end.result))
 
     end = relax_in_groups(stage, view, first, unfinished)
-    return Equilibrium(end.states, end.steps, end.residual, end.result, end.result == Verdict.DIVERGED)
+    lost = end.result == Verdict.DIVERGED
+    return Equilibrium(end.states, end.steps, jnp.where(lost, jnp.inf, end.residual), end.result, lost)
 
 
 def unfinished(now: _Progress) -> Array:
@@ -214,25 +224,27 @@ def advance_and_test(solver: AbstractIteration, view: AbstractView, now: _Progre
     states = view.states(point)
     force = phase.force(states)
     residual = now.scale.residual(force)
-    result = judge(now.scale, stop.tol, states, force, RUNNING)
+    judged = judge(now.scale, stop.tol, states, force, RUNNING)
     beyond = now.scale.beyond(force)
-    active = now.result == RUNNING
-    gain, rose, stalled = measure_progress(stop, phase, now, states, force, residual)
+    active = unfinished(now)
+    work, rose = measure_work(stop, phase, now, states, force)
     carry, back = solver.retreat(carry, active & rose)
-    stalled |= result == Verdict.STALLED
-    result = jnp.where(stalled & (result == RUNNING), int(Verdict.STALLED), result)
-    result = jnp.where(beyond, int(Verdict.DIVERGED), result)
+    gain, stalled = measure_progress(stop, phase, now, states, residual, work, rose, back)
+    stalled |= judged == Verdict.STALLED
     rises = jnp.where(back, now.rises + 1, 0)
-    # a sample that went back keeps its old residual; where ever shorter steps do not help, it sits on a kink
-    given_up = jnp.where(beyond, int(Verdict.DIVERGED), int(Verdict.STALLED))
-    result = jnp.where(back, jnp.where((rises >= RETREATS) | stalled, given_up, RUNNING), result)
+    # what went back is judged where it was; where ever shorter steps do not help, it sits on a kink
+    stays = (stalled & (judged != Verdict.CONVERGED)) | beyond
+    ended = jnp.where(back, (rises >= RETREATS) | stalled, stays)
+    uphill = phase.has_energy & ended_uphill(gain.begun, gain.energy, states)
+    failed = jnp.where(beyond | uphill, int(Verdict.DIVERGED), int(Verdict.STALLED))
+    result = jnp.where(ended, failed, jnp.where(back, RUNNING, judged))
     moved = active & ~back & (result != Verdict.DIVERGED)
     return _Progress(
         choose(moved, point, now.point),
         choose(moved, states, now.states),
         choose(moved, force, now.force),
         carry,
-        _Gain(jnp.where(moved, gain.total, now.gain.total), gain.energy, gain.watched),
+        eqx.tree_at(lambda gain: gain.total, gain, jnp.where(moved, gain.total, now.gain.total)),
         rises,
         jnp.where(active & ~back, residual, now.residual),
         now.steps + jnp.where(active, count, 0),
@@ -242,26 +254,39 @@ def advance_and_test(solver: AbstractIteration, view: AbstractView, now: _Progre
     )
 
 
-def measure_progress(
-    stop: Stopping, phase: Phase, now: _Progress, states: States, force: States, residual: Array
-) -> tuple[_Gain, Array, Array]:
-    """What the energy says of the steps since the last test: the gain, where it rose, and where nothing is gained."""
+def measure_work(stop: Stopping, phase: Phase, now: _Progress, states: States, force: States) -> tuple[Array, Array]:
+    """The work done since the last test, and where the energy rose; neither is known without an energy."""
     if not phase.has_energy:
-        never = jnp.zeros(residual.shape, bool)
-        return now.gain, never, never
-    # the work done on the way: exact for a quadratic energy, and free of the cancellation in F - F'
+        return jnp.zeros_like(now.residual), jnp.zeros(now.residual.shape, bool)
+    # exact for a quadratic energy, and free of the cancellation in F - F'
     work = dot(subtract(states, now.states), jax.tree.map(lambda f, g: (f + g) / 2, now.force, force))
-    rose = (work < -stop.negligible * now.gain.total) | ~jnp.isfinite(work)
+    return work, (work < -stop.negligible * now.gain.total) | ~jnp.isfinite(work)
+
+
+def measure_progress(
+    stop: Stopping,
+    phase: Phase,
+    now: _Progress,
+    states: States,
+    residual: Array,
+    work: Array,
+    rose: Array,
+    back: Array,
+) -> tuple[_Gain, Array]:
+    """What the energy says of the steps since the last test: the gain, and where there is nothing more to be gained."""
+    if not phase.has_energy:
+        return now.gain, jnp.zeros(residual.shape, bool)
     total = now.gain.total + jnp.where(rose, 0, work)
     stalled = ~rose & (jnp.abs(work) <= stop.negligible * total)
-    # across a kink the work overstates the gain: now and then the energy itself, or the residual, must have fallen
-    energy = jnp.where(rose, now.gain.energy, jnp.real(phase.energy(states)))
+    # the work is that of a smooth energy: where the steps cross a kink to and fro it says more than was gained, so now
+    # and then the energy itself, or the residual, must have fallen
+    energy = jnp.where(back, now.gain.energy, jnp.real(phase.energy(states)))
     before, residual_before = now.gain.watched
     due = (now.taken // stop.check_every) % WATCH == WATCH - 1
     least = jnp.maximum(stop.negligible * total, 4 * jnp.finfo(energy.dtype).eps * jnp.abs(energy))
     stalled |= due & (before - energy <= least) & (residual > 0.9 * residual_before)
     watched = (jnp.where(due, energy, before), jnp.where(due, residual, residual_before))
-    return _Gain(total, energy, watched), rose, stalled
+    return _Gain(total, energy, watched, now.gain.begun), stalled
 
 
 def run(solver: AbstractIteration, view: AbstractView, point: Point, carry: Any, count) -> tuple[Point, Any]:

@@ -10,7 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array
 
 from energax.arithmetic import align_batch, choose
-from energax.checking import require_between
+from energax.checking import as_setting, require_between
 from energax.exceptions import SettingError
 from energax.solvers.coordinates import AbstractCoordinates, AbstractView, StateCoordinates
 from energax.solvers.coordinates.base import Point
@@ -38,7 +38,7 @@ class PerSample(AbstractStepBound):
         iterations: products with the Jacobian for the estimate.
     """
 
-    margin: Array = eqx.field(converter=jnp.asarray, default=0.8)
+    margin: Array = eqx.field(converter=as_setting("PerSample: margin"), default=0.8)
     iterations: int = eqx.field(static=True, default=8)
 
     def limit(self, view, point):
@@ -59,13 +59,13 @@ class Held(AbstractStepBound):
     A sample then depends on the training so far, as it does through the parameters, but not on its own batch.
 
     Attributes:
-        curvature: the value held; refreshed by `calibrate`, which `fit` calls every `Recipe.refresh` batches.
+        curvature: the value held; refreshed by `calibrate`, which `fit` calls every `Learner.refresh` batches.
         margin: share of 2 / curvature that is used.
         iterations: products with the Jacobian for the estimate.
     """
 
-    curvature: Array = eqx.field(converter=jnp.asarray, default=0.0)
-    margin: Array = eqx.field(converter=jnp.asarray, default=0.8)
+    curvature: Array = eqx.field(converter=as_setting("Held: curvature"), default=0.0)
+    margin: Array = eqx.field(converter=as_setting("Held: margin"), default=0.8)
     iterations: int = eqx.field(static=True, default=8)
 
     def limit(self, view, point):
@@ -112,7 +112,7 @@ class GradientFlow(AbstractIteration):
     Reference: Millidge et al. 2023, Eq. 1; the bound is this library's own.
     """
 
-    step_size: Array = eqx.field(converter=jnp.asarray, default=0.1)
+    step_size: Array = eqx.field(converter=as_setting("GradientFlow: step_size"), default=0.1)
     momentum: Array | None = eqx.field(converter=lambda m: None if m is None else jnp.asarray(m), default=None)
     stop: Stopping = eqx.field(default_factory=Stopping)
     bound: AbstractStepBound = eqx.field(default_factory=PerSample)

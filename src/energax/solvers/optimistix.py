@@ -3,10 +3,10 @@
 from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array
 
+from energax.checking import as_setting
 from energax.dynamics.phase import Phase
 from energax.exceptions import SettingError
 from energax.solvers.apart import add_batch_axis, drop_batch_axis, settle_apart
@@ -24,7 +24,7 @@ class Optimistix(AbstractSolver):
     """
 
     method: Any
-    tol: Array = eqx.field(converter=jnp.asarray, default=1e-2)
+    tol: Array = eqx.field(converter=as_setting("Optimistix: tol"), default=1e-2)
     max_steps: int = eqx.field(static=True, default=200)
 
     def solve(self, phase, start):

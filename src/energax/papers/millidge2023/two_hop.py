@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.arithmetic import add_all, total
+from energax.checking import as_setting
 from energax.costs import AbstractCost, SquaredError
 from energax.dynamics.base import AbstractEnergy, Prepared
 from energax.dynamics.phase import Phase
@@ -33,8 +34,8 @@ class TwoHopCoding(AbstractEnergy):
     """
 
     cost: AbstractCost = eqx.field(default_factory=SquaredError)
-    coupling: Array = eqx.field(converter=jnp.asarray, default=0.5)
-    scale: Array = eqx.field(converter=jnp.asarray, default=1.0)
+    coupling: Array = eqx.field(converter=as_setting("TwoHopCoding: coupling"), default=0.5)
+    scale: Array = eqx.field(converter=as_setting("TwoHopCoding: scale"), default=1.0)
 
     def prepare(self, graph, clamped, reference):
         """What the clamped nodes send; it is the same for both hops."""
