@@ -26,6 +26,13 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_disable_most_optimizations", True)
 
 
+def pytest_configure(config):
+    """Keep what took long to compile for the other worker and for the next run; `pytest --cache-clear` forgets it."""
+    if config.pluginmanager.has_plugin("cacheprovider"):
+        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("compiled")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
 @pytest.fixture
 def strict():
     """No implicit promotion between dtypes."""

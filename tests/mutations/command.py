@@ -144,7 +144,7 @@ class Trial:
 
     def run_tests(self, paths: list[str], limit: float) -> tuple[str, str]:
         """`killed` and the test that failed, or `survived`; tests that do not end have noticed as well."""
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *paths]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", *paths]
         pipe = subprocess.PIPE
         # of its own session, so that what the tests started ends with them
         process = subprocess.Popen(

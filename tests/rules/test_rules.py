@@ -153,7 +153,7 @@ def test_directed_response_equals_the_adjoint_on_an_energy():
     batch = batch_for(graph, 3, labels=False)
     solver = GradientFlow(0.5, momentum=0.5, stop=Stopping(1e-12, 3000))
     dynamics = PredictiveCoding()
-    expected = gradient(Adjoint(), dynamics, graph, batch)
+    expected = gradient(Adjoint(), dynamics, graph, batch, solver)
     large, small = (
         relative(gradient(VectorFieldRule(b), dynamics, graph, batch, solver), expected) for b in (1e-1, 1e-2)
     )

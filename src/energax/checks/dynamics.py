@@ -133,7 +133,7 @@ def check_free_phase(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) 
     require(residual <= allowed, f"start() says settled=True, and a force is left: residual {residual:.3g}")
     if not isinstance(dynamics, AbstractTotalEnergy) or dynamics.free_gradient(graph) is not FreeGradient.ZERO:
         return
-    found = energy_gradient(phase, start.states, jnp.ones(samples(batch)) / samples(batch))
+    found = eqx.filter_jit(energy_gradient)(phase, start.states, jnp.ones(samples(batch)) / samples(batch))
     size = max(float(jnp.max(jnp.abs(leaf))) for leaf in leaves(found))
     require(size <= allowed, f"free_gradient() says ZERO, and dF/dtheta at the free equilibrium is up to {size:.3g}")
 

@@ -69,11 +69,11 @@ class Scale(eqx.Module):
 
     Attributes:
         drive: what a residual is relative to; never 0.
-        lost: a force from which no relaxation comes back.
+        limit: a force from which no relaxation comes back.
     """
 
     drive: Array
-    lost: Array
+    limit: Array
 
     def residual(self, force: States) -> Array:
         """|force| / drive."""
@@ -81,7 +81,7 @@ class Scale(eqx.Module):
 
     def beyond(self, force: States) -> Array:
         """Which samples' forces are no numbers, or from which no relaxation comes back."""
-        return ~(norm(force) < self.lost)
+        return ~(norm(force) < self.limit)
 
 
 def measure_scale(phase: Phase, start: States, tol: Array, force: States | None = None) -> Scale:

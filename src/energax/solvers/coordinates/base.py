@@ -18,7 +18,7 @@ Point = PyTree
 """Coordinates of all free states: a pytree of arrays, batch first."""
 
 
-class Model(NamedTuple):
+class LocalModel(NamedTuple):
     """F around a point, with a linear map whose image of a step tells how F would change.
 
     Attributes:
@@ -55,7 +55,7 @@ class AbstractView(eqx.Module):
         """How the point moves: the phase's own force, or -dF/dpoint where the coordinates say so."""
 
     @abc.abstractmethod
-    def model(self, point: Point) -> Model:
+    def model(self, point: Point) -> LocalModel:
         """F and its derivatives at a point."""
 
     @abc.abstractmethod
@@ -79,7 +79,7 @@ class AbstractCoordinates(eqx.Module):
         """The view of a phase around `start`, and the point at which `start` lies."""
 
 
-def linearise(view: AbstractView, point: Point) -> Model:
+def linearise(view: AbstractView, point: Point) -> LocalModel:
     """The quadratic model of a view whose force is -dF/dpoint under its inner product; the image is the force."""
     force, tangent = jax.linearize(view.force, point)
 
@@ -88,7 +88,7 @@ def linearise(view: AbstractView, point: Point) -> Model:
         z = minimise_quadratic(slope, -gram(view.dot, directions, pushed))
         return z, -jnp.sum(z * slope, axis=0)
 
-    return Model(view.energy(point), force, force, tangent, least)
+    return LocalModel(view.energy(point), force, force, tangent, least)
 
 
 def gram(product: Callable[[PyTree, PyTree], Array], left: Sequence[PyTree], right: Sequence[PyTree]) -> Array:

@@ -13,7 +13,7 @@ from energax.dynamics.phase import Phase
 from energax.exceptions import SettingError
 from energax.graph.graph import Graph
 from energax.graph.parts import Output, States
-from energax.solvers.coordinates.base import AbstractCoordinates, AbstractView, Model, gram
+from energax.solvers.coordinates.base import AbstractCoordinates, AbstractView, LocalModel, gram
 from energax.solvers.plane import minimise_in_plane
 
 
@@ -110,7 +110,7 @@ class ErrorView(AbstractView):
             )
             return z, -jnp.sum(z * slope, axis=0)
 
-        return Model(self._errors_alone(point, seen[1]) + cost, force, seen, push, least)
+        return LocalModel(self._errors_alone(point, seen[1]) + cost, force, seen, push, least)
 
     def energy(self, point):
         """From the errors themselves."""
