@@ -19,9 +19,7 @@ from energax.training.learner import begin
 # Tests compile far longer than they compute, and XLA's fusion emitters make up half of that on the CPU. What the tests
 # start as processes of their own inherits the flag.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
-gc.set_threshold(
-    100_000, 20, 20
-)  # tracing makes millions of small objects that live; to look for dead ones takes a tenth
+gc.set_threshold(100_000, 20, 20)  # looking for dead objects among all that tracing makes takes nearly a tenth
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_disable_most_optimizations", True)
 

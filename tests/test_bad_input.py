@@ -255,6 +255,7 @@ def test_a_learner_refuses_what_is_in_the_wrong_place(wrong, message):
         (lambda: ex.ConjugateGradient(coordinates="errors"), r"ConjugateGradient: coordinates='errors': give coord"),
         (lambda: ex.Stopping("1e-3"), r"Stopping: tol: '1e-3' is no array of numbers"),
         (lambda: ex.GradientFlow("fast"), r"GradientFlow: step_size: 'fast' is no array of numbers"),
+        (lambda: ex.GradientFlow(momentum="much"), r"GradientFlow: momentum: 'much' is no array of numbers"),
         (lambda: ex.Stopping(max_steps=0), r"Stopping: max_steps=0: give a whole number of at least 1"),
         (lambda: ex.Stopping(max_steps=10.5), r"Stopping: max_steps=10\.5: give a whole number of at least 1"),
         (lambda: ex.Stopping(check_every=-1), r"Stopping: check_every \(0 .*\)=-1: give a whole number of at least 0"),

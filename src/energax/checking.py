@@ -3,7 +3,6 @@
 Values that are traced pass, since nothing is known of them yet.
 """
 
-import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -62,9 +61,9 @@ def as_array(place: str, value: Any, error: type[EnergaxError] = DataError) -> j
         raise error(f"{place}: {tell(value)} is no array of numbers ({problem}): give one") from problem
 
 
-def as_setting(place: str) -> Callable[[Any], jax.Array]:
-    """The converter of a field that holds a number or an array of numbers."""
-    return functools.partial(as_array, place, error=SettingError)
+def as_setting(place: str) -> Callable[[Any], Any]:
+    """The converter of a field that holds a number or an array of numbers; None stays."""
+    return lambda value: None if value is None else as_array(place, value, SettingError)
 
 
 def require_whole(place: str, value: Any, least: int) -> None:

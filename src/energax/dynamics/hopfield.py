@@ -7,7 +7,7 @@ from jaxtyping import Array
 
 from energax.activations import AbstractActivation, Box
 from energax.arithmetic import add_all, align_batch, total
-from energax.checking import require_between
+from energax.checking import as_setting, require_between
 from energax.costs import AbstractCost, SquaredError, as_cost
 from energax.dynamics.base import AbstractBlockEnergy, Prepared, descend
 from energax.dynamics.phase import Phase
@@ -35,7 +35,7 @@ class Hopfield(AbstractBlockEnergy):
     """
 
     cost: AbstractCost = eqx.field(converter=as_cost, default_factory=SquaredError)
-    feedback_scale: Array | None = eqx.field(converter=lambda g: None if g is None else jnp.asarray(g), default=None)
+    feedback_scale: Array | None = eqx.field(converter=as_setting("Hopfield: feedback_scale"), default=None)
 
     def __check_init__(self):
         if self.feedback_scale is not None:

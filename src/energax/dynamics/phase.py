@@ -33,7 +33,8 @@ class Batch(eqx.Module):
         y: targets as the cost takes them, shape `(batch, ...)`, or a dictionary of outputs and these; None where there
             are none.
         key: for random layers, or None.
-        weights: of every sample in the batch's average, shape `(batch,)`; None weighs all alike.
+        weights: of every sample in the batch's average, shape `(batch,)`; None weighs all alike, and a weight
+            that is no number leaves its sample out.
     """
 
     x: Array | Mapping[str, Array]

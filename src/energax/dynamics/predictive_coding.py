@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.arithmetic import add_all, total
+from energax.checking import as_setting
 from energax.costs import AbstractCost, SquaredError, as_cost
 from energax.dynamics.base import AbstractErrorEnergy, FreeGradient, Prepared, Start
 from energax.dynamics.precision import LearnedPrecision
@@ -38,7 +39,7 @@ class PredictiveCoding(AbstractErrorEnergy):
     trainable: ClassVar[tuple[str, ...]] = ("learned",)
     cost: AbstractCost = eqx.field(converter=as_cost, default_factory=SquaredError)
     precisions: dict[str, Array] = eqx.field(
-        converter=lambda given: {name: jnp.asarray(value) for name, value in given.items()},
+        converter=lambda given: {name: as_setting(f"precision of {name!r}")(value) for name, value in given.items()},
         default_factory=dict,
     )
     learned: dict[str, LearnedPrecision] = eqx.field(default_factory=dict)

@@ -44,7 +44,7 @@ class NudgingScheme(AbstractNudgingScheme):
 
     points: Array = eqx.field(converter=as_vector)
     weights: Array = eqx.field(converter=as_vector)
-    free_weight: Array | None = eqx.field(converter=lambda w: None if w is None else jnp.asarray(w), default=None)
+    free_weight: Array | None = eqx.field(converter=as_setting("NudgingScheme: free_weight"), default=None)
     balanced: bool = eqx.field(static=True, default=False)
     whole: bool = eqx.field(static=True, default=False)
 

@@ -113,7 +113,7 @@ class GradientFlow(AbstractIteration):
     """
 
     step_size: Array = eqx.field(converter=as_setting("GradientFlow: step_size"), default=0.1)
-    momentum: Array | None = eqx.field(converter=lambda m: None if m is None else jnp.asarray(m), default=None)
+    momentum: Array | None = eqx.field(converter=as_setting("GradientFlow: momentum"), default=None)
     stop: Stopping = eqx.field(default_factory=Stopping)
     bound: AbstractStepBound = eqx.field(default_factory=PerSample)
     coordinates: AbstractCoordinates = eqx.field(default_factory=StateCoordinates)

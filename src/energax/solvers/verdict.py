@@ -33,7 +33,8 @@ MESSAGES = {
     Verdict.CONVERGED: "the residual fell below the tolerance",
     Verdict.STALLED: "the energy no longer falls although a residual is left: a kink, or the limit of the precision",
     Verdict.OUT_OF_STEPS: "max_steps were too few for the tolerance: raise max_steps, or use a faster solver",
-    Verdict.DIVERGED: "the states grew without bound: lower step_size or leave the step bound on; under a nudge, "
+    Verdict.DIVERGED: "the states grew without bound, or ended above where they began: lower step_size or leave the "
+    "step bound on; under a nudge, "
     "lower beta, because a strong one may leave no minimum",
 }
 
@@ -142,14 +143,14 @@ def keep_in_scale(begin: Point, end: Point) -> tuple[Point, Array]:
     return choose(lost, begin, end), lost
 
 
-def ended_uphill(before: Array, after: Array, start: States) -> Array:
+def ended_uphill(before: Array, after: Array, states: States) -> Array:
     """Which samples' energies ended above where they began: an unstable step that was given no time to overflow.
 
     Their states stay: the verdict keeps them from the parameters, and the forward pass that is taken here serves
     whatever comes after. A rise that rounding makes is none: of a cost that is nearly 0, what it falls by is lost in
-    its own rounding, while what the errors rise by is not (the rounding of the states where they began).
+    its own rounding, while what the errors rise by is not (the rounding of `states`, at either end).
     """
-    rounding = norm(rounding_floor(start)) ** 2
+    rounding = norm(rounding_floor(states)) ** 2
     return ~(after - before <= 0.1 * (jnp.abs(before) + jnp.abs(after)) + rounding)
 
 
