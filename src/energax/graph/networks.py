@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray
 
-from energax.checking import require_callable, require_key, require_sizes
+from energax.checking import require_callable, require_key, require_sizes, require_whole
 from energax.exceptions import GraphError
 from energax.graph.graph import Graph
 from energax.graph.mupc import mupc
@@ -153,6 +153,8 @@ def residual(
     """
     require_callable("residual: activation", activation)
     require_key("residual: key", key)
+    require_sizes("residual: shape", shape, 3)
+    require_sizes("residual: channels", channels, 1)
     keys = iter(jax.random.split(key, 2 * len(channels) + 1))
     nodes, edges = [Node("input", tuple(shape))], []
     functions: dict[str, Callable] = {"skip": Identity()}
@@ -203,6 +205,9 @@ def residual_mlp(
     """
     require_callable("residual_mlp: activation", activation)
     require_key("residual_mlp: key", key)
+    require_sizes("residual_mlp: shape", shape, 1)
+    for name, size in (("width", width), ("depth", depth), ("classes", classes)):
+        require_whole(f"residual_mlp: {name}", size, 1)
     keys = jax.random.split(key, 4)
     axis = Axis("depth", depth + 1)
 
