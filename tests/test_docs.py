@@ -57,3 +57,23 @@ def test_readme_program_trains(monkeypatch, tmp_path):
     scope: dict = {}
     exec(program.replace('"mnist"', '"digits"').replace("784", "64").replace("epochs=5", "epochs=12"), scope)
     assert scope["run"].result["test_accuracy"] > 0.9
+
+
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
+IN_CODE = re.compile(r"`([^`\n]+)`")
+NAME = re.compile(r"\b[a-z]\w*\.py\b|\b(?:[A-Z][a-z]+)+\b|\b[a-z]+_[a-z_]+\b")
+
+
+def names_in_text(page: str) -> set[str]:
+    """Files, classes and functions with an underscore that a page's sentences and tables set in type of code."""
+    prose = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.S)
+    return {name for code in IN_CODE.findall(prose) for name in NAME.findall(code)}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_names_is_there(page):
+    """Oracle: the tree, of which some word or file has that name."""
+    sources = [file for folder in ("src", "tests", "benchmarks") for file in (ROOT / folder).rglob("*.py")]
+    written = (file.read_text() for file in sources if not file.is_relative_to(ROOT / "tests"))
+    known = {file.name for file in sources} | set(re.findall(r"\w+", "\n".join(written)))
+    assert names_in_text(page) <= known
