@@ -3,7 +3,7 @@
 pcx pins an older JAX, so it is no dependency: in an environment of its own, `pip install jax equinox optax tqdm`, then
 `pip install --no-deps pcx==0.6.3`, then `python -m benchmarks.oracle_pcx --out tests`. Writes `oracle_pcx.json`:
 parameters, data, the states after a number of gradient steps from the feed-forward start with the output clamped, and
-the weight gradients there. `tests/test_peers.py` compares energax with it.
+the weight gradients there. `tests/rules/test_peers.py` compares energax with it.
 """
 # pyright: reportMissingImports=false
 

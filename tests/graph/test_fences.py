@@ -209,6 +209,24 @@ def test_edges_enter_and_leave_where_they_are_told(enter, leave):
     np.testing.assert_allclose(separate.output_value(separate.sweep(x)), states["y"], rtol=1e-12)
 
 
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_an_output_of_every_position_becomes_an_output_for_each(length):
+    """Oracle: the states of the stacked net, position by position."""
+    axis = Axis("time", length)
+    graph = ex.Graph(
+        nodes=[ex.Node("x", (3,)), ex.Node("h", (4,), "act", axes=(axis,))],
+        edges=[ex.Edge("x", At("h", time=EVERY), "in"), *([ex.Edge("h", "h", "again", 1)] if length > 1 else [])],
+        functions={"in": Linear(3, 4, key=KEYS[0]), "again": Linear(4, 4, key=KEYS[1]), "act": Tanh()},
+        input="x",
+        output=At("h", time=EVERY),
+    )
+    x, separate = jax.random.normal(KEYS[3], (2, 3)), unroll(graph, axis)
+    found = separate.output_value(separate.sweep(x))
+    found = list(found.values()) if length > 1 else [found]
+    assert len(found) == length
+    np.testing.assert_allclose(jnp.stack(found, axis=1), graph.sweep(x)["h"], rtol=1e-12)
+
+
 @pytest.mark.parametrize("place", [EVERY, 1, -1])
 def test_the_cost_reads_a_chosen_position_or_all(place):
     """Oracle: backprop of the written-out net, for the cost of one step or of all; PC-Nudge in its limit."""
