@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimistix as optx
 import pytest
 
 import energax as ex
@@ -176,3 +177,27 @@ def test_what_ends_above_its_start_has_diverged_however_it_is_tested(max_steps, 
     np.testing.assert_array_equal(end.result, Verdict.DIVERGED)
     np.testing.assert_array_equal(end.lost, True)
     np.testing.assert_array_equal(end.residual, np.inf)
+
+
+@pytest.mark.parametrize(("max_steps", "check_every"), [(40, 5), (40, 1), (6, 0)])
+def test_complex_states_do_not_descend(max_steps, check_every):
+    """Oracle: F by hand: with v = i beta g the real part of beta i C rises by twice what that of E falls by."""
+    graph = mlp([6, 5, 4, 3], jnp.tanh, key=jax.random.key(0))
+    batch = batch_for(graph, 8)
+    phase = nudged_phase_of(ex.PredictiveCoding(), graph, batch).nudge_by(jnp.asarray(0.1j), batch.y)
+    start = jax.tree.map(lambda v: v.astype(complex), phase.start().states)
+    solver = ex.GradientFlow(0.3, stop=ex.Stopping(1e-12, max_steps, check_every))
+    end = solver.solve(phase, ex.Start(start))
+    assert np.all(jnp.real(phase.energy(end.states)) > jnp.real(phase.energy(start)) + 1e-4)
+    assert not np.any(end.lost)
+    assert np.all(end.result != Verdict.DIVERGED)
+
+
+def test_a_root_above_the_start_is_converged():
+    """Oracle: Newton's method on 1/4 (v^2 - 1)^2 from v = .4: the nearest root of the force is the hill at 0."""
+    dynamics = ex.FunctionEnergy(lambda _, s: jnp.sum((s["v"] ** 2 - 1) ** 2, axis=1) / 4)
+    nodes = ex.Nodes([ex.Node("v", (1,))], {}, "v", "v")
+    solver = ex.Optimistix(optx.Newton(1e-6, 1e-6), tol=1e-3)
+    end = ex.relax(dynamics, nodes, solver, clamp={}, start={"v": jnp.full((2, 1), 0.4)})
+    np.testing.assert_allclose(end.states["v"], 0, atol=1e-3)
+    np.testing.assert_array_equal(end.result, Verdict.CONVERGED)
