@@ -201,3 +201,37 @@ def test_a_root_above_the_start_is_converged():
     end = ex.relax(dynamics, nodes, solver, clamp={}, start={"v": jnp.full((2, 1), 0.4)})
     np.testing.assert_allclose(end.states["v"], 0, atol=1e-3)
     np.testing.assert_array_equal(end.result, Verdict.CONVERGED)
+
+
+class Scripted(ex.solvers.AbstractIteration):
+    """Multiplies the states by one factor after the other, and goes back where the energy rose."""
+
+    factors: tuple[float, ...] = eqx.field(static=True, default=())
+    stop: ex.Stopping = eqx.field(default_factory=lambda: ex.Stopping(1e-3, 20, 1))
+    coordinates: StateCoordinates = eqx.field(default_factory=StateCoordinates)
+
+    def init(self, view, point):
+        return jnp.zeros((), int)
+
+    def step(self, view, point, carry):
+        return jax.tree.map(lambda v: v * jnp.asarray(self.factors)[carry], point), carry + 1
+
+    def retreat(self, carry, rose):
+        return carry, rose
+
+
+@pytest.mark.parametrize(
+    ("factors", "expected"),
+    [
+        ((0.9, 2.0, 2.0, 0.0), Verdict.CONVERGED),
+        ((2.0, 2.0, 0.9, 2.0, 2.0, 0.0), Verdict.CONVERGED),
+        ((0.9, 2.0, 2.0, 2.0, 0.0), Verdict.STALLED),
+    ],
+)
+def test_three_rises_in_a_row_are_a_stall(factors, expected):
+    """Oracle: the rule as it is written, counted by hand on 1/2 v^2."""
+    dynamics = ex.FunctionEnergy(lambda _, s: jnp.sum(s["v"] ** 2, axis=1) / 2)
+    nodes = ex.Nodes([ex.Node("v", (2,))], {}, "v", "v")
+    end = ex.relax(dynamics, nodes, Scripted(factors), clamp={}, start={"v": jnp.ones((3, 2))})
+    np.testing.assert_array_equal(end.result, expected)
+    np.testing.assert_array_equal(end.steps, len(factors) if expected == Verdict.CONVERGED else 4)
