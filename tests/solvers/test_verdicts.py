@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimistix as optx
 import pytest
 
 import energax as ex
@@ -176,3 +177,61 @@ def test_what_ends_above_its_start_has_diverged_however_it_is_tested(max_steps, 
     np.testing.assert_array_equal(end.result, Verdict.DIVERGED)
     np.testing.assert_array_equal(end.lost, True)
     np.testing.assert_array_equal(end.residual, np.inf)
+
+
+@pytest.mark.parametrize(("max_steps", "check_every"), [(40, 5), (40, 1), (6, 0)])
+def test_complex_states_do_not_descend(max_steps, check_every):
+    """Oracle: F by hand: with v = i beta g the real part of beta i C rises by twice what that of E falls by."""
+    graph = mlp([6, 5, 4, 3], jnp.tanh, key=jax.random.key(0))
+    batch = batch_for(graph, 8)
+    phase = nudged_phase_of(ex.PredictiveCoding(), graph, batch).nudge_by(jnp.asarray(0.1j), batch.y)
+    start = jax.tree.map(lambda v: v.astype(complex), phase.start().states)
+    solver = ex.GradientFlow(0.3, stop=ex.Stopping(1e-12, max_steps, check_every))
+    end = solver.solve(phase, ex.Start(start))
+    assert np.all(jnp.real(phase.energy(end.states)) > jnp.real(phase.energy(start)) + 1e-4)
+    assert not np.any(end.lost)
+    assert np.all(end.result != Verdict.DIVERGED)
+
+
+def test_a_root_above_the_start_is_converged():
+    """Oracle: Newton's method on 1/4 (v^2 - 1)^2 from v = .4: the nearest root of the force is the hill at 0."""
+    dynamics = ex.FunctionEnergy(lambda _, s: jnp.sum((s["v"] ** 2 - 1) ** 2, axis=1) / 4)
+    nodes = ex.Nodes([ex.Node("v", (1,))], {}, "v", "v")
+    solver = ex.Optimistix(optx.Newton(1e-6, 1e-6), tol=1e-3)
+    end = ex.relax(dynamics, nodes, solver, clamp={}, start={"v": jnp.full((2, 1), 0.4)})
+    np.testing.assert_allclose(end.states["v"], 0, atol=1e-3)
+    np.testing.assert_array_equal(end.result, Verdict.CONVERGED)
+
+
+class Scripted(ex.solvers.AbstractIteration):
+    """Multiplies the states by one factor after the other, and goes back where the energy rose."""
+
+    factors: tuple[float, ...] = eqx.field(static=True, default=())
+    stop: ex.Stopping = eqx.field(default_factory=lambda: ex.Stopping(1e-3, 20, 1))
+    coordinates: StateCoordinates = eqx.field(default_factory=StateCoordinates)
+
+    def init(self, view, point):
+        return jnp.zeros((), int)
+
+    def step(self, view, point, carry):
+        return jax.tree.map(lambda v: v * jnp.asarray(self.factors)[carry], point), carry + 1
+
+    def retreat(self, carry, rose):
+        return carry, rose
+
+
+@pytest.mark.parametrize(
+    ("factors", "expected"),
+    [
+        ((0.9, 2.0, 2.0, 0.0), Verdict.CONVERGED),
+        ((2.0, 2.0, 0.9, 2.0, 2.0, 0.0), Verdict.CONVERGED),
+        ((0.9, 2.0, 2.0, 2.0, 0.0), Verdict.STALLED),
+    ],
+)
+def test_three_rises_in_a_row_are_a_stall(factors, expected):
+    """Oracle: the rule as it is written, counted by hand on 1/2 v^2."""
+    dynamics = ex.FunctionEnergy(lambda _, s: jnp.sum(s["v"] ** 2, axis=1) / 2)
+    nodes = ex.Nodes([ex.Node("v", (2,))], {}, "v", "v")
+    end = ex.relax(dynamics, nodes, Scripted(factors), clamp={}, start={"v": jnp.ones((3, 2))})
+    np.testing.assert_array_equal(end.result, expected)
+    np.testing.assert_array_equal(end.steps, len(factors) if expected == Verdict.CONVERGED else 4)

@@ -148,8 +148,11 @@ def ended_uphill(before: Array, after: Array, states: States) -> Array:
 
     Their states stay: the verdict keeps them from the parameters, and the forward pass that is taken here serves
     whatever comes after. A rise that rounding makes is none: of a cost that is nearly 0, what it falls by is lost in
-    its own rounding, while what the errors rise by is not (the rounding of `states`, at either end).
+    its own rounding, while what the errors rise by is not (the rounding of `states`, at either end). Complex states do
+    not descend: the real part of their energy may rise all the way to the equilibrium.
     """
+    if any(jnp.iscomplexobj(v) for v in states.values()):
+        return jnp.zeros(before.shape, bool)
     rounding = norm(rounding_floor(states)) ** 2
     return ~(after - before <= 0.1 * (jnp.abs(before) + jnp.abs(after)) + rounding)
 
