@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 import oracles
-from energax import Backprop, Contrastive, ContrastiveHebbian, FirstStep, Hopfield, Incremental, PredictiveCoding
+from energax import (
+    Backprop,
+    BalancedFeedback,
+    Contrastive,
+    ContrastiveHebbian,
+    FirstStep,
+    Hopfield,
+    Incremental,
+    PredictiveCoding,
+    SkewFeedback,
+)
 from energax.activations import rectifier
 from energax.dynamics import Start, prepare_phase
 from energax.exceptions import SettingError
@@ -23,6 +33,8 @@ TABLE = {
     "pc": (Contrastive(unit_nudge()), PredictiveCoding, "backprop", 0.6, True),
     "ipc": (Incremental(8), PredictiveCoding, "backprop", 0.6, True),
     "pc-nudge": (Contrastive(nudge(1e-3)), PredictiveCoding, "backprop", 0.9999, True),
+    "bipc": (Contrastive(unit_nudge()), SkewFeedback, "backprop", 0.6, True),
+    "bipc-balanced": (Contrastive(unit_nudge()), BalancedFeedback, "backprop", 0.6, True),
     "first-step": (FirstStep(), PredictiveCoding, "backprop", 1 - 1e-9, False),
     "ep": (Contrastive(centred(0.2)), Hopfield, "adjoint", 0.95, True),
     "ep-one-sided": (Contrastive(one_sided(0.2)), Hopfield, "adjoint", 0.95, True),

@@ -76,7 +76,7 @@ class AbstractBidirectional(AbstractEnergy):
         residues = {n: everywhere[n] - vhat for n, vhat in predictions.items() if n in everywhere}
         if phase.constants is not None:
             moved = {name: state - phase.constants[name] for name, state in states.items()}
-            heard = phase.linear(moved)
+            (heard,) = phase.linear(moved)
             for name in (name for name in residues if name in moved):
                 residues[name] += self.feedback * heard[name] - self.self_term * moved[name]
         return add_all(total(residue**2) / 2 for residue in residues.values())
@@ -142,13 +142,12 @@ class Bidirectional(AbstractBidirectional):
     cost: AbstractCost = eqx.field(converter=as_cost, default_factory=CrossEntropy)
 
 
-def linearise_feedback(phase: Phase, vbar: States) -> Callable[[States], States]:
-    """The map d -> J(vbar)^T d with J of all predictions in all free states; parameters are held."""
+def linearise_feedback(phase: Phase, vbar: States) -> Callable[[States], tuple[States]]:
+    """The map d -> (J(vbar)^T d,) with J of all predictions in all free states; parameters are held."""
     graph, sent = hold_still((phase.graph, phase.sent))
 
     def predict(states):
         predictions = graph.predict(phase.everywhere(states), sent)
         return {name: predictions.get(name, jnp.zeros_like(state)) for name, state in states.items()}
 
-    _, pull = jax.vjp(predict, vbar)
-    return lambda moved: pull(moved)[0]
+    return jax.vjp(predict, vbar)[1]  # a pytree, as all of a phase must be
