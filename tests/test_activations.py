@@ -185,6 +185,7 @@ def test_values_at_chosen_points():
     h = np.array([-1.5, -0.2, 0.4, 3.0])
     np.testing.assert_allclose(Tanh()(jnp.asarray(h)), np.tanh(h), rtol=1e-14)
     np.testing.assert_allclose(Sigmoid(4.0, 0.5)(jnp.asarray(h)), 1 / (1 + np.exp(-4 * (h - 0.5))), atol=1e-15)
+    np.testing.assert_allclose(Sigmoid()(jnp.asarray(h)), 1 / (1 + np.exp(-h)), atol=1e-15)
     np.testing.assert_array_equal(hard_sigmoid()(jnp.asarray(h)), [0, 0, 0.4, 1])
     np.testing.assert_array_equal(rectifier()(jnp.asarray(h)), [0, 0, 0.4, 3])
     np.testing.assert_array_equal(identity()(jnp.asarray(h)), h)

@@ -21,7 +21,8 @@ from energax import (
     networks,
 )
 from energax.activations import Tanh
-from energax.diagnostics.regime import measure_regime
+from energax.diagnostics.regime import compare_gradients, measure_regime
+from energax.dynamics.model import Model
 from energax.rules.nudging import centred, nudge, unit_nudge
 from energax.solvers import Held, Unbounded
 
@@ -219,3 +220,15 @@ def test_curvature_is_that_of_the_nudged_energy():
     assert 0.85 * largest < float(regime.curvature) <= largest * (1 + 1e-12)
     assert float(regime.step_bound) == pytest.approx(2 / float(regime.curvature), rel=1e-12)
     assert float(regime.step_margin) == pytest.approx(float(regime.step_bound) / 0.2, rel=1e-12)
+
+
+def test_a_part_that_no_gradient_reaches_compares_as_nothing():
+    """Oracle: 0 of 0 is 0, in cosine and in size, and the other parts are as they are."""
+    graph = coding_net()
+    one = eqx.filter(graph, eqx.is_inexact_array)
+    still = eqx.tree_at(lambda g: g.functions["layer2"], one, replace_fn=lambda fn: jax.tree.map(jnp.zeros_like, fn))
+    gradient, exact = (Model(tree, PredictiveCoding()) for tree in (still, jax.tree.map(lambda leaf: 2 * leaf, still)))
+    cosine, ratio = compare_gradients(gradient, exact)
+    assert (float(cosine["layer2"]), float(ratio["layer2"])) == (0, 0)
+    for name in ("layer1", "layer3", "all"):
+        np.testing.assert_allclose([cosine[name], ratio[name]], [1, 0.5], rtol=1e-12)

@@ -1,5 +1,7 @@
 """Predictive coding against closed forms, plain numpy, and the facts the theory states."""
 
+import re
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,10 @@ from energax import (
     Batch,
     Contrastive,
     CrossEntropy,
+    Edge,
     GradientFlow,
+    Graph,
+    Node,
     Optimistix,
     PredictiveCoding,
     SquaredError,
@@ -21,7 +26,9 @@ from energax import (
 )
 from energax.activations import identity
 from energax.dynamics.phase import prepare_phase
+from energax.exceptions import SettingError
 from energax.graph.networks import mlp
+from energax.layers import Chain, Linear
 from energax.rules import Backprop, nudge, unit_nudge
 from energax.rules.base import energy_gradient
 from energax.solvers import Unbounded
@@ -195,3 +202,19 @@ def test_the_printed_correction_of_contrastive_learning_removes_the_signal():
         remains.append(float(jnp.linalg.norm(small)))
     assert abs(slope(betas, remains) - 1) < 0.05
     assert relative((plain1, plain2), (true.functions["layer1"].weight, true.functions["layer2"].weight)) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("shape", "fits"), [((2, 3), True), ((3,), True), ((2, 1), True), ((2,), False), ((3, 2), False)]
+)
+def test_a_precision_broadcasts_with_one_sample_of_its_node(shape, fits):
+    """Oracle: numpy's rule, which aligns the last axes."""
+    nodes = [Node("x", (4,)), Node("v", (2, 3))]
+    functions = {"f": Chain((Linear(4, 6, key=jax.random.key(0)), lambda h: h.reshape(2, 3)))}
+    graph = Graph(nodes=nodes, edges=[Edge("x", "v", "f")], functions=functions, input="x", output="v")
+    dynamics = PredictiveCoding(precisions={"v": jnp.ones(shape)})
+    if fits:
+        assert prepare_phase(dynamics, graph, graph.clamp(jnp.ones((5, 4)))).start().states["v"].shape == (5, 2, 3)
+    else:
+        with pytest.raises(SettingError, match=f"precision of node 'v' has shape {re.escape(str(shape))}"):
+            prepare_phase(dynamics, graph, graph.clamp(jnp.ones((5, 4))))

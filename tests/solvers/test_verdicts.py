@@ -13,6 +13,7 @@ from energax.checks.means import nudged_phase_of
 from energax.graph.networks import mlp
 from energax.rules import Backprop, centred, nudge
 from energax.solvers import ErrorCoordinates, StateCoordinates, Unbounded
+from energax.solvers.engine import work_between
 from energax.solvers.verdict import Verdict
 from oracles import batch_for, relative
 
@@ -201,6 +202,20 @@ def test_a_root_above_the_start_is_converged():
     end = ex.relax(dynamics, nodes, solver, clamp={}, start={"v": jnp.full((2, 1), 0.4)})
     np.testing.assert_allclose(end.states["v"], 0, atol=1e-3)
     np.testing.assert_array_equal(end.result, Verdict.CONVERGED)
+
+
+def test_work_is_what_a_quadratic_energy_falls_by():
+    """Oracle: F at both ends, of a linear net with a squared error, for steps of any size."""
+    with jax.enable_x64(True):
+        graph = mlp([4, 5, 3], identity(), key=jax.random.key(0))
+        batch = batch_for(graph, 4, labels=False)
+        phase = nudged_phase_of(ex.PredictiveCoding(), graph, batch)
+        before = phase.start().states
+        after = jax.tree.map(lambda v, f: v + 0.7 * f, before, phase.force(before))
+        forces = [phase.force(states) for states in (before, after)]
+        np.testing.assert_allclose(
+            work_between(before, after, *forces), phase.energy(before) - phase.energy(after), rtol=1e-10
+        )
 
 
 class Scripted(ex.solvers.AbstractIteration):

@@ -104,7 +104,13 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_written(learne
     broken = eqx.tree_at(
         lambda l: l.graph.functions["layer2"].weight, learner("backprop"), replace_fn=lambda w: w * np.nan
     )
+    whole = learner("backprop")
+    several = [
+        dataclasses.replace(whole, graph=dataclasses.replace(whole.graph, **{end: names}))
+        for end, names in (("input", ("input", "hidden1")), ("output", ("hidden1", "output")))
+    ]
     cases = [
+        *((SettingError, "give the graph one input and one output", {"learner": one}) for one in several),
         (SettingError, "epochs=0: give a whole number of at least 1", {"epochs": 0}),
         (SettingError, "epochs=-1", {"epochs": -1}),
         (SettingError, "batch=0: give a whole number of at least 1", {"batch": 0}),

@@ -258,9 +258,13 @@ def measure_work(stop: Stopping, phase: Phase, now: _Progress, states: States, f
     """The work done since the last test, and where the energy rose; neither is known without an energy."""
     if not phase.has_energy:
         return jnp.zeros_like(now.residual), jnp.zeros(now.residual.shape, bool)
-    # exact for a quadratic energy, and free of the cancellation in F - F'
-    work = dot(subtract(states, now.states), jax.tree.map(lambda f, g: (f + g) / 2, now.force, force))
+    work = work_between(now.states, states, now.force, force)
     return work, (work < -stop.negligible * now.gain.total) | ~jnp.isfinite(work)
+
+
+def work_between(before: States, after: States, force_before: States, force_after: States) -> Array:
+    """What F falls by, per sample: exact for a quadratic energy, and free of the cancellation in F - F'."""
+    return dot(subtract(after, before), jax.tree.map(lambda f, g: (f + g) / 2, force_before, force_after))
 
 
 def measure_progress(
