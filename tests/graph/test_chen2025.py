@@ -146,7 +146,11 @@ RULES = {
     "backprop": (ex.Backprop(), CODING, FLOW),
     "first step": (ex.FirstStep(), CODING, FLOW),
     "pc": (ex.Contrastive(unit_nudge()), CODING, FLOW),
-    "pc-nudge": (ex.Contrastive(nudge(1e-2)), CODING, ex.ConjugateGradient(ex.Stopping(1e-3, 2, 0), ex.ErrorCoordinates())),
+    "pc-nudge": (
+        ex.Contrastive(nudge(1e-2)),
+        CODING,
+        ex.ConjugateGradient(ex.Stopping(1e-3, 2, 0), ex.ErrorCoordinates()),
+    ),
     "ipc": (ex.Incremental(14), CODING, FLOW),
     "bipc": (ex.Contrastive(unit_nudge()), ex.SkewFeedback(), FLOW),
     "bipc-balanced": (ex.Contrastive(unit_nudge()), ex.BalancedFeedback(), FLOW),
