@@ -288,3 +288,33 @@ def test_a_convolutional_net_has_the_shapes_that_are_asked_for():
         (name,) = wrong
         with pytest.raises(GraphError, match=f"{name}: [13] entries for 2 convolutions"):
             convolutional((8, 8, 1), (2, 3), 10, jnp.tanh, key=KEY, **wrong)
+
+
+def test_the_states_that_the_cost_reads():
+    """Oracle: by eye: an output with a state is read itself, a direct one through what it is predicted from."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    graphs = {
+        state: Graph(
+            nodes=[
+                Node("x", (2,)),
+                Node("a", (2,)),
+                Node("b", (2,)),
+                Node("m", (2,), state=False),
+                Node("y", (2,), state=state),
+            ],
+            edges=[
+                Edge("x", "a", "xa"),
+                Edge("a", "b", "ab"),
+                Edge("a", "m", "am"),
+                Edge("b", "y", "by"),
+                Edge("m", "y", "my"),
+            ],
+            functions={name: Linear(2, 2, key=k) for name, k in zip(("xa", "ab", "am", "by"), keys, strict=True)}
+            | {"my": Identity()},
+            input="x",
+            output="y",
+        )
+        for state in (True, False)
+    }
+    assert graphs[True].cost_term == {"y"}
+    assert graphs[False].cost_term == {"a", "b"}

@@ -83,7 +83,8 @@ def centred(beta: float) -> NudgingScheme:
     """(F at beta - F at -beta) / 2 beta: error of order beta^2 (Laborieux et al. 2021).
 
     The phase at -beta needs a minimum: with squared error on a linear output of curvature 1 there is none from beta = 1
-    on.
+    on. Far below that the error may be large already: .2 is a strength that suited all nets that we measured
+    (`results/bench/nudge_strength.json`).
     """
     require_positive(beta)
     points = jnp.stack([jnp.asarray(beta), jnp.asarray(-beta)])
