@@ -2,9 +2,9 @@
 
 A public study (tarun-ks/predictive-coding-depth-scaling) trains residual MLPs of width 32, ReLU, with muPC's factors
 and a squared error for one epoch of MNIST, and finds that predictive coding needs T ~ L^1.9 relaxation steps. Here two
-things are measured. First, on the initial net, the number of steps until the gradient of the *lowest* block has a cosine of .9
-to backprop's: a whole net's cosine is ruled by its output side. L steps are the least that local steps can do. Second,
-the accuracy after an epoch.
+things are measured. First, on the initial net, the number of steps until the gradient of the *lowest* block has a
+cosine of .9 to backprop's: a whole net's cosine is ruled by its output side. L steps are the least that local steps
+can do. Second, the accuracy after an epoch.
 """
 
 import dataclasses
@@ -303,6 +303,7 @@ def judge(numbers: Numbers) -> list[Judgement]:
             "; ".join(f"{WAYS[name].label} L^{p:.2f}" for name, p in found.items()),
         ),
     ]
+    labels = {"backprop": "backprop"} | {name: way.label for name, way in WAYS.items()}
     for depth in next(iter(numbers["trained"].values()), {}):
         mean = {
             name: float(np.mean([c["accuracy"] for c in found[depth]])) for name, found in numbers["trained"].items()
@@ -316,10 +317,7 @@ def judge(numbers: Numbers) -> list[Judgement]:
                 "depth study",
                 f"with 1.5 L local steps {depth} blocks train to 98 % of backprop's accuracy with skew feedback",
                 others.get("skew_nesterov", 0) >= 0.98 * mean.get("backprop", 1),
-                "; ".join(
-                    f"{'backprop' if name == 'backprop' else WAYS[name].label} {100 * one:.1f} % ({seconds[name]:.0f} s)"
-                    for name, one in mean.items()
-                ),
+                "; ".join(f"{labels[name]} {100 * one:.1f} % ({seconds[name]:.0f} s)" for name, one in mean.items()),
             )
         )
     return judgements
