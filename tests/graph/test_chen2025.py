@@ -141,6 +141,7 @@ def test_they_fit_every_data_set(name, shape, classes):
 
 
 FLOW = ex.GradientFlow(0.1, stop=ex.Stopping(1e-3, 14, 0))  # an error goes down one edge in a step
+ERRORS = ex.ConjugateGradient(ex.Stopping(1e-3, 2, 0), ex.ErrorCoordinates())
 CODING = ex.PredictiveCoding(ex.CrossEntropy())
 RULES = {
     "backprop": (ex.Backprop(), CODING, FLOW),
@@ -158,8 +159,17 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", BUILDERS)
+EVERY_TIME = {("hierarchical", "pc-nudge"), ("simple", "bipc"), ("complex", "ep")}  # the others: ./test -m slow
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        pytest.param(name, rule, marks=() if (name, rule) in EVERY_TIME else pytest.mark.slow)
+        for name in BUILDERS
+        for rule in RULES
+    ],
+)
 def test_every_rule_takes_a_step(name, rule):
     """Oracle: none of the maps goes without a finite gradient that is not 0."""
     one, dynamics, solver = RULES[rule]

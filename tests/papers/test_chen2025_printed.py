@@ -1,8 +1,10 @@
 """The bidirectional energies as they are printed: what they are, and that they do not train."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import energax as ex
@@ -10,11 +12,7 @@ from energax import checks
 from energax.exceptions import SettingError
 from energax.graph.networks import mlp
 from energax.papers.chen2025.printed import PrintedEq9, PrintedEq10, predict_backward
-from energax.recipes import make_learner
-from energax.recipes.settings import Settings
 from energax.rules import unit_nudge
-from energax.training import fit
-from energax.training.display import Silent
 from oracles import batch_for, imaging, recurrent, skipping
 
 
@@ -85,15 +83,23 @@ def test_the_free_phase_has_a_gradient_of_its_own():
 
 def test_eq_10_as_printed_does_not_train(data):
     """Oracle: bipc.md: three hidden layers stay under a half, where the same net by skew feedback is far above."""
-    learner, _ = make_learner(
-        "bipc", (8, 8, 1), 10, settings=Settings(hidden=(32, 32, 32), optimiser="adam", learning_rate=3e-3)
-    )
-    rule = ex.Contrastive(unit_nudge(), drop_free_term=True)
+    solver = ex.GradientFlow(0.2, momentum=0.8, stop=ex.Stopping(1e-2, 15, 0))
+    rule, optimiser = ex.Contrastive(unit_nudge(), drop_free_term=True), optax.adam(3e-3)
+    images, labels = (jnp.asarray(a) for a in (data.train.images / 16.0, jax.nn.one_hot(data.train.labels, 10)))
+
+    @eqx.filter_jit
+    def update(dynamics, graph, state, batch):
+        gradient = rule(dynamics, graph, batch, solver, ())[0].graph
+        steps, state = optimiser.update(gradient, state)
+        return eqx.apply_updates(graph, steps), state
+
     reached = {}
     for dynamics in (PrintedEq10(), ex.SkewFeedback()):
         graph = mlp([64, 32, 32, 32, 10], jnp.tanh, shape=(8, 8, 1), output_state=False, key=jax.random.key(0))
-        solver = ex.GradientFlow(0.2, momentum=0.8, stop=ex.Stopping(1e-2, 15, 0))
-        one = ex.Learner(graph, dynamics, solver, rule, learner.optimiser)
-        run = fit(one, data, epochs=10, batch=20, display=Silent())
-        reached[type(dynamics)] = run.result["test_accuracy"]
-    assert reached[PrintedEq10] < 0.5 < 0.7 < reached[ex.SkewFeedback]
+        state = optimiser.init(eqx.filter(graph, eqx.is_inexact_array))
+        for epoch in range(15):
+            for rows in jnp.split(jax.random.permutation(jax.random.key(epoch), 200), 10):
+                graph, state = update(dynamics, graph, state, ex.Batch(images[rows], labels[rows]))
+        guessed = jnp.argmax(graph.output_value(graph.sweep(images)), axis=1)
+        reached[type(dynamics)] = float(jnp.mean(guessed == data.train.labels))
+    assert reached[PrintedEq10] < 0.5 < 0.8 < reached[ex.SkewFeedback]
