@@ -28,7 +28,7 @@ def pytest_configure(config):
     """Keep what took long to compile for the other worker and for the next run; `pytest --cache-clear` forgets it."""
     if config.pluginmanager.has_plugin("cacheprovider"):
         jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("compiled")))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
 @pytest.fixture

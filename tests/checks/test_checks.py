@@ -126,10 +126,11 @@ class Broken(ex.AbstractEnergy):
 
     def prepare(self, graph, clamped, reference):
         sent = graph.precompute(clamped)
-        return ex.Prepared(jax.lax.stop_gradient(sent) if self.fault == "hoisted" else sent)
+        lean = reference if self.fault == "leaning" else None
+        return ex.Prepared(jax.lax.stop_gradient(sent) if self.fault == "hoisted" else sent, lean)
 
     def start(self, phase):
-        if self.fault in ("weighed", "settled"):
+        if self.fault in ("weighed", "settled", "leaning"):
             swept = phase.graph.sweep(phase.sent)
             return ex.Start({name: swept[name] for name in phase.graph.free(phase.clamped.values)}, settled=True)
         states = phase.silence().states
@@ -152,6 +153,8 @@ class Broken(ex.AbstractEnergy):
             energy = energy + sum(jnp.sum(v**2, axis=1) for v in states.values())
         if self.fault == "weighed":
             energy = energy + jnp.sum(graph.functions["xa"].weight ** 2)
+        if phase.constants is not None:
+            energy = energy + jnp.sum(graph.functions["xa"].weight * 0.1)
         if self.fault == "averaged":
             energy = energy / energy.shape[0]
         if self.fault == "summed":
@@ -194,6 +197,7 @@ def _(primals, tangents):
         ("deaf", "the nudge is lost"),
         ("settled", r"start\(\) says settled=True, and a force is left: residual"),
         ("weighed", r"free_gradient\(\) says ZERO, and dF/dtheta at the free equilibrium is up to"),
+        ("leaning", "dF/dtheta at the free equilibrium changes with that for a reference: off by"),
         ("hoisted", r"no gradient reaches \['xa'\]"),
         ("scaled", "parameter gradient is not the derivative: off by"),
     ],

@@ -14,7 +14,7 @@ from energax.graph.networks import mlp
 from energax.rules import Backprop, centred, nudge
 from energax.solvers import ErrorCoordinates, StateCoordinates, Unbounded
 from energax.solvers.engine import work_between
-from energax.solvers.verdict import Verdict
+from energax.solvers.verdict import Verdict, ended_uphill
 from oracles import batch_for, relative
 
 PC = ex.PredictiveCoding(ex.CrossEntropy())
@@ -250,3 +250,14 @@ def test_three_rises_in_a_row_are_a_stall(factors, expected):
     end = ex.relax(dynamics, nodes, Scripted(factors), clamp={}, start={"v": jnp.ones((3, 2))})
     np.testing.assert_array_equal(end.result, expected)
     np.testing.assert_array_equal(end.steps, len(factors) if expected == Verdict.CONVERGED else 4)
+
+
+@pytest.mark.parametrize("beta", [1e-3, 1.0])
+def test_the_rounding_of_a_cost_is_no_rise(beta):
+    """Oracle: C = log(1 + tiny) comes in units of the rounding of 1, whatever beta; a rise of 1e-3 is one."""
+    graph = mlp([4, 5, 3], jnp.tanh, output_state=False, key=key())
+    batch = batch_for(graph, 3)
+    phase = nudged_phase_of(PC, graph, batch).nudge_by(jnp.asarray(beta, jnp.float32), batch.y)
+    costs = jnp.finfo(jnp.float32).eps * jnp.array([[1.0, 0.0, 1.0], [2.0, 3.0, 1e4]])
+    before, after = beta * costs
+    np.testing.assert_array_equal(ended_uphill(phase, before, after, phase.start().states), [False, False, True])

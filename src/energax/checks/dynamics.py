@@ -121,7 +121,10 @@ def check_labels_stay_out_of_the_free_phase(dynamics: AbstractDynamics, graph: A
 
 
 def check_free_phase(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) -> None:
-    """A start that is said to be settled has no force, and no gradient either where `free_gradient` says so."""
+    """A start that is said to be settled has no force, and no gradient either where `free_gradient` says so.
+
+    With these states for a reference the phase has the same gradient there: rules prepare once for all phases.
+    """
     phase = free_phase_of(dynamics, graph, batch)
     start = phase.start()
     if not start.settled:
@@ -131,9 +134,15 @@ def check_free_phase(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) 
         jnp.max(measure_scale(phase, start.states, jnp.asarray(allowed)).residual(phase.force(start.states)))
     )
     require(residual <= allowed, f"start() says settled=True, and a force is left: residual {residual:.3g}")
-    if not isinstance(dynamics, AbstractTotalEnergy) or dynamics.free_gradient(graph) is not FreeGradient.ZERO:
+    if not isinstance(dynamics, AbstractTotalEnergy):
         return
-    found = eqx.filter_jit(energy_gradient)(phase, start.states, jnp.ones(samples(batch)) / samples(batch))
+    weights = jnp.ones(samples(batch)) / samples(batch)
+    found = eqx.filter_jit(energy_gradient)(phase, start.states, weights)
+    again = eqx.filter_jit(energy_gradient)(phase.prepare_again(reference=start.states), start.states, weights)
+    off = distance(again, found)
+    require(off <= allowed, f"dF/dtheta at the free equilibrium changes with that for a reference: off by {off:.3g}")
+    if dynamics.free_gradient(graph) is not FreeGradient.ZERO:
+        return
     size = max(float(jnp.max(jnp.abs(leaf))) for leaf in leaves(found))
     require(size <= allowed, f"free_gradient() says ZERO, and dF/dtheta at the free equilibrium is up to {size:.3g}")
 

@@ -70,7 +70,8 @@ class AbstractDynamics(eqx.Module):
         Args:
             graph: the network.
             clamped: values of the clamped nodes, batch first, and a key per sample for random layers.
-            reference: what earlier phases found (states or the like), batch first; None in a free phase.
+            reference: what earlier phases found (states or the like), batch first; None in a free phase. At the free
+                equilibrium itself the energy and its parameter gradient are the same with and without it.
         """
 
     def linearise(self, phase: "Phase") -> Any:

@@ -81,11 +81,15 @@ class Contrastive(AbstractRule):
         shares = weigh_sound(rows, settled, end)
 
         def objective(model):
-            """Weighted sum of F at fixed states; one preparation serves all nudged phases."""
-            energies = nudge(base.prepare_again(model)).energy(end.states)
-            value = jnp.sum((shares * weights).reshape(-1) * energies)
+            """Weighted sum of F at fixed states.
+
+            One preparation serves all phases, so that what it computes is pulled back once. The free phase's as well:
+            a reference leaves the energy as it is at the states that it holds.
+            """
+            again = base.prepare_again(model)
+            value = jnp.sum((shares * weights).reshape(-1) * nudge(again).energy(end.states))
             if free_weight is not None:
-                value = value + jnp.sum(shares * free_weight * free.prepare_again(model).energy(settled.states))
+                value = value + jnp.sum(shares * free_weight * again.nudge_by(None, None).energy(settled.states))
             return jnp.real(value)
 
         output = free.output(settled.states)

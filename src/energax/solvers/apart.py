@@ -42,7 +42,7 @@ def settle_apart(
     settled, lost = keep_in_scale(states, settled)
     lost |= ~jnp.isfinite(scale.drive)  # no force to set out with: the phase has no equilibrium
     if phase.has_energy:
-        uphill = ended_uphill(jnp.real(phase.energy(states)), jnp.real(phase.energy(settled)), states)
+        uphill = ended_uphill(phase, jnp.real(phase.energy(states)), jnp.real(phase.energy(settled)), states)
         lost |= uphill & (scale.residual(phase.force(settled)) > tol)  # a root above the start is no minimum, but one
     return conclude(phase, settled, steps, scale, lost, tol)
 

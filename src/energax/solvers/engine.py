@@ -180,7 +180,7 @@ def settle(solver: AbstractIteration, phase: Phase, begin: Start) -> Equilibrium
         end, _ = run(solver, view, opened, carry, stop.max_steps - 1)
         end, lost = keep_in_scale(point, end)
         if phase.has_energy:
-            lost |= ended_uphill(phase.energy_of(begin), view.energy(end), start)
+            lost |= ended_uphill(phase, phase.energy_of(begin), view.energy(end), start)
         return conclude(phase, view.states(end), jnp.full(scale.drive.shape, stop.max_steps), scale, lost, stop.tol)
 
     force = phase.force(start)
@@ -202,7 +202,7 @@ def settle(solver: AbstractIteration, phase: Phase, begin: Start) -> Equilibrium
         # marked here and not at the very end: a group of slow samples begins where the whole batch stopped, so the
         # steps of one group say nothing of what another has left
         late = unfinished(end) & (end.taken >= stop.max_steps)
-        uphill = phase.has_energy & ended_uphill(end.gain.begun, end.gain.energy, end.states)
+        uphill = phase.has_energy & ended_uphill(view.phase, end.gain.begun, end.gain.energy, end.states)
         verdict = jnp.where(uphill, int(Verdict.DIVERGED), int(Verdict.OUT_OF_STEPS))
         return eqx.tree_at(lambda now: now.result, end, jnp.where(late, verdict, end.result))
 
@@ -235,7 +235,7 @@ def advance_and_test(solver: AbstractIteration, view: AbstractView, now: _Progre
     # what went back is judged where it was; where ever shorter steps do not help, it sits on a kink
     stays = (stalled & (judged != Verdict.CONVERGED)) | beyond
     ended = jnp.where(back, (rises >= RETREATS) | stalled, stays)
-    uphill = phase.has_energy & ended_uphill(gain.begun, gain.energy, states)
+    uphill = phase.has_energy & ended_uphill(phase, gain.begun, gain.energy, states)
     failed = jnp.where(beyond | uphill, int(Verdict.DIVERGED), int(Verdict.STALLED))
     result = jnp.where(ended, failed, jnp.where(back, RUNNING, judged))
     moved = active & ~back & (result != Verdict.DIVERGED)

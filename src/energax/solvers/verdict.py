@@ -143,17 +143,20 @@ def keep_in_scale(begin: Point, end: Point) -> tuple[Point, Array]:
     return choose(lost, begin, end), lost
 
 
-def ended_uphill(before: Array, after: Array, states: States) -> Array:
+def ended_uphill(phase: Phase, before: Array, after: Array, states: States) -> Array:
     """Which samples' energies ended above where they began: an unstable step that was given no time to overflow.
 
     Their states stay: the verdict keeps them from the parameters, and the forward pass that is taken here serves
-    whatever comes after. A rise that rounding makes is none: of a cost that is nearly 0, what it falls by is lost in
-    its own rounding, while what the errors rise by is not (the rounding of `states`, at either end). Complex states do
-    not descend: the real part of their energy may rise all the way to the equilibrium.
+    whatever comes after. A rise that rounding makes is none. Two things are rounded: the errors, by the rounding of
+    `states`, at either end, and the nudge's beta C, of which C is known to the rounding of numbers about 1 (of
+    log(1 + tiny), of logits), however small it is itself. Complex states do not descend: the real part of their energy
+    may rise all the way to the equilibrium.
     """
     if any(jnp.iscomplexobj(v) for v in states.values()):
         return jnp.zeros(before.shape, bool)
     rounding = norm(rounding_floor(states)) ** 2
+    if phase.beta is not None:
+        rounding += 64 * jnp.finfo(after.dtype).eps * jnp.abs(phase.beta)
     return ~(after - before <= 0.1 * (jnp.abs(before) + jnp.abs(after)) + rounding)
 
 
