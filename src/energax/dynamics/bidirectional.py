@@ -86,7 +86,7 @@ class SkewFeedback(AbstractBidirectional):
     """r = e + a k: feedback opposes the forward error, a skew and so a damping coupling.
 
     Attributes:
-        strength: a; .3 suits up to about 20 layers, 10 / layers deeper nets (docs/bipc.md).
+        strength: a.
         cost: C.
     """
 

@@ -1,4 +1,4 @@
-"""How far an error gets in T local steps: residual nets of 4 to 128 blocks, by every energy and solver.
+"""How far an error gets in T local steps: residual nets of many blocks, by every energy and solver.
 
 A public study (tarun-ks/predictive-coding-depth-scaling) trains residual MLPs of width 32, ReLU, with muPC's factors
 and a squared error for one epoch of MNIST, and finds that predictive coding needs T ~ L^1.9 relaxation steps. Here two
