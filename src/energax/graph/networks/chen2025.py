@@ -14,13 +14,14 @@ from jaxtyping import PRNGKeyArray
 from energax.checking import require_between, require_callable, require_key, require_sizes, require_whole
 from energax.graph.graph import Graph
 from energax.graph.networks.basic import sequential
-from energax.graph.parts import EVERY, At, Axis, Edge, Node, out_shape
+from energax.graph.parts import EVERY, Axis, Edge, Node, out_shape
 from energax.layers import Chain, Conv2d, Flatten, Linear, Pool, maximum, pad_even
 
 CHANNELS = (128, 256, 512, 1024, 120, 256, 80, 64, 100, 50)
 SIDES = (3, 3, 3, 3, 3, 1, 1, 3, 3, 3)
 POOLED = (1, 2, 4, 9)  # the convolutions after which the image is halved
 UNITS = 512
+EVERY_STEP = (("time", EVERY),)
 
 
 def hierarchical(
@@ -103,7 +104,7 @@ def recurrent_simple(
         return Conv2d(channels[source], channels[target], 3, stride=stride, padding=1, gain=gain, key=next(draw))
 
     functions: dict[str, Callable] = {"activation": activation, "forward1": conv(0, 1)}
-    nodes, edges = [Node("input", tuple(shape))], [Edge("input", At("node1", time=EVERY), "forward1")]
+    nodes, edges = [Node("input", tuple(shape))], [Edge("input", "node1", "forward1", enters=EVERY_STEP)]
     size = out_shape(functions["forward1"], tuple(shape))
     nodes.append(Node("node1", size, "activation", axes=(time,)))
     for index in range(2, 7):
@@ -150,7 +151,7 @@ def recurrent_complex(
     out[1] = widen(32, width)
     functions: dict[str, Callable] = {"activation": activation}
     functions["forward1"] = Conv2d(shape[-1], out[1], 3, padding=1, gain=gain, key=next(draw))
-    nodes, edges = [Node("input", tuple(shape))], [Edge("input", At("out1", time=EVERY), "forward1")]
+    nodes, edges = [Node("input", tuple(shape))], [Edge("input", "out1", "forward1", enters=EVERY_STEP)]
     sizes = {1: out_shape(functions["forward1"], tuple(shape))}
     nodes.append(Node("out1", sizes[1], "activation", axes=(time,)))
     for index in range(2, 7):

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from energax.arithmetic import add_all, total
-from energax.checking import require_kind
 from energax.costs import AbstractCost, CrossEntropy, as_cost
 from energax.dynamics.base import AbstractEnergy, FreeGradient, Prepared, Start
 from energax.dynamics.phase import Phase
 from energax.dynamics.predictive_coding import PredictiveCoding
+from energax.exceptions import SettingError
 from energax.graph.graph import Graph
 from energax.graph.parts import Edge, States
 from energax.graph.structure import AnyGraph
@@ -107,7 +107,8 @@ def feedback_edges(graph: AnyGraph, states: States) -> tuple[dict[str, list[Edge
 def transpose(phase: Phase, states: States, edges: list[Edge], name: str) -> Array:
     """What arrives at a node when the states at the far ends of these edges go through them backwards."""
     graph, keys = phase.graph, phase.sent.keys
-    require_kind("graph", graph, Graph, "the printed energies transpose edges one by one: give a Graph")
+    if not isinstance(graph, Graph):
+        raise SettingError("the printed energies transpose edges one by one: give a Graph")
 
     def forward(state):
         return [graph.send(edge, graph.functions, state, keys=keys) for edge in edges]
