@@ -231,7 +231,7 @@ def test_seeds_give_other_parameters_and_the_same_seed_the_same(same):
         ("pc", {"hidden": (8, 0)}, r"hidden=\(8, 0\): give whole numbers of at least 1"),
         ("pc", {"network": "conv", "channels": (-2,)}, r"channels=\(-2,\): give whole numbers"),
         ("pc", {"network": "transformer"}, r"network=transformer: give mlp, conv or residual"),
-        ("pc", {"optimiser": "rprop"}, r"optimiser=rprop: give sgd, adam, adamw, lars or lamb"),
+        ("pc", {"optimiser": "rprop"}, r"optimiser=rprop: give sgd, adam, adamw, lars, lamb or lalr"),
         ("pc", {"clip": 0.0}, r"clip=0\.0: give a positive number"),
         ("pc", {"weight_decay": -0.1}, r"weight_decay=-0\.1: give a number of at least 0"),
         ("pc", {"optimiser": "adam", "adam_eps": 0.0}, r"adam_eps=0\.0: give a positive number"),
