@@ -22,7 +22,9 @@ from energax.dynamics import AbstractBlockEnergy as AbstractBlockEnergy
 from energax.dynamics import AbstractDynamics as AbstractDynamics
 from energax.dynamics import AbstractEnergy as AbstractEnergy
 from energax.dynamics import AbstractErrorEnergy as AbstractErrorEnergy
+from energax.dynamics import BalancedFeedback as BalancedFeedback
 from energax.dynamics import Batch as Batch
+from energax.dynamics import Bidirectional as Bidirectional
 from energax.dynamics import FunctionEnergy as FunctionEnergy
 from energax.dynamics import Hopfield as Hopfield
 from energax.dynamics import LearnedPrecision as LearnedPrecision
@@ -31,6 +33,7 @@ from energax.dynamics import Phase as Phase
 from energax.dynamics import PredictiveCoding as PredictiveCoding
 from energax.dynamics import Prepared as Prepared
 from energax.dynamics import ScellierBengio as ScellierBengio
+from energax.dynamics import SkewFeedback as SkewFeedback
 from energax.dynamics import Start as Start
 from energax.dynamics import prepare_phase as prepare_phase
 from energax.graph import EVERY as EVERY

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
@@ -48,6 +49,11 @@ def scale(factor: Array, states: PyTree) -> PyTree:
 def align_batch(factor: Array, like: Array) -> Array:
     """Give a `(batch,)` array the axes of `like`; scalars pass."""
     return factor.reshape(factor.shape + (1,) * (like.ndim - 1)) if factor.ndim else factor
+
+
+def hold_still(tree: PyTree) -> PyTree:
+    """The same tree, through whose arrays no derivative passes; what is no array of numbers stays."""
+    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, tree)
 
 
 def choose(mask: Array, yes: Any, no: Any) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, PyTree
 
 from energax.exceptions import SettingError
 from energax.graph.groups import group_norms, scale_groups
@@ -36,6 +37,67 @@ def scale_by_group_trust_ratio(trust_coefficient: float = 1.0, eps: float = 0.0)
         return scale_groups(updates, ratios), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def lalr_factors(updates: PyTree, floors: dict[str, Array] | None = None) -> dict[str, Array]:
+    """Name of a group -> H / |d|, H the harmonic mean of the norms |d| of all groups (Chen et al. 2025, Eq. 16).
+
+    A group without a direction would make H, and so every step, 0: it is left out of the mean, and so is one whose
+    norm is not above its floor, or no number. Their factor is 0, which is how to find them.
+
+    Args:
+        updates: a gradient or an optimiser's direction, with the structure of the graph or the model.
+        floors: norms from which a group counts; 0 where left out.
+
+    Returns:
+        A factor per group, of the shapes of `group_norms`: one for every position of a `Stacked` function.
+    """
+    norms, floors = group_norms(updates), floors or {}
+    counted, inverses = {}, {}
+    for name, size in norms.items():
+        floor = jnp.maximum(floors.get(name, 0), jnp.finfo(size.dtype).tiny)
+        counted[name] = (size > floor) & jnp.isfinite(size)
+        inverses[name] = jnp.where(counted[name], 1 / jnp.where(counted[name], size, 1), 0)
+    # relative to the largest of them, so that no sum overflows
+    largest = functools.reduce(jnp.maximum, (jnp.max(inverse) for inverse in inverses.values()))
+    shares = {name: inverse / jnp.where(largest > 0, largest, 1) for name, inverse in inverses.items()}
+    count = sum(jnp.sum(which) for which in counted.values())
+    whole = sum(jnp.sum(share) for share in shares.values())
+    return {name: count * share / jnp.where(whole > 0, whole, 1) for name, share in shares.items()}
+
+
+def scale_by_lalr(
+    direction: optax.GradientTransformation | None = None, floor: float = 0.0
+) -> optax.GradientTransformation:
+    """Layer-adaptive learning rates: u <- d H / |d|, every layer's step as long as every other's.
+
+    H is the harmonic mean of the norms |d| of all groups: one per function of the graph, and one per position of a
+    `Stacked` one. Without a direction the gradient itself is d, and there is no state; Adam's direction is what works
+    at the paper's rate of .01. A layer without a gradient stands still, and leaves the others' steps alone;
+    `lalr_factors` tells which ones that are.
+
+    Args:
+        direction: what turns the gradient into d, as `optax.scale_by_adam()`.
+        floor: groups whose gradient is below `floor` times the rounding of their parameters, eps |theta|, stand still.
+            A gradient of prediction errors, differences of numbers of order 1, is lost in rounding there, while an
+            optimiser that normalises would make a full step of it; backprop's has no such floor. 0: no floor.
+
+    Reference: Chen et al. 2025, Eqs. 13 to 16.
+    """
+    inner = optax.identity() if direction is None else direction
+
+    def update(updates, state, params=None):
+        if floor and params is None:
+            raise SettingError("a floor is relative to the parameters: give them to update as its third argument")
+        turned, state = inner.update(updates, state, params)
+        floors = {}
+        if floor:
+            sizes, moves = group_norms(params), group_norms(updates)
+            lost = {name: move <= floor * jnp.finfo(move.dtype).eps * sizes[name] for name, move in moves.items()}
+            floors = {name: jnp.where(is_lost, jnp.inf, 0) for name, is_lost in lost.items()}
+        return scale_groups(turned, lalr_factors(turned, floors)), state
+
+    return optax.GradientTransformation(inner.init, update)
 
 
 Rate = float | optax.Schedule
@@ -73,6 +135,12 @@ def make_lamb(rate: Rate, adam_eps: float, weight_decay: float) -> list[optax.Gr
     return [optax.scale_by_adam(eps=adam_eps), *_decay(weight_decay), ratio, optax.scale_by_learning_rate(rate)]
 
 
+def make_lalr(rate: Rate, adam_eps: float, weight_decay: float) -> list[optax.GradientTransformation]:
+    """Adam's direction, every layer's step of one length (Chen et al. 2025); the decay is part of the gradient."""
+    scale = scale_by_lalr(optax.scale_by_adam(eps=adam_eps))
+    return [*_decay(weight_decay), scale, optax.scale_by_learning_rate(rate)]
+
+
 @dataclasses.dataclass(frozen=True)
 class OptimiserKind:
     """A row of the table.
@@ -92,6 +160,7 @@ OPTIMISERS: dict[str, OptimiserKind] = {
     "adamw": OptimiserKind(make_adamw, ("adam_eps", "weight_decay")),
     "lars": OptimiserKind(make_lars, ("momentum", "weight_decay")),
     "lamb": OptimiserKind(make_lamb, ("adam_eps", "weight_decay")),
+    "lalr": OptimiserKind(make_lalr, ("adam_eps", "weight_decay")),
 }
 """Every optimiser by name."""
 

@@ -111,7 +111,7 @@ def test_a_rule_that_relaxes_nothing_answers_null_and_a_dash(energax, read):
         (("--epochs", "-2"), ("epochs=-2", "at least 1")),
         (("--batch", "0"), ("batch=0", "at least 1")),
         (("--batch", "2000"), ("batch=2000", "between 1 and the 1297 training rows")),
-        (("--optimiser", "rprop"), ("optimiser=rprop", "give sgd, adam, adamw, lars or lamb")),
+        (("--optimiser", "rprop"), ("optimiser=rprop", "give sgd, adam, adamw, lars, lamb or lalr")),
         (("--freeze", "layer1,head"), ("'head'", "the model has: activation1, activation2, layer1")),
         (("--fixed-steps", "20", "--solver", "cg-errors"), ("solver=cg-errors", "leave the solver out, or give flow")),
         (("--fixed-steps", "20", "--state-momentum", "0.5"), ("state_momentum=0.5", "does not read it")),

@@ -100,7 +100,7 @@ def follow(optimiser, parameters, gradients):
     return parameters
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize("name", PEERS)
 def test_optimisers_are_optax_s(name):
     """Oracle: optax's own of the same name, where every function has one array, so that leaves are groups."""
     graph = without_biases(ex.networks.mlp([3, 4, 2], jnp.tanh, key=KEY))
@@ -149,6 +149,11 @@ def test_clipping_is_of_the_whole_gradient_and_comes_first():
     optimiser = make_optimiser("sgd", 1.0, momentum=0.0, clip=0.25)
     updates, _ = optimiser.update(gradient, optimiser.init(parameters), parameters)
     assert float(optax.tree.norm(updates)) == pytest.approx(0.25, rel=1e-9)
+
+
+def test_every_optimiser_is_tested():
+    """Oracle: optax has all but LALR, which tests/test_optimisers.py tests."""
+    assert set(OPTIMISERS) == {*PEERS, "lalr"}
 
 
 def test_unknown_optimisers_and_settings_are_refused():

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 import oracles
-from energax import Backprop, Contrastive, ContrastiveHebbian, FirstStep, Hopfield, Incremental, PredictiveCoding
+from energax import (
+    Backprop,
+    BalancedFeedback,
+    Contrastive,
+    ContrastiveHebbian,
+    FirstStep,
+    Hopfield,
+    Incremental,
+    PredictiveCoding,
+    SkewFeedback,
+)
 from energax.activations import rectifier
 from energax.dynamics import Start, prepare_phase
 from energax.exceptions import SettingError
@@ -23,6 +33,8 @@ TABLE = {
     "pc": (Contrastive(unit_nudge()), PredictiveCoding, "backprop", 0.6, True),
     "ipc": (Incremental(8), PredictiveCoding, "backprop", 0.6, True),
     "pc-nudge": (Contrastive(nudge(1e-3)), PredictiveCoding, "backprop", 0.9999, True),
+    "bipc": (Contrastive(unit_nudge()), SkewFeedback, "backprop", 0.6, True),
+    "bipc-balanced": (Contrastive(unit_nudge()), BalancedFeedback, "backprop", 0.6, True),
     "first-step": (FirstStep(), PredictiveCoding, "backprop", 1 - 1e-9, False),
     "ep": (Contrastive(centred(0.2)), Hopfield, "adjoint", 0.95, True),
     "ep-one-sided": (Contrastive(one_sided(0.2)), Hopfield, "adjoint", 0.95, True),
@@ -219,7 +231,7 @@ def test_seeds_give_other_parameters_and_the_same_seed_the_same(same):
         ("pc", {"hidden": (8, 0)}, r"hidden=\(8, 0\): give whole numbers of at least 1"),
         ("pc", {"network": "conv", "channels": (-2,)}, r"channels=\(-2,\): give whole numbers"),
         ("pc", {"network": "transformer"}, r"network=transformer: give mlp, conv or residual"),
-        ("pc", {"optimiser": "rprop"}, r"optimiser=rprop: give sgd, adam, adamw, lars or lamb"),
+        ("pc", {"optimiser": "rprop"}, r"optimiser=rprop: give sgd, adam, adamw, lars, lamb or lalr"),
         ("pc", {"clip": 0.0}, r"clip=0\.0: give a positive number"),
         ("pc", {"weight_decay": -0.1}, r"weight_decay=-0\.1: give a number of at least 0"),
         ("pc", {"optimiser": "adam", "adam_eps": 0.0}, r"adam_eps=0\.0: give a positive number"),

@@ -8,6 +8,10 @@ from energax.dynamics.base import AbstractTotalEnergy as AbstractTotalEnergy
 from energax.dynamics.base import FreeGradient as FreeGradient
 from energax.dynamics.base import Prepared as Prepared
 from energax.dynamics.base import Start as Start
+from energax.dynamics.bidirectional import AbstractBidirectional as AbstractBidirectional
+from energax.dynamics.bidirectional import BalancedFeedback as BalancedFeedback
+from energax.dynamics.bidirectional import Bidirectional as Bidirectional
+from energax.dynamics.bidirectional import SkewFeedback as SkewFeedback
 from energax.dynamics.function_energy import FunctionEnergy as FunctionEnergy
 from energax.dynamics.hopfield import Hopfield as Hopfield
 from energax.dynamics.model import Model as Model

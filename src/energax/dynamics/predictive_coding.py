@@ -1,5 +1,6 @@
 """Predictive coding: every state is pulled towards its prediction."""
 
+from collections.abc import Collection
 from typing import ClassVar
 
 import equinox as eqx
@@ -13,6 +14,7 @@ from energax.dynamics.base import AbstractErrorEnergy, FreeGradient, Prepared, S
 from energax.dynamics.precision import LearnedPrecision
 from energax.dynamics.priors import AbstractPrior
 from energax.exceptions import SettingError
+from energax.graph.parts import Clamped, States
 from energax.graph.structure import AnyGraph
 
 
@@ -63,13 +65,10 @@ class PredictiveCoding(AbstractErrorEnergy):
 
     def start(self, phase):
         """The feed-forward pass, the free equilibrium while no predicted node is clamped; zeros where there is none."""
-        graph, clamped = phase.graph, phase.clamped.values
-        predicted = {edge.target for edge in graph.edges}
-        alone = [name for name in graph.free(clamped) if name not in predicted]
-        if alone or graph.order(clamped) is None:
+        swept = sweep_free(phase.graph, phase.clamped.values, phase.sent)
+        if swept is None:
             return phase.silence()
-        swept = graph.sweep(phase.sent)
-        return Start({name: swept[name] for name in graph.free(clamped)}, settled=not predicted & set(clamped))
+        return Start(swept, settled=not predicts(phase.graph, phase.clamped.values))
 
     def anchored(self):
         """Nodes with a prior."""
@@ -106,6 +105,20 @@ class PredictiveCoding(AbstractErrorEnergy):
     def separate(self):
         """Yes."""
         return True
+
+
+def sweep_free(graph: AnyGraph, clamped: States, sent: Clamped) -> States | None:
+    """The feed-forward pass of the free nodes; None where there is none, or nothing predicts one of them."""
+    free = graph.free(clamped)
+    if graph.order(clamped) is None or not all(predicts(graph, [name]) for name in free):
+        return None
+    swept = graph.sweep(sent)
+    return {name: swept[name] for name in free}
+
+
+def predicts(graph: AnyGraph, names: Collection[str]) -> bool:
+    """Whether an edge enters any of these nodes."""
+    return any(edge.target in names for edge in graph.edges)
 
 
 def require_precision(graph: AnyGraph, name: str, precision: Array) -> None:

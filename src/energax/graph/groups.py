@@ -35,12 +35,20 @@ def group_norms(tree: PyTree) -> dict[str, Array]:
     Returns:
         Of every group that has arrays: shape `()`, or `(positions,)` of a `Stacked` function (one axis per nesting).
     """
-    squares: dict[str, Array] = {}
+    norms: dict[str, Array] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(eqx.filter(tree, eqx.is_inexact_array)):
         name = _name_of(path)
-        square = jnp.sum(jnp.abs(leaf) ** 2, axis=tuple(range(_stacked_axes(tree, name), leaf.ndim)))
-        squares[name] = squares[name] + square if name in squares else square
-    return {name: jnp.sqrt(square) for name, square in squares.items()}
+        size = _norm(leaf, tuple(range(_stacked_axes(tree, name), leaf.ndim)))
+        norms[name] = jnp.hypot(norms[name], size) if name in norms else size
+    return norms
+
+
+def _norm(leaf: Array, axes: tuple[int, ...]) -> Array:
+    """The 2-norm over some axes, also where the squares would be below the smallest number or above the largest."""
+    sizes = jnp.abs(leaf)
+    largest = jnp.max(sizes, axis=axes, keepdims=True, initial=0)
+    unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    return jnp.sqrt(jnp.sum((sizes / unit) ** 2, axis=axes)) * jnp.squeeze(unit, axes)
 
 
 def scale_groups(tree: PyTree, factors: dict[str, Array]) -> PyTree:

@@ -17,6 +17,7 @@ from energax.layers.pooling import SoftmaxPooling as SoftmaxPooling
 from energax.layers.pooling import average as average
 from energax.layers.pooling import maximum as maximum
 from energax.layers.pooling import mean_over_image as mean_over_image
+from energax.layers.pooling import pad_even as pad_even
 from energax.layers.random import Dropout as Dropout
 from energax.layers.random import takes_key as takes_key
 from energax.layers.sparse import Sparse as Sparse

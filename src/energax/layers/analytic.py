@@ -11,7 +11,7 @@ from jaxtyping import Array, PRNGKeyArray
 from energax.activations import AbstractSmooth, Box
 from energax.layers.basic import Chain, Flatten, Identity, Linear
 from energax.layers.convolution import Conv2d
-from energax.layers.pooling import Pool, SoftmaxPooling, average, mean_over_image
+from energax.layers.pooling import Pool, SoftmaxPooling, average, mean_over_image, pad_even
 from energax.layers.random import Dropout, apply
 from energax.layers.sparse import Sparse
 from energax.layers.wrapper import AbstractWrapper
@@ -30,7 +30,7 @@ class Analytic(AbstractWrapper):
 @singledispatch
 def is_analytic(layer) -> bool:
     """Whether a layer extends to complex states; unknown layers do not, unless wrapped in `Analytic`."""
-    return layer in (jnp.tanh, jax.nn.sigmoid, jnp.sin, jnp.cos, average, mean_over_image)
+    return layer in (jnp.tanh, jax.nn.sigmoid, jnp.sin, jnp.cos, average, mean_over_image, pad_even)
 
 
 @is_analytic.register

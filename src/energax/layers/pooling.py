@@ -87,6 +87,11 @@ def _(axes, primals, tangents):
     return highest, jnp.sum(tangents[0] * hits, axes) / fold(operator.add, hits, axes)
 
 
+def pad_even(image: Array) -> Array:
+    """An image of even sides: a row or a column of zeros below or to the right, where a side is odd."""
+    return jnp.pad(image, ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)))
+
+
 def mean_over_image(image: Array) -> Array:
     """Average over height and width, `(h, w, c)` to `(c,)`."""
     return jnp.mean(image, axis=(0, 1))

@@ -11,7 +11,7 @@ import optax
 from energax import networks, rules
 from energax.activations import AbstractActivation, Tanh, hard_sigmoid, rectifier
 from energax.costs import CrossEntropy, SquaredError
-from energax.dynamics import Hopfield, PredictiveCoding
+from energax.dynamics import BalancedFeedback, Hopfield, PredictiveCoding, SkewFeedback
 from energax.dynamics.base import AbstractDynamics
 from energax.exceptions import SettingError
 from energax.graph.graph import Graph
@@ -138,14 +138,18 @@ def make_single_steps(settings: Chosen) -> AbstractSolver:
     return make_flow(settings)
 
 
-def make_predictive(rule: Callable[[Chosen], AbstractRule], solver: Callable[[Chosen], AbstractSolver] = solver_of):
+def make_predictive(
+    rule: Callable[[Chosen], AbstractRule],
+    solver: Callable[[Chosen], AbstractSolver] = solver_of,
+    dynamics: Callable[[], AbstractDynamics] = lambda: PredictiveCoding(CrossEntropy()),
+):
     """Predictive coding with a direct softmax output and ReLU units, under a rule made from the settings."""
 
     def build(settings: Chosen, shape, classes, key) -> Learner:
         graph = graph_of(settings, shape, classes, key, jax.nn.relu, output_state=False)
         return Learner(
             graph,
-            PredictiveCoding(CrossEntropy()),
+            dynamics(),
             solver(settings),
             rule(settings),
             optimiser_of(settings),
@@ -192,6 +196,7 @@ def make_hopfield_dynamics(settings: Chosen) -> AbstractDynamics:
 
 
 SMALL = Settings(hidden=(128, 64))
+BIDIRECTIONAL = dataclasses.replace(SMALL, solver="flow", relaxation_tol=1e-2, max_relaxation_steps=60)
 EP = Settings(
     hidden=(512,), solver="blocks", learning_rate=0.02, gain=0.7, beta=0.2, relaxation_tol=1e-2, max_relaxation_steps=60
 )
@@ -218,6 +223,16 @@ RECIPES: dict[str, Recipe] = {
         "predictive coding with a weak nudge: backprop's gradient by local learning",
         dataclasses.replace(SMALL, beta=1e-3),
         make_predictive(lambda s: rules.Contrastive(rules.nudge(s.beta))),
+    ),
+    "bipc": Recipe(
+        "bidirectional predictive coding with skew feedback: gradient at the beta = 1 equilibrium, by local steps",
+        BIDIRECTIONAL,
+        make_predictive(lambda s: rules.Contrastive(rules.unit_nudge()), dynamics=SkewFeedback),
+    ),
+    "bipc-balanced": Recipe(
+        "bidirectional predictive coding with balanced feedback, which keeps the size of errors",
+        BIDIRECTIONAL,
+        make_predictive(lambda s: rules.Contrastive(rules.unit_nudge()), dynamics=BalancedFeedback),
     ),
     "first-step": Recipe(
         "the first relaxation step in error coordinates: exactly backprop's gradient",

@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, PRNGKeyArray
 
-from energax.arithmetic import add_all, choose, total
+from energax.arithmetic import add_all, choose, hold_still, total
 from energax.dynamics.base import AbstractDynamics, Start
 from energax.dynamics.phase import prepare_phase
 from energax.exceptions import DataError, GraphError
@@ -66,7 +66,7 @@ def relax(
     require_finite(graph, clamp)
     require_finite(graph, start or {})
     require_touched(graph, (*held.values, *given, *dynamics.anchored()))
-    begin, settler = jax.tree.map(stop_gradient, (promote(graph, given), solver))
+    begin, settler = hold_still((promote(graph, given), solver))
     return _settle((dynamics, graph, held), begin, settler)
 
 
@@ -124,11 +124,6 @@ def _settle_backward(settled, slope, perturbed, model, given, solver):
         return jnp.sum(add_all(total(force[name] * s) for name, s in signal.items()))
 
     return eqx.filter_grad(push)((dynamics, graph, held))
-
-
-def stop_gradient(leaf):
-    """Hold an array; anything else passes."""
-    return jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf
 
 
 def require_finite(graph: AnyGraph, values: Array | Mapping[str, Array]) -> None:

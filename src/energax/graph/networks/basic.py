@@ -1,4 +1,4 @@
-"""Builders of common graphs. All of them return plain `Graph`s; nothing here is needed to build one by hand."""
+"""Chains, dense and convolutional, and residual nets."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

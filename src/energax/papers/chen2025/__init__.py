@@ -1,0 +1,1 @@
+"""Chen et al. 2025: bidirectional predictive coding and layer-adaptive learning rates."""
