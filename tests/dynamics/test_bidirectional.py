@@ -85,7 +85,7 @@ def test_it_rests_at_the_feed_forward_pass_and_is_linear_near_it(dynamics, name)
     assert float(jnp.max(phase.energy(rest.states))) < 1e-26
     assert float(jnp.max(jnp.abs(flat(phase.force(rest.states))))) < 1e-13
     j, vector, unravel = jacobian(graph, batch)
-    a, b = dynamics.feedback, dynamics.self_term
+    a, b = dynamics.weights
     linear = (1 - b) * jnp.eye(len(vector)) - j + a * j.T
     way = jax.random.normal(KEYS[3], vector.shape)
     sizes = 10.0 ** -jnp.linspace(1.5, 3.5, 9)

@@ -40,13 +40,8 @@ class AbstractBidirectional(AbstractEnergy):
 
     @property
     @abc.abstractmethod
-    def feedback(self) -> Array:
-        """The weight a of the feedback prediction."""
-
-    @property
-    @abc.abstractmethod
-    def self_term(self) -> Array:
-        """The weight b of what a state has moved itself."""
+    def weights(self) -> tuple[Array, Array]:
+        """`(a, b)`, of the feedback and of what a state has moved itself."""
 
     def prepare(self, graph, clamped, reference):
         """What the clamped nodes send, and vbar: the feed-forward pass, or the free phase on a graph without one."""
@@ -77,8 +72,9 @@ class AbstractBidirectional(AbstractEnergy):
         if phase.constants is not None:
             moved = {name: state - phase.constants[name] for name, state in states.items()}
             (heard,) = phase.linear(moved)
+            a, b = self.weights
             for name in (name for name in residues if name in moved):
-                residues[name] += self.feedback * heard[name] - self.self_term * moved[name]
+                residues[name] += a * heard[name] - b * moved[name]
         return add_all(total(residue**2) / 2 for residue in residues.values())
 
 
@@ -94,20 +90,13 @@ class SkewFeedback(AbstractBidirectional):
     cost: AbstractCost = eqx.field(converter=as_cost, default_factory=CrossEntropy)
 
     @property
-    def feedback(self):
-        """The strength."""
-        return self.strength
-
-    @property
-    def self_term(self):
-        """None."""
-        return jnp.asarray(0.0)
+    def weights(self):
+        """The strength, and none."""
+        return self.strength, jnp.zeros_like(self.strength)
 
 
 class BalancedFeedback(AbstractBidirectional):
     """r = e - a (d - k): Eq. 10 of Chen et al. 2025 with the sign of the backward error turned round.
-
-    Near vbar an error keeps its size from layer to layer where a layer neither stretches nor shrinks.
 
     Attributes:
         strength: a.
@@ -118,14 +107,9 @@ class BalancedFeedback(AbstractBidirectional):
     cost: AbstractCost = eqx.field(converter=as_cost, default_factory=CrossEntropy)
 
     @property
-    def feedback(self):
-        """The strength."""
-        return self.strength
-
-    @property
-    def self_term(self):
-        """The strength."""
-        return self.strength
+    def weights(self):
+        """The strength, twice."""
+        return self.strength, self.strength
 
 
 class Bidirectional(AbstractBidirectional):
@@ -140,6 +124,11 @@ class Bidirectional(AbstractBidirectional):
     feedback: Array = eqx.field(converter=as_setting("Bidirectional: feedback"), default=0.3)
     self_term: Array = eqx.field(converter=as_setting("Bidirectional: self_term"), default=0.0)
     cost: AbstractCost = eqx.field(converter=as_cost, default_factory=CrossEntropy)
+
+    @property
+    def weights(self):
+        """As they are given."""
+        return self.feedback, self.self_term
 
 
 def linearise_feedback(phase: Phase, vbar: States) -> Callable[[States], tuple[States]]:

@@ -230,7 +230,7 @@ RECIPES: dict[str, Recipe] = {
         make_predictive(lambda s: rules.Contrastive(rules.unit_nudge()), dynamics=SkewFeedback),
     ),
     "bipc-balanced": Recipe(
-        "bidirectional predictive coding with balanced feedback, which keeps the size of errors",
+        "bidirectional predictive coding with balanced feedback",
         BIDIRECTIONAL,
         make_predictive(lambda s: rules.Contrastive(rules.unit_nudge()), dynamics=BalancedFeedback),
     ),
