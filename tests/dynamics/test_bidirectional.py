@@ -241,3 +241,12 @@ def test_feedback_is_linearised_once_for_a_whole_relaxation():
         return str(force).count(" tanh ")
 
     assert loop(SkewFeedback()) == loop(PredictiveCoding(ex.CrossEntropy()))
+
+
+def test_a_clamped_output_has_no_way_of_its_own():
+    """Oracle: `ContrastiveHebbian` of predictive coding at a = 0; what is clamped later is no part of the reference."""
+    graph = mlp([4, 6, 5, 3], jnp.tanh, key=KEYS[0])
+    batch, rule = batch_of(graph, 4), ex.ContrastiveHebbian()
+    plain = gradient(rule, PredictiveCoding(ex.CrossEntropy()), graph, batch, FLOW)
+    assert relative(gradient(rule, Bidirectional(0.0, 0.0), graph, batch, FLOW), plain) < 1e-9
+    assert 1e-3 < relative(gradient(rule, SkewFeedback(0.3), graph, batch, FLOW), plain) < 1

@@ -48,6 +48,8 @@ class AbstractBidirectional(AbstractEnergy):
         sent = graph.precompute(clamped)
         if reference is None:
             reference = sweep_free(*hold_still((graph, clamped.values, sent)))
+        else:  # what a later phase clamps does not move
+            reference = {name: reference[name] for name in graph.free(clamped.values)}
         return Prepared(sent, hold_still(reference))
 
     def linearise(self, phase):
