@@ -1,6 +1,7 @@
 """Recipes: each builds, trains and reports; settings are layered; what cannot work is refused."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from energax import (
     Incremental,
     PredictiveCoding,
     SkewFeedback,
+    networks,
 )
 from energax.activations import rectifier
 from energax.dynamics import Start, prepare_phase
@@ -99,6 +101,31 @@ def test_hopfield_recipes_carry_feedback_unit_kernel_and_test_interval(learner):
     assert float(built.dynamics.feedback_scale) == pytest.approx(0.3)
     assert built.solver.stop.check_every == 2
     assert learner("ep").dynamics.feedback_scale is None
+
+
+@pytest.mark.parametrize(
+    ("network", "make", "own"),
+    [
+        ("hfn", networks.hierarchical, {}),
+        ("scrn", networks.recurrent_simple, {"length": 5}),
+        ("scrn-complex", networks.recurrent_complex, {"length": 5}),
+    ],
+)
+def test_networks_of_chen2025_carry_width_length_and_activation(network, make, own):
+    """Oracle: the same network built by hand."""
+    given = Settings(network=network, width=0.05, activation="tanh", **own)
+    built, read = make_learner("bipc", (16, 16, 3), 7, seed=3, settings=given)
+    key = jax.random.fold_in(jax.random.key(3), 2**31 - 1)
+    expected = make((16, 16, 3), 7, jnp.tanh, width=0.05, output_state=False, key=key, **own)
+    assert eqx.tree_equal(built.graph, expected)
+    assert (read.length is None) == (not own)
+    assert read.hidden is None
+
+
+def test_bidirectional_recipes_carry_the_strength_of_the_feedback(learner):
+    """Oracle: the settings."""
+    for name in ("bipc", "bipc-balanced"):
+        assert float(learner(name, feedback=0.1).dynamics.strength) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("name", ["backprop", "pc", "ep", "chl"])
@@ -230,7 +257,7 @@ def test_seeds_give_other_parameters_and_the_same_seed_the_same(same):
         ("pc", {"state_momentum": -0.1}, r"state_momentum=-0\.1: give a number from 0 to below 1"),
         ("pc", {"hidden": (8, 0)}, r"hidden=\(8, 0\): give whole numbers of at least 1"),
         ("pc", {"network": "conv", "channels": (-2,)}, r"channels=\(-2,\): give whole numbers"),
-        ("pc", {"network": "transformer"}, r"network=transformer: give mlp, conv or residual"),
+        ("pc", {"network": "transformer"}, r"network=transformer: give mlp, conv, residual, hfn, scrn or scrn-complex"),
         ("pc", {"optimiser": "rprop"}, r"optimiser=rprop: give sgd, adam, adamw, lars, lamb or lalr"),
         ("pc", {"clip": 0.0}, r"clip=0\.0: give a positive number"),
         ("pc", {"weight_decay": -0.1}, r"weight_decay=-0\.1: give a number of at least 0"),
@@ -249,7 +276,7 @@ def test_seeds_give_other_parameters_and_the_same_seed_the_same(same):
         ("pc-nudge", {"beta": 0.0}, r"beta=0\.0: the nudge strength must be positive"),
         ("ep", {"beta": -0.5}, r"beta=-0\.5"),
         ("ep-holomorphic", {"nudge_points": 1}, r"points=1: .* at least 2"),
-        ("ep", {"activation": "relu"}, r"activation=relu: give hard-sigmoid or rectifier"),
+        ("ep", {"activation": "relu"}, r"activation=relu: give hard-sigmoid, rectifier or tanh"),
         ("ep", {"kernel": 4}, r"kernel=4: give an odd number"),
         ("pc", {"precision": "half"}, r"precision=half: give float32, tensorfloat32 or bfloat16"),
         ("ep", {"lr_decay_steps": 0}, r"lr_decay_steps=0: give a whole number"),

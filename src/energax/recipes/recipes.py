@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import optax
 
 from energax import networks, rules
@@ -69,14 +71,49 @@ def graph_of(settings: Chosen, shape: Sequence[int], classes: int, key, activati
 def network_of(settings: Chosen, shape: Sequence[int], classes: int, key, activation, output_state: bool) -> Graph:
     """The network in full precision."""
     options: dict[str, Any] = {"output_state": output_state, "gain": settings.gain, "key": key}
-    if settings.network == "conv":
-        options["pool"] = {"stride": None, "average": average, "maximum": maximum}[settings.pool]
-        options["kernel_size"] = settings.kernel
-        return networks.convolutional(shape, settings.channels, classes, activation, **options)
-    if settings.network == "residual":
-        return networks.residual(shape, settings.channels, classes, activation, **options)
-    units = shape[0] * shape[1] * shape[2]
-    return networks.mlp([units, *settings.hidden, classes], activation, shape=shape, **options)
+    return NETWORKS[settings.network](settings, shape, classes, activation, options)
+
+
+def make_mlp(settings: Chosen, shape, classes, activation, options) -> Graph:
+    """Fully connected layers on the pixels."""
+    return networks.mlp([prod(shape), *settings.hidden, classes], activation, shape=shape, **options)
+
+
+def make_conv(settings: Chosen, shape, classes, activation, options) -> Graph:
+    """Convolutions, each of which halves the image."""
+    pool = {"stride": None, "average": average, "maximum": maximum}[settings.pool]
+    options = {**options, "pool": pool, "kernel_size": settings.kernel}
+    return networks.convolutional(shape, settings.channels, classes, activation, **options)
+
+
+def make_residual(settings: Chosen, shape, classes, activation, options) -> Graph:
+    """A residual net of convolutions."""
+    return networks.residual(shape, settings.channels, classes, activation, **options)
+
+
+def make_hierarchical(settings: Chosen, shape, classes, activation, options) -> Graph:
+    """The hierarchical feedforward network of Chen et al. 2025."""
+    return networks.hierarchical(shape, classes, activation, width=settings.width, **options)
+
+
+def make_recurrent(network: Callable[..., Graph]):
+    """One of the recurrent networks of Chen et al. 2025."""
+
+    def make(settings: Chosen, shape, classes, activation, options) -> Graph:
+        return network(shape, classes, activation, length=settings.length, width=settings.width, **options)
+
+    return make
+
+
+NETWORKS: dict[str, Callable[..., Graph]] = {
+    "mlp": make_mlp,
+    "conv": make_conv,
+    "residual": make_residual,
+    "hfn": make_hierarchical,
+    "scrn": make_recurrent(networks.recurrent_simple),
+    "scrn-complex": make_recurrent(networks.recurrent_complex),
+}
+"""Name of a setting -> `(settings, shape, classes, activation, options) -> graph`."""
 
 
 def make_cg_errors(settings: Chosen) -> AbstractSolver:
@@ -141,15 +178,16 @@ def make_single_steps(settings: Chosen) -> AbstractSolver:
 def make_predictive(
     rule: Callable[[Chosen], AbstractRule],
     solver: Callable[[Chosen], AbstractSolver] = solver_of,
-    dynamics: Callable[[], AbstractDynamics] = lambda: PredictiveCoding(CrossEntropy()),
+    dynamics: Callable[[Chosen], AbstractDynamics] = lambda settings: PredictiveCoding(CrossEntropy()),
 ):
-    """Predictive coding with a direct softmax output and ReLU units, under a rule made from the settings."""
+    """Predictive coding with a direct softmax output, under a rule made from the settings."""
 
     def build(settings: Chosen, shape, classes, key) -> Learner:
-        graph = graph_of(settings, shape, classes, key, jax.nn.relu, output_state=False)
+        units = {"rectifier": jax.nn.relu, "tanh": jnp.tanh, "hard-sigmoid": hard_sigmoid()}[settings.activation]
+        graph = graph_of(settings, shape, classes, key, units, output_state=False)
         return Learner(
             graph,
-            dynamics(),
+            dynamics(settings),
             solver(settings),
             rule(settings),
             optimiser_of(settings),
@@ -161,7 +199,7 @@ def make_predictive(
 
 def make_activation(settings: Chosen) -> AbstractActivation:
     """The activation of a Hopfield net by its name."""
-    return {"hard-sigmoid": hard_sigmoid, "rectifier": rectifier}[settings.activation]()
+    return {"hard-sigmoid": hard_sigmoid, "rectifier": rectifier, "tanh": Tanh}[settings.activation]()
 
 
 def tanh(settings: Chosen) -> AbstractActivation:
@@ -195,8 +233,8 @@ def make_hopfield_dynamics(settings: Chosen) -> AbstractDynamics:
     return Hopfield(SquaredError(), settings.gamma)
 
 
-SMALL = Settings(hidden=(128, 64))
-BIDIRECTIONAL = dataclasses.replace(SMALL, solver="flow", relaxation_tol=1e-2, max_relaxation_steps=60)
+SMALL = Settings(hidden=(128, 64), activation="rectifier")
+BIDIRECTIONAL = dataclasses.replace(SMALL, solver="flow", feedback=0.3, relaxation_tol=1e-2, max_relaxation_steps=60)
 EP = Settings(
     hidden=(512,), solver="blocks", learning_rate=0.02, gain=0.7, beta=0.2, relaxation_tol=1e-2, max_relaxation_steps=60
 )
@@ -227,12 +265,12 @@ RECIPES: dict[str, Recipe] = {
     "bipc": Recipe(
         "bidirectional predictive coding with skew feedback: gradient at the beta = 1 equilibrium, by local steps",
         BIDIRECTIONAL,
-        make_predictive(lambda s: rules.Contrastive(rules.unit_nudge()), dynamics=SkewFeedback),
+        make_predictive(lambda s: rules.Contrastive(rules.unit_nudge()), dynamics=lambda s: SkewFeedback(s.feedback)),
     ),
     "bipc-balanced": Recipe(
         "bidirectional predictive coding with balanced feedback",
         BIDIRECTIONAL,
-        make_predictive(lambda s: rules.Contrastive(rules.unit_nudge()), dynamics=BalancedFeedback),
+        make_predictive(lambda s: rules.Contrastive(rules.unit_nudge()), dynamics=lambda s: BalancedFeedback(s.feedback)),
     ),
     "first-step": Recipe(
         "the first relaxation step in error coordinates: exactly backprop's gradient",

@@ -10,10 +10,10 @@ import tyro
 from energax.exceptions import SettingError
 from energax.optimisers import DEFAULTS, OPTIMISERS
 
-Network = Literal["mlp", "conv", "residual"]
+Network = Literal["mlp", "conv", "residual", "hfn", "scrn", "scrn-complex"]
 Pool = Literal["stride", "average", "maximum"]
 Solver = Literal["cg-errors", "cg-states", "flow", "blocks"]
-Activation = Literal["hard-sigmoid", "rectifier"]
+Activation = Literal["hard-sigmoid", "rectifier", "tanh"]
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 
 
@@ -26,13 +26,22 @@ def describe(text: str) -> Any:
 class Settings:
     """Everything a recipe can be told. What is left out is the recipe's own choice; `settled` fills it in."""
 
-    network: Annotated[Network | None, describe("kind of network")] = None
+    network: Annotated[
+        Network | None,
+        describe(
+            "kind of network; hfn, scrn and scrn-complex are those of Chen et al. 2025: hierarchical feedforward, and "
+            "recurrent with skips"
+        ),
+    ] = None
     hidden: Annotated[tuple[int, ...] | None, describe("units of the hidden layers of an mlp")] = None
     channels: Annotated[tuple[int, ...] | None, describe("channels of a conv or residual net")] = None
     pool: Annotated[Pool | None, describe("how a conv net halves its images")] = None
     kernel: Annotated[int | None, describe("side of a conv net's kernels, odd")] = None
+    width: Annotated[float | None, describe("factor of the channels of hfn, scrn and scrn-complex")] = None
+    length: Annotated[int | None, describe("steps of time of scrn and scrn-complex, at least 4")] = None
     activation: Annotated[
-        Activation | None, describe("activation of a Hopfield net: clipped to [0, 1], or only from below")
+        Activation | None,
+        describe("activation of the units: clipped to [0, 1], only from below (ReLU), or tanh"),
     ] = None
     precision: Annotated[
         Precision | None, describe("of what is multiplied; sums, states and parameters are float32")
@@ -54,6 +63,7 @@ class Settings:
     ] = None
     beta: Annotated[float | None, describe("nudge strength")] = None
     nudge_points: Annotated[int | None, describe("nudge strengths of ep-holomorphic")] = None
+    feedback: Annotated[float | None, describe("strength a of a bidirectional energy's feedback")] = None
     gamma: Annotated[
         float | None, describe("feedback scale of a Hopfield net; 1 is symmetric feedback (ep: 1 where left out)")
     ] = None
@@ -89,6 +99,8 @@ COMMON = Settings(
     channels=(8, 16),
     pool="stride",
     kernel=3,
+    width=1.0,
+    length=6,
     activation="hard-sigmoid",
     precision="float32",
     gain=1.0,
@@ -131,6 +143,8 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "optimiser": one_of(OPTIMISERS),
     "activation": one_of(get_args(Activation)),
     "precision": one_of(get_args(Precision)),
+    "width": POSITIVE,
+    "length": (lambda value: value >= 4, "give a whole number of at least 4, that the image may reach the output"),
     "kernel": (lambda value: value >= 1 and value % 2 == 1, "give an odd number"),
     "lr_decay_steps": COUNT,
     "fixed_steps": COUNT,
@@ -143,6 +157,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "channels": COUNTS,
     "max_relaxation_steps": COUNT,
     "batch": COUNT,
+    "feedback": NOT_NEGATIVE,
     "gain": POSITIVE,
     "learning_rate": POSITIVE,
     "step_size": POSITIVE,
