@@ -16,7 +16,8 @@ from energax.papers import Outcome
 from energax.papers.cells import Cells
 from energax.papers.millidge2023 import fig2a, fig2b, fig2c, fig3a, fig3b, fig3c, limits
 from energax.papers.millidge2023.common import converged_solver
-from energax.papers.millidge2023.training import learner_of, nudge, train_net
+from energax.papers.millidge2023.training import learner_of, nudge
+from energax.papers.training import train_net
 
 STEPS = np.arange(51)
 SHORT = np.logspace(-6, -2, 9)
@@ -170,12 +171,10 @@ def test_an_interrupted_training_ends_with_the_same_numbers(tmp_path):
     def train(folder, tell):
         learner = learner_of(data, 0, nudge(1e-3), converged_solver(5e-3, 100), 0.02)
         learner = dataclasses.replace(learner, optimiser=optimiser)
-        plan = {"epochs": 2, "stretches": 3, "seed": 0}
-        return train_net(
-            Cells(folder, {}, tell), "one", learner, data, **plan, measure=lambda graph, batch: norm_of(graph)
-        )
+        cells = Cells(folder, {}, tell)
+        return train_net(cells, "one", learner, data, epochs=2, stretches=3, seed=0, measure=norm_of)
 
-    def norm_of(graph):
+    def norm_of(graph, batch):
         return {"norm": float(optax.tree.norm(jax.tree.map(np.asarray, graph.functions["layer1"])))}
 
     optimiser = optax.sgd(0.02, momentum=0.9)

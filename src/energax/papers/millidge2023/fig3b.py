@@ -11,8 +11,9 @@ from energax import rules
 from energax.papers.cells import Cells
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 from energax.papers.millidge2023.common import PAPER, converged_solver
-from energax.papers.millidge2023.training import learner_of, nudge, train_net
+from energax.papers.millidge2023.training import learner_of, nudge
 from energax.papers.pictures import QUIET, panels
+from energax.papers.training import train_net
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +49,8 @@ def one_side(settings: Settings, cells: Cells, name: str, side: str, seed: int) 
     data = ex.load(settings.data)
     rule = {"backprop": rules.Backprop(), "nudge": nudge(settings.beta)}[side]
     learner = learner_of(data, seed, rule, converged_solver(settings.tol, settings.steps), settings.rate)
-    plan = {"epochs": settings.epochs, "stretches": settings.stretches, "seed": seed}
-    return train_net(cells, name, learner, data, **plan, measure=lambda graph, batch: {})
+    epochs, stretches = settings.epochs, settings.stretches
+    return train_net(cells, name, learner, data, epochs=epochs, stretches=stretches, seed=seed)
 
 
 def run(settings: Settings, cells: Cells) -> Numbers:

@@ -22,8 +22,9 @@ from energax.papers.millidge2023.common import (
     print_values,
     printed_solver,
 )
-from energax.papers.millidge2023.training import learner_of, nudge, train_net
+from energax.papers.millidge2023.training import learner_of, nudge
 from energax.papers.pictures import QUIET, panels
+from energax.papers.training import train_net
 from energax.solvers import largest_curvature
 from energax.solvers.coordinates import StateCoordinates
 
@@ -89,8 +90,8 @@ def one_training(settings: Settings, cells: Cells, name: str, rate: float, seed:
         return {**found, "smaller": smaller(graph, batch, settings)}
 
     learner = learner_of(data, seed, nudge(settings.beta), careful, rate)
-    plan = {"epochs": settings.epochs, "stretches": settings.stretches, "seed": seed}
-    return train_net(cells, name, learner, data, **plan, measure=measure)
+    epochs, stretches = settings.epochs, settings.stretches
+    return train_net(cells, name, learner, data, epochs=epochs, stretches=stretches, seed=seed, measure=measure)
 
 
 def run(settings: Settings, cells: Cells) -> Numbers:

@@ -1,0 +1,85 @@
+"""Training with something measured every few batches, resumable after every epoch."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+import energax as ex
+from energax.data import Dataset
+from energax.papers.cells import Cells
+from energax.training import checkpoint
+from energax.training.device_split import make_device_split
+from energax.training.epoch import stretch
+from energax.training.evaluation import evaluate_device_split
+from energax.training.learner import begin, root_key
+
+Measure = Callable[[Any, ex.Batch], dict[str, float]]
+"""`(graph, batch) -> numbers`, between two stretches of training."""
+
+
+def train_net(
+    cells: Cells,
+    name: str,
+    learner: ex.Learner,
+    data: Dataset,
+    *,
+    epochs: int,
+    stretches: int,
+    seed: int,
+    measure: Measure = lambda graph, batch: {},
+    batch: int = 64,
+    standardise: bool = False,
+    augment: bool = False,
+    tested: str = "test",
+) -> dict[str, Any]:
+    """Train, or go on where an interrupted run finished an epoch.
+
+    Args:
+        cells: where the checkpoint goes.
+        name: of the checkpoint.
+        learner: what to train.
+        data: the data set.
+        epochs: passes over the training rows.
+        stretches: measurements per epoch.
+        seed: fixes the order of the rows.
+        measure: what is measured after every stretch, on the rows that come next.
+        batch: rows per update.
+        standardise: whether pixels are normalised per channel; they stay in [0, 1] otherwise.
+        augment: whether training images are augmented, as the data set says.
+        tested: the split that tells the accuracy after each epoch, `test` or `validation`.
+
+    Returns:
+        `rows`, one per stretch: training accuracy and cost before each update, the share of relaxations that
+        converged or stalled, and what was measured; `test_accuracy` (`validation_accuracy`) after each epoch.
+    """
+    file, told = cells.file(f"{name}.ckpt"), f"{tested}_accuracy"
+    progress, kept = begin(learner), {"rows": [], told: []}
+    if file.exists():
+        progress, kept = checkpoint.restore(file, progress)
+    train = make_device_split(data, data.train, standardise=standardise, augment=augment)
+    held_out = make_device_split(data, getattr(data, tested), standardise=standardise)
+    batches = len(data.train) // batch
+    for epoch in range(len(kept[told]), epochs):
+        key = jax.random.fold_in(root_key(seed), epoch + 1)
+        order = jax.random.permutation(key, len(train.labels))
+        edges = [batches * part // stretches for part in range(stretches + 1)]
+        for first, last in itertools.pairwise(edges):
+            at = eqx.tree_at(lambda l: l.graph, learner, progress.model.graph)
+            progress, sums = stretch(at, progress, train, batch, key, jnp.asarray(first), jnp.asarray(last))
+            ahead = train.batch(order[(last % batches) * batch :][:batch])
+            kept["rows"].append(row(sums.averages(), epoch + last / batches) | measure(progress.model.graph, ahead))
+        at = eqx.tree_at(lambda l: l.graph, learner, progress.model.graph)
+        kept[told].append(evaluate_device_split(at, held_out, 500).accuracy)
+        checkpoint.save(file, progress, kept)
+        cells.tell(f"{name}, epoch {epoch + 1}: {tested} accuracy {kept[told][-1]:.4f}")
+    return kept
+
+
+def row(averages: dict[str, float], epoch: float) -> dict[str, float]:
+    """The averages of one stretch that the figures use."""
+    settled = averages["converged_fraction"] + averages["stalled_fraction"]
+    return {"epoch": epoch, "accuracy": averages["accuracy"], "cost": averages["cost"], "settled": settled}
