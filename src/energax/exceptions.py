@@ -19,3 +19,7 @@ class SettingError(EnergaxError, ValueError):
 
 class RunError(EnergaxError, RuntimeError):
     """A run that cannot start, continue or be saved."""
+
+
+class DivergenceError(RunError):
+    """A training whose cost or parameters are no numbers any more."""

@@ -122,6 +122,42 @@ def test_the_sweep_and_backprop_equal_copies_by_hand(name):
     )
 
 
+def test_without_recurrence_and_skips_the_simple_network_is_a_chain():
+    """Oracle: its maps one after the other; of dense layers too."""
+    x = jax.random.normal(KEY, (3, 8, 8, 1))
+    for make in (networks.recurrent_simple, networks.recurrent_dense):
+        graph = make((8, 8, 1), 5, jnp.tanh, width=0.05, length=6, recurrent=False, skips=False, key=KEY, gain=2)
+        assert not {name for name in graph.functions if name.startswith(("again", "skip"))}
+
+        def chain(image, graph=graph):
+            for node in range(1, 7):
+                image = jnp.tanh(graph.functions[f"forward{node}"](image))
+            return graph.functions["readout"](image)
+
+        np.testing.assert_allclose(graph.output_value(graph.sweep(x)), jax.vmap(chain)(x), rtol=1e-9)
+
+
+def test_the_dense_network_equals_copies_by_hand():
+    """Oracle: every node of every step a copy of its own."""
+    graph = networks.recurrent_dense((4, 4, 1), 5, jnp.tanh, width=0.1, length=5, key=KEY, gain=2)
+    assert graph.node("node3").shape == (6,)
+    f, x = graph.functions, jax.random.normal(KEY, (3, 4, 4, 1))
+    v = {}
+    for t in range(5):
+        v[1, t] = jnp.tanh(jax.vmap(f["forward1"])(x))
+        for node in range(2, 7):
+            sent = jnp.zeros((3, 6))
+            if t:
+                sent = sum(
+                    (v[source, t - 1] @ f[f"{name}{node}"].weight + f[f"{name}{node}"].bias)
+                    for name, source in (("forward", node - 1), ("again", node), ("skip", node - 2))
+                    if name != "skip" or node >= 4
+                )
+            v[node, t] = jnp.tanh(sent)
+    expected = v[6, 4] @ f["readout"].weight + f["readout"].bias
+    np.testing.assert_allclose(graph.output_value(graph.sweep(x)), expected, rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("name", "expected"), [("hierarchical", 7_613_040), ("simple", 7_201_282), ("complex", 20_736_842)]
 )

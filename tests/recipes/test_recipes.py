@@ -108,6 +108,7 @@ def test_hopfield_recipes_carry_feedback_unit_kernel_and_test_interval(learner):
     [
         ("hfn", networks.hierarchical, {}),
         ("scrn", networks.recurrent_simple, {"length": 5}),
+        ("scrn-dense", networks.recurrent_dense, {"length": 5}),
         ("scrn-complex", networks.recurrent_complex, {"length": 5}),
     ],
 )
@@ -257,7 +258,11 @@ def test_seeds_give_other_parameters_and_the_same_seed_the_same(same):
         ("pc", {"state_momentum": -0.1}, r"state_momentum=-0\.1: give a number from 0 to below 1"),
         ("pc", {"hidden": (8, 0)}, r"hidden=\(8, 0\): give whole numbers of at least 1"),
         ("pc", {"network": "conv", "channels": (-2,)}, r"channels=\(-2,\): give whole numbers"),
-        ("pc", {"network": "transformer"}, r"network=transformer: give mlp, conv, residual, hfn, scrn or scrn-complex"),
+        (
+            "pc",
+            {"network": "transformer"},
+            r"network=transformer: give mlp, conv, residual, hfn, scrn, scrn-dense or scrn-complex",
+        ),
         ("pc", {"optimiser": "rprop"}, r"optimiser=rprop: give sgd, adam, adamw, lars, lamb or lalr"),
         ("pc", {"clip": 0.0}, r"clip=0\.0: give a positive number"),
         ("pc", {"weight_decay": -0.1}, r"weight_decay=-0\.1: give a number of at least 0"),

@@ -4,6 +4,7 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from typing import Any
 
 import tyro
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"energax {version('energax')}")
         return 0
     try:
-        train_options = show_values(words)
+        train_options, reproduce_options = show_values(words), reproduce.open_settings(words)
     except EnergaxError as error:
         print(f"energax: {error}", file=sys.stderr)
         return 2
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "compare": CompareOptions,
             "data": DataOptions,
             "recipes": RecipesOptions,
-            "reproduce": ReproduceOptions,
+            "reproduce": reproduce_options,
         },
         args=words,
         prog="energax",
@@ -63,15 +64,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config=(tyro.conf.OmitArgPrefixes,),
     )
     try:
-        COMMANDS[type(options)](options)
+        command(options)(options)
     except EnergaxError as error:
         print(f"energax: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        kept = RESUMPTIONS.get(type(options), "finished epochs are kept, continue with --resume FOLDER")
+        kept = next(
+            (text for kind, text in RESUMPTIONS.items() if isinstance(options, kind)),
+            "finished epochs are kept, continue with --resume FOLDER",
+        )
         print(f"energax: interrupted; {kept}", file=sys.stderr)
         return 130
     return 0
+
+
+def command(options: Any) -> Callable:
+    """What these options are of."""
+    return next(run for kind, run in COMMANDS.items() if isinstance(options, kind))
 
 
 def show_values(words: Sequence[str]) -> Callable[..., TrainOptions]:

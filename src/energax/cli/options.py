@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -66,14 +66,31 @@ class RecipesOptions:
 
 @dataclasses.dataclass(frozen=True)
 class ReproduceOptions:
-    """Reproduce figures and tables of papers: picture, numbers, and a verdict on every claim."""
+    """Reproduce figures and tables of papers: picture, numbers, and a verdict on every claim.
+
+    With the name of one experiment its own settings are options too: see `energax reproduce NAME --help`.
+    """
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(help="experiments: see --list")] = ()
     list: Annotated[bool, tyro.conf.arg(help="list the experiments")] = False
     all: Annotated[bool, tyro.conf.arg(help="run all of them")] = False
     small: Annotated[bool, tyro.conf.arg(help="smaller settings, about a minute each, without any download")] = False
     out: Annotated[
-        Path | None, tyro.conf.arg(help="folder of the results' folders (results; runs/small with --small)")
+        Path | None,
+        tyro.conf.arg(
+            help="folder of the results' folders (results; runs/small with --small, runs/own with settings of your own)"
+        ),
     ] = None
     redraw: Annotated[bool, tyro.conf.arg(help="draw and judge again from the numbers that are there")] = False
     json: Annotated[bool, tyro.conf.arg(help="print the reports as one last line of JSON")] = False
+    settings: tyro.conf.Suppress[Any] = None
+
+
+def with_settings(given: Any) -> type[ReproduceOptions]:
+    """`ReproduceOptions` with the settings of one experiment among the options, as they are where they are left out."""
+    field = (Annotated[type(given), tyro.conf.arg(name="")], dataclasses.field(default=given))
+    made = dataclasses.make_dataclass(
+        "ReproduceOptions", [("settings", *field)], bases=(ReproduceOptions,), frozen=True, kw_only=True
+    )
+    made.__doc__ = ReproduceOptions.__doc__
+    return made

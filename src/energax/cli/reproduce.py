@@ -1,6 +1,7 @@
 """`energax reproduce`: the figures and tables of papers, with a verdict on every claim."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import rich.box
@@ -8,7 +9,7 @@ import rich.console
 import rich.markup
 import rich.table
 
-from energax.cli.options import ReproduceOptions
+from energax.cli.options import ReproduceOptions, with_settings
 from energax.exceptions import SettingError
 from energax.papers import EXPERIMENTS, Experiment, find_experiment, redraw
 from energax.papers import reproduce as reproduced
@@ -30,17 +31,30 @@ def reproduce(options: ReproduceOptions) -> None:
         print(json.dumps(reports))
 
 
+def open_settings(words: Sequence[str]) -> type[ReproduceOptions]:
+    """`ReproduceOptions`; where exactly one experiment is named, with its settings as options."""
+    named = [word for word in words if word in EXPERIMENTS]
+    if words[:1] != ["reproduce"] or len(named) != 1:
+        return ReproduceOptions
+    experiment = EXPERIMENTS[named[0]]
+    return with_settings(experiment.small if "--small" in words else experiment.full)
+
+
 def one_experiment(one: Experiment, options: ReproduceOptions) -> Report:
     """Run one experiment, tell of its parts, and print its verdicts."""
     notes = rich.console.Console(stderr=True, highlight=False)
-    out = options.out or (Path("runs") / "small" if options.small else Path("results"))
-    folder = out / one.name
+    size, settings = ("small", one.small) if options.small else ("full", one.full)
+    if options.settings is not None and (options.settings != settings):
+        size, settings = "own", options.settings
+    place = {"full": Path("results"), "small": Path("runs") / "small", "own": Path("runs") / "own"}
+    folder = (options.out or place[size]) / one.name
     notes.print(f"[bold]{one.name}[/]  {one.summary}", soft_wrap=True)
     if options.redraw:
         report = redraw(one, folder)
     else:
-        size, settings = ("small", one.small) if options.small else ("full", one.full)
-        report = reproduced(one, settings, size, folder, lambda text: notes.print(f"  {text}", style="dim"))
+        report = reproduced(
+            one, settings, size, folder, lambda text: notes.print(f"  {text}", style="dim", soft_wrap=True)
+        )
     console = rich.console.Console(highlight=False, stderr=options.json)
     show(report, console)
     console.print(f"  {folder}  {report['seconds']:.0f} s", style="dim", soft_wrap=True)

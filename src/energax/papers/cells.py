@@ -1,4 +1,7 @@
-"""Intermediate results, one JSON file each: an interrupted experiment continues and ends with the same numbers."""
+"""Intermediate results, one JSON file each: an interrupted experiment continues and ends with the same numbers.
+
+Any number of processes may work at one experiment: each cell is computed by one of them.
+"""
 
 import json
 import shutil
@@ -7,11 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from energax.exceptions import RunError
 from energax.training.checkpoint import write_atomically
 from energax.training.run_folder import finite
 
 Tell = Callable[[str], None]
+
+SETTINGS = "settings.json"
 
 
 class Cells:
@@ -30,8 +37,8 @@ class Cells:
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], tell: Tell):
-        self.folder, self.tell, self.seconds = folder, tell, 0.0
-        file, plain = folder / "settings.json", json.loads(json.dumps(settings))
+        self.folder, self.tell, self.seconds, self._counted = folder, tell, 0.0, set[str]()
+        file, plain = folder / SETTINGS, json.loads(json.dumps(settings))
         if file.exists() and read(file) != plain:
             raise RunError(
                 f"{folder} holds parts of an experiment with other settings: remove it, or choose another place with "
@@ -46,19 +53,53 @@ class Cells:
     def __call__(self, name: str, compute: Callable[[], Any]) -> Any:
         """The value of a cell: read where an earlier run left it, else computed and kept.
 
+        Where another process is at the cell, this one waits for it.
+
         Args:
             name: unique in the experiment, usable as a file name.
             compute: returns plain JSON values.
         """
-        file = self.folder / f"{name}.json"
-        if not file.exists():
-            begun = time.perf_counter()
-            value = finite(compute())
-            took = time.perf_counter() - begun
-            write_atomically(file, json.dumps({"seconds": took, "value": value}).encode())
-            self.tell(f"{name}  {took:.1f} s")
-        kept = read(file)
-        self.seconds += kept["seconds"]
+        if not self.file(f"{name}.json").exists():
+            with self._lock(name):
+                self._compute(name, compute)
+        return self._read(name)
+
+    def offer(self, name: str, compute: Callable[[], Any]) -> Any | None:
+        """As a call, but None at once where another process is at the cell."""
+        if not self.file(f"{name}.json").exists():
+            try:
+                with self._lock(name).acquire(blocking=False):
+                    self._compute(name, compute)
+            except filelock.Timeout:
+                self.tell(f"{name}  is being computed by another process")
+                return None
+        return self._read(name)
+
+    def finished(self) -> dict[str, Any]:
+        """Name -> value of every cell that is done, by whichever process and settings."""
+        names = sorted(file.stem for file in self.folder.glob("*.json") if file.name != SETTINGS)
+        return {name: self._read(name) for name in names}
+
+    def _lock(self, name: str) -> filelock.BaseFileLock:
+        """The operating system gives it back when a process ends, however that happens."""
+        return filelock.FileLock(self.file(f"{name}.lock"))
+
+    def _compute(self, name: str, compute: Callable[[], Any]) -> None:
+        """Compute and keep, unless another process has just done so."""
+        file = self.file(f"{name}.json")
+        if file.exists():
+            return
+        begun = time.perf_counter()
+        value = finite(compute())
+        took = time.perf_counter() - begun
+        write_atomically(file, json.dumps({"seconds": took, "value": value}).encode())
+        self.tell(f"{name}  {took:.1f} s")
+
+    def _read(self, name: str) -> Any:
+        kept = read(self.file(f"{name}.json"))
+        if name not in self._counted:
+            self._counted.add(name)
+            self.seconds += kept["seconds"]
         return kept["value"]
 
     def file(self, name: str) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from energax.papers.cells import Cells
+from energax.papers.tables import Table
 
 Numbers = dict[str, Any]
 """What an experiment measured: plain JSON. The picture and the verdicts are made from it and from nothing else."""
@@ -53,6 +54,9 @@ class Experiment:
         run: `(settings, cells) -> numbers`; everything slow goes through `cells`, so that it can resume.
         draw: `numbers -> figure`.
         judge: `numbers -> judgements`; nothing but the numbers decides.
+        tabulate: `numbers -> table`, for the pages; None where the picture is enough.
+        selects: names of the settings of a grid, which only choose among its cells. Such an experiment keeps its cells
+            when it is done, so that another run, with another choice or beside it, adds to them.
     """
 
     name: str
@@ -63,6 +67,8 @@ class Experiment:
     run: Callable[[Any, Cells], Numbers]
     draw: Callable[[Numbers], Figure]
     judge: Callable[[Numbers], list[Judgement]]
+    tabulate: Callable[[Numbers], Table] | None = None
+    selects: tuple[str, ...] = ()
 
 
 def judge_claim(source: str, claim: str, holds: bool, found: str, *, change: str = "", tried: str = "") -> Judgement:

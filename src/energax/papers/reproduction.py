@@ -8,11 +8,13 @@ from typing import Any
 from energax.exceptions import RunError
 from energax.papers.cells import Cells, Tell, read
 from energax.papers.experiment import Experiment, Judgement, Numbers, Outcome
+from energax.papers.tables import Table
 from energax.training.checkpoint import write_atomically
 from energax.training.pages import save_figure
 from energax.training.run_folder import machine
 
-FIGURE, NUMBERS, REPORT, PAGE, PARTS = "figure.png", "numbers.json", "report.json", "README.md", "parts"
+FIGURE, NUMBERS, REPORT, PAGE, TABLE = "figure.png", "numbers.json", "report.json", "README.md", "table.html"
+PARTS, CELLS = "parts", "cells"  # of an experiment that is not done yet; of a grid, for good
 
 Report = dict[str, Any]
 """What `report.json` holds: name, paper, size, settings, machine, seconds and the judgements."""
@@ -25,17 +27,19 @@ def reproduce(experiment: Experiment, settings: Any, size: str, folder: Path, te
         experiment: what to run.
         settings: its `small`, its `full`, or settings of your own.
         size: what to call these settings.
-        folder: where `figure.png`, `numbers.json`, `report.json` and `README.md` go; `parts` in it holds what is done
-            until all is.
+        folder: where `figure.png`, `numbers.json`, `report.json`, `README.md` and the table's `table.html` go; `parts`
+            in it holds what is done until all is; of a grid, `cells` for good.
         tell: who is told of the progress.
     """
     plain = json.loads(json.dumps(dataclasses.asdict(settings)))
-    cells = Cells(folder / PARTS, plain, tell)
+    shared = {name: value for name, value in plain.items() if name not in experiment.selects}
+    cells = Cells(folder / (CELLS if experiment.selects else PARTS), shared, tell)
     numbers = json.loads(json.dumps(experiment.run(settings, cells)))
     facts = {"size": size, "settings": plain, "seconds": round(cells.seconds, 1), **machine()}
     write_atomically(folder / NUMBERS, (json.dumps(numbers) + "\n").encode())
     report = publish(experiment, numbers, facts, folder)
-    cells.clear()
+    if not experiment.selects:
+        cells.clear()
     return report
 
 
@@ -64,12 +68,15 @@ def publish(experiment: Experiment, numbers: Numbers, facts: dict[str, Any], fol
     }
     save_figure(folder / FIGURE, experiment.draw(numbers))
     write_atomically(folder / REPORT, (json.dumps(report, indent=1) + "\n").encode())
-    write_atomically(folder / PAGE, page(experiment, judgements, facts).encode())
+    table = experiment.tabulate(numbers) if experiment.tabulate else None
+    if table:
+        write_atomically(folder / TABLE, table.html().encode())
+    write_atomically(folder / PAGE, page(experiment, judgements, facts, table).encode())
     return report
 
 
-def page(experiment: Experiment, judgements: list[Judgement], facts: dict[str, Any]) -> str:
-    """One page: verdicts, picture, settings."""
+def page(experiment: Experiment, judgements: list[Judgement], facts: dict[str, Any], table: Table | None) -> str:
+    """One page: picture, verdicts, table, settings."""
     options = " --small" if facts["size"] == "small" else ""
     rows = "\n".join(
         f"| {one.source} | {one.claim} | **{one.outcome}** | {one.found} | {one.remark} |" for one in judgements
@@ -88,6 +95,7 @@ def page(experiment: Experiment, judgements: list[Judgement], facts: dict[str, A
 |---|---|---|---|---|
 {rows}
 
+{table.markdown() if table else ""}
 | setting | value |
 |---|---|
 {settings}

@@ -111,6 +111,7 @@ NETWORKS: dict[str, Callable[..., Graph]] = {
     "residual": make_residual,
     "hfn": make_hierarchical,
     "scrn": make_recurrent(networks.recurrent_simple),
+    "scrn-dense": make_recurrent(networks.recurrent_dense),
     "scrn-complex": make_recurrent(networks.recurrent_complex),
 }
 """Name of a setting -> `(settings, shape, classes, activation, options) -> graph`."""
@@ -270,7 +271,9 @@ RECIPES: dict[str, Recipe] = {
     "bipc-balanced": Recipe(
         "bidirectional predictive coding with balanced feedback",
         BIDIRECTIONAL,
-        make_predictive(lambda s: rules.Contrastive(rules.unit_nudge()), dynamics=lambda s: BalancedFeedback(s.feedback)),
+        make_predictive(
+            lambda s: rules.Contrastive(rules.unit_nudge()), dynamics=lambda s: BalancedFeedback(s.feedback)
+        ),
     ),
     "first-step": Recipe(
         "the first relaxation step in error coordinates: exactly backprop's gradient",

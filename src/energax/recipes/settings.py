@@ -10,7 +10,7 @@ import tyro
 from energax.exceptions import SettingError
 from energax.optimisers import DEFAULTS, OPTIMISERS
 
-Network = Literal["mlp", "conv", "residual", "hfn", "scrn", "scrn-complex"]
+Network = Literal["mlp", "conv", "residual", "hfn", "scrn", "scrn-dense", "scrn-complex"]
 Pool = Literal["stride", "average", "maximum"]
 Solver = Literal["cg-errors", "cg-states", "flow", "blocks"]
 Activation = Literal["hard-sigmoid", "rectifier", "tanh"]
@@ -30,15 +30,15 @@ class Settings:
         Network | None,
         describe(
             "kind of network; hfn, scrn and scrn-complex are those of Chen et al. 2025: hierarchical feedforward, and "
-            "recurrent with skips"
+            "recurrent with skips; scrn-dense has dense layers of 64 units"
         ),
     ] = None
     hidden: Annotated[tuple[int, ...] | None, describe("units of the hidden layers of an mlp")] = None
     channels: Annotated[tuple[int, ...] | None, describe("channels of a conv or residual net")] = None
     pool: Annotated[Pool | None, describe("how a conv net halves its images")] = None
     kernel: Annotated[int | None, describe("side of a conv net's kernels, odd")] = None
-    width: Annotated[float | None, describe("factor of the channels of hfn, scrn and scrn-complex")] = None
-    length: Annotated[int | None, describe("steps of time of scrn and scrn-complex, at least 4")] = None
+    width: Annotated[float | None, describe("factor of the channels of hfn and scrn nets")] = None
+    length: Annotated[int | None, describe("steps of time of scrn nets, at least 4")] = None
     activation: Annotated[
         Activation | None,
         describe("activation of the units: clipped to [0, 1], only from below (ReLU), or tanh"),

@@ -14,7 +14,7 @@ from energax.checking import require_kind, require_whole
 from energax.data import Dataset
 from energax.diagnostics.regime import Regime, measure_regime
 from energax.dynamics.model import Model, name_parts
-from energax.exceptions import RunError, SettingError
+from energax.exceptions import DivergenceError, SettingError
 from energax.training.alarms import find_alarms, gather_alarms
 from energax.training.device_split import DeviceSplit, make_device_split
 from energax.training.display import Display, WarningsOnly
@@ -77,7 +77,8 @@ def fit(
 
     Raises:
         SettingError: settings out of range.
-        RunError: parameters or cost are not finite, or the folder cannot be used or holds a run with other settings.
+        DivergenceError: parameters or cost are not finite.
+        RunError: the folder cannot be used, or holds a run with other settings.
     """
     require_settings(learner, data, epochs, batch)
     trainer = _Trainer(learner, data, batch, seed, standardise, display or WarningsOnly())
@@ -129,7 +130,7 @@ def require_finite_parameters(model: Model, when: str) -> None:
     for name, fn in name_parts(model).items():
         for leaf in jax.tree.leaves(eqx.filter(fn, eqx.is_inexact_array)):
             if not bool(jnp.all(jnp.isfinite(leaf))):
-                raise RunError(
+                raise DivergenceError(
                     f"parameters of {name!r} are not finite {when}: lower the learning rate, or start from "
                     "a checkpoint that is sound"
                 )
@@ -195,7 +196,7 @@ class _Trainer:
             if self.first_cost is None:
                 self.first_cost = averages["cost"]
             if not averages["cost"] < float("inf"):
-                raise RunError(
+                raise DivergenceError(
                     f"the cost became {averages['cost']} in epoch {epoch}, between batches {first} and "
                     f"{last}: lower the learning rate or the nudge strength; earlier epochs are kept"
                 )

@@ -7,4 +7,5 @@ from energax.graph.networks.basic import residual_mlp as residual_mlp
 from energax.graph.networks.basic import sequential as sequential
 from energax.graph.networks.chen2025 import hierarchical as hierarchical
 from energax.graph.networks.chen2025 import recurrent_complex as recurrent_complex
+from energax.graph.networks.chen2025 import recurrent_dense as recurrent_dense
 from energax.graph.networks.chen2025 import recurrent_simple as recurrent_simple

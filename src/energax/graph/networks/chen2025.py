@@ -21,6 +21,7 @@ CHANNELS = (128, 256, 512, 1024, 120, 256, 80, 64, 100, 50)
 SIDES = (3, 3, 3, 3, 3, 1, 1, 3, 3, 3)
 POOLED = (1, 2, 4, 9)  # the convolutions after which the image is halved
 UNITS = 512
+DENSE = 64  # units of every node of `recurrent_dense`, which the paper does not have
 EVERY_STEP = (("time", EVERY),)
 
 
@@ -72,6 +73,8 @@ def recurrent_simple(
     *,
     length: int = 6,
     width: float = 1.0,
+    recurrent: bool = True,
+    skips: bool = True,
     output_state: bool = False,
     gain: float = 1.0,
     key: PRNGKeyArray,
@@ -89,13 +92,14 @@ def recurrent_simple(
         activation: activation of the nodes; the paper's is tanh.
         length: steps of time T, at least 4, that the first image may reach the output.
         width: factor of all channels.
+        recurrent: whether nodes 2 to 6 lead back to themselves.
+        skips: whether there are skips. Without, and without recurrence, it is a chain that takes T >= 6.
         output_state: as in `networks.sequential`.
         gain: scale of the initial weights.
         key: PRNG key.
     """
     require_arguments("recurrent_simple", shape, classes, activation, width, key)
-    require_whole("recurrent_simple: length", length, 4)
-    time, draw = Axis("time", length), iter(jax.random.split(key, 32))
+    draw = iter(jax.random.split(key, 32))
     channels = [shape[-1], *(widen(one, width) for one in (64, 128, 256, 512, 200, 32))]
     strides = (1, 1, 2, 2, 2, 1, 1)  # of the edge into each node; a skip has those of the edges that it skips
 
@@ -103,23 +107,67 @@ def recurrent_simple(
         stride = prod(strides[source + 1 : target + 1])
         return Conv2d(channels[source], channels[target], 3, stride=stride, padding=1, gain=gain, key=next(draw))
 
-    functions: dict[str, Callable] = {"activation": activation, "forward1": conv(0, 1)}
+    parts = unroll_nodes("recurrent_simple", shape, conv, activation, length, recurrent, skips)
+    return read_out(*parts, classes, output_state, gain, next(draw))
+
+
+def recurrent_dense(
+    shape: Sequence[int],
+    classes: int,
+    activation: Callable,
+    *,
+    width: float = 1.0,
+    length: int = 6,
+    recurrent: bool = True,
+    skips: bool = True,
+    output_state: bool = False,
+    gain: float = 1.0,
+    key: PRNGKeyArray,
+) -> Graph:
+    """The nodes and edges of `recurrent_simple`, with dense layers in the place of convolutions: 64 units a node.
+
+    Arguments as there.
+    """
+    require_arguments("recurrent_dense", shape, classes, activation, width, key)
+    draw, units = iter(jax.random.split(key, 32)), widen(DENSE, width)
+
+    def dense(source: int, target: int) -> Callable:
+        if source:
+            return Linear(units, units, gain=gain, key=next(draw))
+        return Chain((Flatten(), Linear(prod(shape), units, gain=gain, key=next(draw))))
+
+    parts = unroll_nodes("recurrent_dense", shape, dense, activation, length, recurrent, skips)
+    return read_out(*parts, classes, output_state, gain, next(draw))
+
+
+def unroll_nodes(
+    place: str,
+    shape: Sequence[int],
+    layer: Callable[[int, int], Callable],
+    activation: Callable,
+    length: int,
+    recurrent: bool,
+    skips: bool,
+) -> tuple[list[Node], list[Edge], dict[str, Callable]]:
+    """Six nodes over time; `layer` makes what leads from one to another, by their numbers, 0 the input."""
+    require_whole(f"{place}: length", length, 4 if skips else 6)
+    time = Axis("time", length)
+    functions: dict[str, Callable] = {"activation": activation, "forward1": layer(0, 1)}
     nodes, edges = [Node("input", tuple(shape))], [Edge("input", "node1", "forward1", enters=EVERY_STEP)]
     size = out_shape(functions["forward1"], tuple(shape))
     nodes.append(Node("node1", size, "activation", axes=(time,)))
     for index in range(2, 7):
-        functions[f"forward{index}"] = conv(index - 1, index)
-        functions[f"again{index}"] = conv(index, index)
+        functions[f"forward{index}"] = layer(index - 1, index)
+        edges.append(Edge(f"node{index - 1}", f"node{index}", f"forward{index}", delay=1))
         size = out_shape(functions[f"forward{index}"], size)
         nodes.append(Node(f"node{index}", size, "activation", axes=(time,)))
-        edges += [
-            Edge(f"node{index - 1}", f"node{index}", f"forward{index}", delay=1),
-            Edge(f"node{index}", f"node{index}", f"again{index}", delay=1),
-        ]
-        if index >= 4:
-            functions[f"skip{index}"] = conv(index - 2, index)
+        if recurrent:
+            functions[f"again{index}"] = layer(index, index)
+            edges.append(Edge(f"node{index}", f"node{index}", f"again{index}", delay=1))
+        if skips and index >= 4:
+            functions[f"skip{index}"] = layer(index - 2, index)
             edges.append(Edge(f"node{index - 2}", f"node{index}", f"skip{index}", delay=1))
-    return read_out(nodes, edges, functions, classes, output_state, gain, next(draw))
+    return nodes, edges, functions
 
 
 def recurrent_complex(
