@@ -106,8 +106,8 @@ def one_cell(settings: Settings, energy: str, wiring: str, gain: float) -> dict:
     data = ex.load(settings.data)
     batch = make_device_split(data, data.train, standardise=True).batch(jnp.arange(settings.rows))
     graph = build_network(settings, data.image_shape, data.classes, wiring, gain)
-    numbers = (settings.beta, settings.step, jnp.asarray(settings.margins))
-    curvature, norms = measure(ENERGIES[energy][1], graph, batch, *map(jnp.asarray, numbers), settings.steps)
+    beta, step, margins = jnp.asarray(settings.beta), jnp.asarray(settings.step), jnp.asarray(settings.margins)
+    curvature, norms = measure(ENERGIES[energy][1], graph, batch, beta, step, margins, settings.steps)
     return {"curvature": float(curvature), "norms": {depth: values.T.tolist() for depth, values in norms.items()}}
 
 

@@ -3,13 +3,17 @@
 import dataclasses
 import shutil
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from matplotlib.figure import Figure
 
 import energax as ex
 from energax.data import Dataset
 from energax.exceptions import DivergenceError, SettingError
 from energax.papers.cells import Cells, Tell
+from energax.papers.pictures import panels
+from energax.papers.tables import Table
 from energax.recipes import Settings as Choice
 from energax.recipes import make_learner
 from energax.training import RunFolder, fit
@@ -24,6 +28,18 @@ METHODS: dict[str, tuple[str, Choice]] = {
     "backprop": ("backprop", Choice()),
 }
 """Name in the table -> a recipe, and the settings in which it differs from that."""
+
+NETS = {
+    "hfn": "HFN",
+    "scrn": "SCRN-S",
+    "scrn-complex": "SCRN-C",
+    "scrn-dense": "SCRN-D",
+    "conv": "conv",
+    "mlp": "MLP",
+}
+DATA = ("mnist", "cifar10", "cifar100", "tiny-imagenet", "fashion-mnist", "digits")
+RATES = {"adam": 0.001, "lalr": 0.01, "lars": 0.05, "lamb": 0.001, "adamw": 0.001, "sgd": 0.05}
+"""Learning rates where none is given."""
 
 TITLES = {"hpc": "HPC", "bipc": "BiPC", "ep": "EP", "backprop": "backprop"}
 
@@ -53,6 +69,7 @@ class Point:
 
     Attributes:
         data, net, method, optimiser: names.
+        rate: learning rate.
         seed: fixes parameters and the order of the rows.
         choice: settings of the recipe.
         epochs: passes over the training rows.
@@ -63,6 +80,7 @@ class Point:
     net: str
     method: str
     optimiser: str
+    rate: float
     seed: int
     choice: Choice
     epochs: int
@@ -71,11 +89,44 @@ class Point:
     @property
     def name(self) -> str:
         """What its cell is called."""
-        return f"{self.data}-{self.net}-{self.method}-{self.optimiser}-{self.seed}"
+        return f"{self.data}-{self.net}-{self.method}-{self.optimiser}-{self.rate:g}-{self.seed}"
 
     def facts(self) -> Row:
         """Where in the grid it is."""
-        return {key: getattr(self, key) for key in ("data", "net", "method", "optimiser", "seed")}
+        return {key: getattr(self, key) for key in (*KEYS, "seed")}
+
+
+KEYS = ("net", "data", "method", "optimiser", "rate")
+"""What cells of several seeds agree in."""
+
+
+def split_optimisers(names: str) -> list[tuple[str, float]]:
+    """Optimisers separated by commas, each with its rate behind a colon, or with the customary one."""
+    pairs = [tuple(name.strip().split(":")) for name in names.split(",") if name.strip()]
+    split_names("optimisers", ",".join(pair[0] for pair in pairs), tuple(RATES))
+    try:
+        return [(pair[0], float(pair[1]) if pair[1:] else RATES[pair[0]]) for pair in pairs]
+    except ValueError as error:
+        raise SettingError(f"optimisers={names!r}: give rates as numbers behind a colon, as adam:0.001") from error
+
+
+def make_choice(net: str, method: str, optimiser: str, rate: float, batch: int, width: float, length: int) -> Choice:
+    """The method's own settings, and those that all methods share."""
+    shared: dict[str, Any] = {
+        "network": net,
+        "optimiser": optimiser,
+        "learning_rate": rate,
+        "batch": batch,
+        "standardise": True,
+        "activation": "hard-sigmoid" if method == "ep" else "tanh",
+    }
+    if net == "mlp":
+        shared["hidden"] = (128, 64)
+    if net in ("hfn", "scrn", "scrn-complex"):
+        shared["width"] = width
+    if net.startswith("scrn"):
+        shared["length"] = length
+    return dataclasses.replace(METHODS[method][1], **shared)
 
 
 def split_names(setting: str, names: str, known: Sequence[str]) -> list[str]:
@@ -109,6 +160,13 @@ def train_point(cells: Cells, point: Point) -> Row:
         found = {"diverged": str(error)}
     shutil.rmtree(folder.path, ignore_errors=True)
     return {**point.facts(), **found}
+
+
+def train_points(cells: Cells, points: Sequence[Point]) -> list[Row]:
+    """Train those that no other process is at; what is returned are all cells that are finished, these or others."""
+    for point in points:
+        cells.offer(point.name, lambda point=point: train_point(cells, point))
+    return list(cells.finished().values())
 
 
 def history(rows: Sequence[Row]) -> list[Row]:
@@ -152,18 +210,23 @@ def keep_rows(data: Dataset, rows: int | None) -> Dataset:
     )
 
 
-def gather(rows: Sequence[Row], keys: Sequence[str]) -> dict[tuple, list[Row]]:
-    """Rows that agree in these keys, together."""
+def gather(rows: Sequence[Row]) -> dict[tuple, list[Row]]:
+    """Cells that differ in the seed alone together, by the rest, in the order of a table."""
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return groups
+        groups.setdefault(tuple(row[key] for key in KEYS), []).append(row)
+    places = [list(NETS), list(DATA), list(TITLES), list(RATES)]
+
+    def place(key: tuple) -> tuple:
+        return *(known.index(part) for known, part in zip(places, key[:4], strict=True)), key[4]
+
+    return {key: groups[key] for key in sorted(groups, key=place)}
 
 
 def mean(rows: Sequence[Row], name: str) -> float | None:
     """Mean over seeds; None where one of them diverged, or has no such number."""
-    values = [row.get(name) for row in rows]
-    return None if None in values or not values else statistics.fmean(values)
+    values = [row[name] for row in rows if row.get(name) is not None]
+    return statistics.fmean(values) if values and len(values) == len(rows) else None
 
 
 def show_percent(rows: Sequence[Row], name: str) -> str:
@@ -193,3 +256,44 @@ def show_regime(rows: Sequence[Row]) -> list[str]:
 
 
 REGIME = ("converged / stalled / out of steps %", "residual", "least cosine", "to", "seconds")
+
+
+def tabulate(title: str, rows: Sequence[Row], printed: Mapping[tuple, float] | None = None) -> Table:
+    """All cells, with the paper's numbers beside them where there are some.
+
+    Args:
+        title: of the table.
+        rows: of all seeds.
+        printed: `(network, data, method, optimiser)` -> the paper's accuracy in per cent.
+    """
+    lines = []
+    for (net, data, method, optimiser, rate), found in gather(rows).items():
+        name = [NETS[net], data, TITLES[method], f"{optimiser} {rate:g}"]
+        if printed is not None:
+            paper = printed.get((net, data, method, optimiser))
+            name.append("-" if paper is None else f"{paper:.2f}")
+        accuracies = [show_percent(found, part) for part in ("test_accuracy", "selected_test_accuracy")]
+        lines.append([*name, *accuracies, str(len(found)), *show_regime(found)])
+    paper = [] if printed is None else ["paper, validation %"]
+    headings = ["network", "data", "method", "optimiser", *paper, "test %, last epoch", "chosen by validation", "seeds"]
+    return Table(title, [*headings, *REGIME], lines)
+
+
+def draw_accuracies(rows: Sequence[Row]) -> Figure:
+    """Test accuracies of the last epoch, a panel for each network and data set."""
+    groups = gather(rows)
+    places = list(dict.fromkeys(key[:2] for key in groups))
+    figure, axes = panels(max(len(places), 1))
+    for at, (net, data) in zip(axes, places, strict=False):
+        own = {key[2:]: found for key, found in groups.items() if key[:2] == (net, data)}
+        for index, ((method, optimiser, _), found) in enumerate(own.items()):
+            value = mean(found, "test_accuracy")
+            color = f"C{list(TITLES).index(method)}"
+            at.barh(index, 0 if value is None else 100 * value, color=color, alpha=1 if optimiser == "lalr" else 0.55)
+        labels = [f"{TITLES[method]}, {optimiser} {rate:g}" for method, optimiser, rate in own]
+        at.set_yticks(range(len(own)), labels, fontsize="small")
+        values = [100 * value for found in own.values() if (value := mean(found, "test_accuracy")) is not None]
+        at.set_xlim(max(0, min(values, default=0) - 5), min(100, max(values, default=95) + 1))
+        at.set(title=f"{NETS[net]}, {data}", xlabel="test accuracy, %")
+        at.invert_yaxis()
+    return figure

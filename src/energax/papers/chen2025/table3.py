@@ -2,31 +2,26 @@
 
 import dataclasses
 
-from matplotlib.figure import Figure
-
 from energax.papers.cells import Cells
 from energax.papers.chen2025.grid import (
+    DATA,
     METHODS,
-    REGIME,
+    NETS,
     TITLES,
     Point,
+    draw_accuracies,
     gather,
+    make_choice,
     mean,
-    show_percent,
-    show_regime,
     split_names,
-    train_point,
+    split_optimisers,
+    tabulate,
+    train_points,
 )
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
-from energax.papers.pictures import panels
-from energax.papers.tables import Table
 
 PAPER = "Chen et al. 2025"
-NETS = {"hfn": "HFN", "scrn": "SCRN-S", "scrn-complex": "SCRN-C", "scrn-dense": "SCRN-D", "conv": "conv", "mlp": "MLP"}
-DATA = ("mnist", "cifar10", "cifar100", "tiny-imagenet", "fashion-mnist", "digits")
-OPTIMISERS = ("adam", "lalr", "lars", "lamb", "sgd", "adamw")
-
-PRINTED: dict[tuple[str, str], dict[str, tuple[float, ...]]] = {
+ROWS: dict[tuple[str, str], dict[str, tuple[float, ...]]] = {
     ("hfn", "hpc"): {"adam": (96.91, 60.96, 33.59, 21.06), "lalr": (97.98, 70.61, 36.20, 24.82)},
     ("hfn", "bipc"): {"adam": (98.46, 80.39, 49.51, 35.98), "lalr": (98.82, 83.95, 53.12, 37.85)},
     ("hfn", "ep"): {"adam": (96.42, 75.17, 44.14, 30.49), "lalr": (98.60, 81.56, 54.52, 35.22)},
@@ -38,7 +33,14 @@ PRINTED: dict[tuple[str, str], dict[str, tuple[float, ...]]] = {
     ("scrn-complex", "bipc"): {"adam": (97.43, 90.63, 79.87, 70.25), "lalr": (99.22, 93.78, 83.96, 73.35)},
     ("scrn-complex", "backprop"): {"adam": (98.51, 94.25, 80.65, 70.58), "lalr": (98.89, 94.56, 81.60, 74.18)},
 }
-"""Validation accuracies of the paper's Table 3 on MNIST, CIFAR-10, CIFAR-100 and Tiny-ImageNet, per cent."""
+
+PRINTED = {
+    (net, data, method, optimiser): value
+    for (net, method), columns in ROWS.items()
+    for optimiser, values in columns.items()
+    for data, value in zip(DATA, values, strict=False)
+}
+"""Validation accuracies of the paper's Table 3, per cent."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,16 +51,13 @@ class Settings:
         data: data sets, separated by commas.
         net: networks, separated by commas: hfn, scrn, scrn-complex; also mlp and conv.
         methods: hpc, bipc, ep, backprop, separated by commas.
-        optimisers: adam, lalr and so on, separated by commas.
+        optimisers: adam, lalr and so on, separated by commas; adam:0.01 is one with its rate.
         seeds: number of seeds, from 0.
         width: factor of the networks' channels.
         length: steps of time of the recurrent networks.
         epochs: passes over the training rows.
         rows: training rows, from the first.
         batch: rows per update.
-        adam_rate: learning rate of adam, adamw and lamb.
-        lalr_rate: learning rate of lalr.
-        sgd_rate: learning rate of sgd and lars.
     """
 
     data: str = "mnist,cifar10"
@@ -71,97 +70,39 @@ class Settings:
     epochs: int = 5
     rows: int = 8000
     batch: int = 64
-    adam_rate: float = 0.001
-    lalr_rate: float = 0.01
-    sgd_rate: float = 0.05
 
 
 def points(settings: Settings) -> list[Point]:
     """The chosen cells, the quick methods first."""
-    chosen = {
-        "data": split_names("data", settings.data, DATA),
-        "net": split_names("net", settings.net, tuple(NETS)),
-        "methods": split_names("methods", settings.methods, tuple(METHODS)),
-        "optimisers": split_names("optimisers", settings.optimisers, OPTIMISERS),
-    }
+    size = (settings.batch, settings.width, settings.length)
     return [
-        make_point(settings, data, net, method, optimiser, seed)
-        for method in chosen["methods"]
-        for data in chosen["data"]
-        for net in chosen["net"]
-        for optimiser in chosen["optimisers"]
+        Point(
+            data,
+            net,
+            method,
+            optimiser,
+            rate,
+            seed,
+            make_choice(net, method, optimiser, rate, *size),
+            settings.epochs,
+            settings.rows,
+        )
+        for method in split_names("methods", settings.methods, tuple(METHODS))
+        for data in split_names("data", settings.data, DATA)
+        for net in split_names("net", settings.net, tuple(NETS))
         for seed in range(settings.seeds)
+        for optimiser, rate in split_optimisers(settings.optimisers)
     ]
-
-
-def make_point(settings: Settings, data: str, net: str, method: str, optimiser: str, seed: int) -> Point:
-    """One cell: the method's own settings, and those that all share."""
-    rates = {"lalr": settings.lalr_rate, "sgd": settings.sgd_rate, "lars": settings.sgd_rate}
-    shared = {
-        "network": net,
-        "optimiser": optimiser,
-        "learning_rate": rates.get(optimiser, settings.adam_rate),
-        "batch": settings.batch,
-        "standardise": True,
-        "activation": "hard-sigmoid" if method == "ep" else "tanh",
-    }
-    if net in ("hfn", "scrn", "scrn-complex"):
-        shared["width"] = settings.width
-    if net.startswith("scrn"):
-        shared["length"] = settings.length
-    choice = dataclasses.replace(METHODS[method][1], **shared)
-    return Point(data, net, method, optimiser, seed, choice, settings.epochs, settings.rows)
 
 
 def run(settings: Settings, cells: Cells) -> Numbers:
     """The chosen cells that no other process is at; the table has all that are finished."""
-    for point in points(settings):
-        cells.offer(point.name, lambda point=point: train_point(cells, point))
-    return {"cells": list(cells.finished().values())}
-
-
-def tabulate(numbers: Numbers) -> Table:
-    """The paper's numbers and ours."""
-    rows = []
-    for (net, data, method, optimiser), found in ordered(numbers).items():
-        printed = PRINTED.get((net, method), {}).get(optimiser)
-        paper = f"{printed[DATA.index(data)]:.2f}" if printed and DATA.index(data) < 4 else "-"
-        accuracies = [show_percent(found, name) for name in ("test_accuracy", "selected_test_accuracy")]
-        name = [NETS[net], data, TITLES[method], optimiser, paper]
-        rows.append([*name, *accuracies, str(len(found)), *show_regime(found)])
-    headings = ["network", "data", "method", "optimiser", "paper %", "last epoch %", "chosen by validation %", "seeds"]
-    return Table("Accuracies: the paper's (validation) and ours (test)", [*headings, *REGIME], rows)
-
-
-def ordered(numbers: Numbers) -> dict[tuple, list]:
-    """Cells of all seeds together, in the order of the table."""
-    places = [list(NETS), list(DATA), list(TITLES), list(OPTIMISERS)]
-    groups = gather(numbers["cells"], ("net", "data", "method", "optimiser"))
-    return dict(
-        sorted(groups.items(), key=lambda item: [place.index(x) for place, x in zip(places, item[0], strict=True)])
-    )
-
-
-def draw(numbers: Numbers) -> Figure:
-    """Test accuracies per network and data set."""
-    groups = ordered(numbers)
-    places = list(dict.fromkeys((net, data) for net, data, _, _ in groups))
-    figure, axes = panels(max(len(places), 1))
-    for at, (net, data) in zip(axes, places, strict=False):
-        own = {key[2:]: rows for key, rows in groups.items() if key[:2] == (net, data)}
-        for index, ((method, optimiser), rows) in enumerate(own.items()):
-            value = mean(rows, "test_accuracy")
-            color = f"C{list(TITLES).index(method)}"
-            at.barh(index, 0 if value is None else 100 * value, color=color, alpha=1 if optimiser == "lalr" else 0.55)
-        at.set(title=f"{NETS[net]}, {data}", xlabel="test accuracy, %")
-        at.set_yticks(range(len(own)), [f"{TITLES[method]}, {optimiser}" for method, optimiser in own])
-        at.invert_yaxis()
-    return figure
+    return {"cells": train_points(cells, points(settings))}
 
 
 def judge(numbers: Numbers) -> list[Judgement]:
     """The paper's two claims on every network and data set of which the cells are there."""
-    groups = {key: mean(rows, "test_accuracy") for key, rows in ordered(numbers).items()}
+    groups = {key[:4]: mean(rows, "test_accuracy") for key, rows in gather(numbers["cells"]).items()}
     gaps, gains = {}, {}
     for (net, data, method, optimiser), found in groups.items():
         if optimiser != "lalr":
@@ -200,8 +141,8 @@ EXPERIMENT = Experiment(
     small=Settings(data="digits", net="mlp", seeds=1, epochs=8, rows=1400),
     full=Settings(),
     run=run,
-    draw=draw,
+    draw=lambda numbers: draw_accuracies(numbers["cells"]),
     judge=judge,
-    tabulate=tabulate,
+    tabulate=lambda numbers: tabulate("Table 3: the paper's accuracies and ours", numbers["cells"], PRINTED),
     selects=("data", "net", "methods", "optimisers", "seeds"),
 )
