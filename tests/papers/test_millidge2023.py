@@ -174,8 +174,8 @@ def test_an_interrupted_training_ends_with_the_same_numbers(tmp_path):
         cells = Cells(folder, {}, tell)
         return train_net(cells, "one", learner, data, epochs=2, stretches=3, seed=0, measure=norm_of)
 
-    def norm_of(graph, batch):
-        return {"norm": float(optax.tree.norm(jax.tree.map(np.asarray, graph.functions["layer1"])))}
+    def norm_of(progress, batch):
+        return {"norm": float(optax.tree.norm(jax.tree.map(np.asarray, progress.model.graph.functions["layer1"])))}
 
     optimiser = optax.sgd(0.02, momentum=0.9)
     whole = train(tmp_path / "whole", told.append)

@@ -15,10 +15,10 @@ from energax.training import checkpoint
 from energax.training.device_split import make_device_split
 from energax.training.epoch import stretch
 from energax.training.evaluation import evaluate_device_split
-from energax.training.learner import begin, root_key
+from energax.training.learner import Progress, begin, root_key
 
-Measure = Callable[[Any, ex.Batch], dict[str, float]]
-"""`(graph, batch) -> numbers`, between two stretches of training."""
+Measure = Callable[[Progress, ex.Batch], dict[str, Any]]
+"""`(progress, batch) -> numbers`, between two stretches of training."""
 
 
 def train_net(
@@ -30,7 +30,7 @@ def train_net(
     epochs: int,
     stretches: int,
     seed: int,
-    measure: Measure = lambda graph, batch: {},
+    measure: Measure = lambda progress, batch: {},
     batch: int = 64,
     standardise: bool = False,
     augment: bool = False,
@@ -71,7 +71,7 @@ def train_net(
             at = eqx.tree_at(lambda l: l.graph, learner, progress.model.graph)
             progress, sums = stretch(at, progress, train, batch, key, jnp.asarray(first), jnp.asarray(last))
             ahead = train.batch(order[(last % batches) * batch :][:batch])
-            kept["rows"].append(row(sums.averages(), epoch + last / batches) | measure(progress.model.graph, ahead))
+            kept["rows"].append(row(sums.averages(), epoch + last / batches) | measure(progress, ahead))
         at = eqx.tree_at(lambda l: l.graph, learner, progress.model.graph)
         kept[told].append(evaluate_device_split(at, held_out, 500).accuracy)
         checkpoint.save(file, progress, kept)

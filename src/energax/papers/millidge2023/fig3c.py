@@ -85,7 +85,8 @@ def one_training(settings: Settings, cells: Cells, name: str, rate: float, seed:
     data, careful = ex.load(settings.data), converged_solver(settings.tol, settings.steps)
     solvers, beta = {"converged": careful, "printed": printed_solver()}, jnp.asarray(settings.beta)
 
-    def measure(graph, batch):
+    def measure(progress, batch):
+        graph = progress.model.graph
         found = {key: float(value) for key, value in alignment(graph, batch, beta, solvers).items()}
         return {**found, "smaller": smaller(graph, batch, settings)}
 

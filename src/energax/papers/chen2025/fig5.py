@@ -1,0 +1,116 @@
+"""Figure 5: training loss of HPC and of BiPC on four data sets, the simple recurrent network under Adam."""
+
+import dataclasses
+import statistics
+
+from matplotlib.figure import Figure
+
+from energax.papers.cells import Cells
+from energax.papers.chen2025.grid import DATA, TITLES, split_names
+from energax.papers.chen2025.traces import Trace, finite_costs, run_traces
+from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
+from energax.papers.pictures import QUIET, panels
+
+PAPER = "Chen et al. 2025"
+METHODS = ("hpc", "bipc")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the figure depends on.
+
+    Attributes:
+        data: data sets, separated by commas.
+        net: network, as in Table 3.
+        width, length: of it.
+        optimiser: of the parameters.
+        rate: its learning rate, the paper's.
+        epochs: passes over the training rows.
+        rows: training rows, from the first.
+        stretches: points per epoch.
+        batch: rows per update.
+        seed: of weights and order.
+    """
+
+    data: str = "mnist,cifar10,cifar100,tiny-imagenet"
+    net: str = "scrn"
+    width: float = 0.0625
+    length: int = 6
+    optimiser: str = "adam"
+    rate: float = 0.01
+    epochs: int = 4
+    rows: int = 1024
+    stretches: int = 8
+    batch: int = 64
+    seed: int = 0
+
+
+def run(settings: Settings, cells: Cells) -> Numbers:
+    """Both methods on every data set."""
+    shared = {**dataclasses.asdict(settings)}
+    traces = [
+        Trace(**{**shared, "data": data}, method=method)
+        for data in split_names("data", settings.data, DATA)
+        for method in METHODS
+    ]
+    return {"traces": run_traces(cells, traces), "rate": settings.rate}
+
+
+def draw(numbers: Numbers) -> Figure:
+    """A panel per data set."""
+    names = list(dict.fromkeys(trace["data"] for trace in numbers["traces"]))
+    figure, axes = panels(len(names), width=3.6)
+    for trace in numbers["traces"]:
+        at = axes[names.index(trace["data"])]
+        at.plot([row["epoch"] for row in trace["rows"]], finite_costs(trace), label=TITLES[trace["method"]])
+        at.set(title=trace["data"], xlabel="epoch")
+    axes[0].set_ylabel("training loss")
+    axes[-1].legend(**QUIET)
+    return figure
+
+
+def judge(numbers: Numbers) -> list[Judgement]:
+    """Whether HPC's loss explodes where BiPC's does not, and which is lower."""
+    courses: dict[str, dict[str, list[float]]] = {}
+    for trace in numbers["traces"]:
+        courses.setdefault(trace["data"], {})[trace["method"]] = finite_costs(trace)
+    peaks = {data: {m: max(costs) / costs[0] for m, costs in own.items()} for data, own in courses.items()}
+    ends = {data: {m: statistics.fmean(costs[-3:]) for m, costs in own.items()} for data, own in courses.items()}
+
+    def told(values: dict[str, dict[str, float]]) -> str:
+        return "; ".join(
+            f"{data}: " + ", ".join(f"{TITLES[m]} {value:.3g}" for m, value in own.items())
+            for data, own in values.items()
+        )
+
+    hard = [data for data in courses if data in ("cifar10", "cifar100")] or list(courses)
+    relaxed = "both relaxed with a step that the measured curvature bounds, BiPC with skew feedback"
+    return [
+        judge_claim(
+            "Fig. 5",
+            "HPC's loss explodes on CIFAR-10 and CIFAR-100 (tenfold), BiPC's does not",
+            all(peaks[data]["hpc"] > 10 > peaks[data]["bipc"] for data in hard),
+            f"largest loss over the first one: {told(peaks)}",
+            tried=relaxed,
+        ),
+        judge_claim(
+            "Fig. 5",
+            "BiPC's loss ends below HPC's everywhere",
+            all(own["bipc"] < own["hpc"] for own in ends.values()),
+            f"mean of the last three points: {told(ends)}",
+            change=relaxed,
+            tried=relaxed,
+        ),
+    ]
+
+
+EXPERIMENT = Experiment(
+    name="chen2025-fig5",
+    paper=PAPER,
+    summary="training loss of HPC and BiPC on four data sets",
+    small=Settings(data="digits", net="scrn-dense", rows=512, stretches=4),
+    full=Settings(),
+    run=run,
+    draw=draw,
+    judge=judge,
+)

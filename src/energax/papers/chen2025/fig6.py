@@ -1,0 +1,120 @@
+"""Figure 6: how much the weight gradient fluctuates under Adam, LARS and LALR, for BiPC and for EP."""
+
+import dataclasses
+import itertools
+import math
+import statistics
+
+from matplotlib.figure import Figure
+
+from energax.papers.cells import Cells
+from energax.papers.chen2025.grid import TITLES, split_optimisers
+from energax.papers.chen2025.traces import Trace, run_traces
+from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
+from energax.papers.pictures import QUIET, panels
+
+PAPER = "Chen et al. 2025"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the figure depends on.
+
+    Attributes:
+        data: data set.
+        net: network of BiPC and of EP.
+        layer: whose gradient is looked at, a function of the graph.
+        width, length: of the network.
+        optimisers: with their rates, separated by commas.
+        epochs: passes over the training rows.
+        rows: training rows, from the first.
+        stretches: points per epoch.
+        batch: rows per update.
+        seed: of weights and order.
+    """
+
+    data: str = "cifar10"
+    net: str = "conv"
+    layer: str = "layer1"
+    width: float = 0.125
+    length: int = 6
+    optimisers: str = "adam:0.001,lars:1,lalr:0.01"
+    epochs: int = 8
+    rows: int = 4096
+    stretches: int = 16
+    batch: int = 64
+    seed: int = 0
+
+
+METHODS = ("bipc", "ep")
+
+
+def run(settings: Settings, cells: Cells) -> Numbers:
+    """Both methods under all optimisers."""
+    shared = dataclasses.asdict(settings)
+    del shared["optimisers"], shared["layer"]
+    traces = [
+        Trace(method=method, optimiser=optimiser, rate=rate, **shared)
+        for method in METHODS
+        for optimiser, rate in split_optimisers(settings.optimisers)
+    ]
+    return {"traces": run_traces(cells, traces), "layer": settings.layer}
+
+
+def norms(trace: dict, layer: str) -> list[float]:
+    """The layer's gradient norm over the course; infinite where it is no number."""
+    return [math.inf if (value := row["gradient"][layer]) is None else value for row in trace["rows"]]
+
+
+def fluctuation(values: list[float]) -> float:
+    """Median |change of the logarithm| from one point to the next."""
+    kept = [value for value in values if 0 < value < math.inf]
+    if len(kept) < len(values):
+        return math.inf
+    return statistics.median(abs(math.log(b / a)) for a, b in itertools.pairwise(kept))
+
+
+def draw(numbers: Numbers) -> Figure:
+    """A panel per method."""
+    figure, axes = panels(2 * len(METHODS), width=3.6)
+    for trace in numbers["traces"]:
+        at = METHODS.index(trace["method"])
+        epochs, label = [row["epoch"] for row in trace["rows"]], f"{trace['optimiser']} {trace['rate']:g}"
+        axes[2 * at].plot(epochs, norms(trace, numbers["layer"]), linewidth=1, label=label)
+        axes[2 * at + 1].plot(epochs, [row["cost"] for row in trace["rows"]], linewidth=1, label=label)
+    for at, method in enumerate(METHODS):
+        axes[2 * at].set(title=f"{TITLES[method]}: |gradient| of {numbers['layer']}", yscale="log", xlabel="epoch")
+        axes[2 * at + 1].set(title=f"{TITLES[method]}: training loss", xlabel="epoch")
+    axes[-1].legend(**QUIET)
+    return figure
+
+
+def judge(numbers: Numbers) -> list[Judgement]:
+    """Whether the gradient is steadiest under LALR."""
+    found = {
+        (trace["method"], trace["optimiser"]): fluctuation(norms(trace, numbers["layer"]))
+        for trace in numbers["traces"]
+    }
+    told = ", ".join(f"{TITLES[method]} with {optimiser} {value:.3g}" for (method, optimiser), value in found.items())
+    others = {optimiser for _, optimiser in found} - {"lalr"}
+    return [
+        judge_claim(
+            "Fig. 6",
+            f"{TITLES[method]}'s weight gradient fluctuates least under LALR",
+            all(found[method, "lalr"] < found[method, other] for other in others),
+            f"median change of log |gradient| from point to point: {told}",
+        )
+        for method in METHODS
+    ]
+
+
+EXPERIMENT = Experiment(
+    name="chen2025-fig6",
+    paper=PAPER,
+    summary="fluctuation of the weight gradient under Adam, LARS and LALR, for BiPC and EP",
+    small=Settings(data="digits", net="mlp", epochs=10, rows=1400, stretches=4),
+    full=Settings(),
+    run=run,
+    draw=draw,
+    judge=judge,
+)

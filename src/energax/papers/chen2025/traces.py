@@ -1,0 +1,103 @@
+"""Trainings of which every few batches the norms of parameters, gradient and step are kept, layer by layer."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+import equinox as eqx
+import jax
+
+import energax as ex
+from energax.dynamics.model import select_parameters
+from energax.graph.groups import group_norms
+from energax.papers.cells import Cells
+from energax.papers.chen2025.grid import METHODS, keep_rows, make_choice
+from energax.papers.training import train_net
+from energax.recipes import make_learner
+from energax.training.learner import Learner, Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """One training to be traced.
+
+    Attributes:
+        data, net, method, optimiser: names, as in a grid.
+        rate: learning rate.
+        seed: fixes parameters and the order of the rows.
+        width, length: of the network.
+        epochs: passes over the training rows.
+        rows: of the training split, from the first.
+        stretches: points per epoch.
+        batch: rows per update.
+    """
+
+    data: str
+    net: str
+    method: str
+    optimiser: str
+    rate: float
+    seed: int
+    width: float
+    length: int
+    epochs: int
+    rows: int
+    stretches: int
+    batch: int
+
+    @property
+    def name(self) -> str:
+        """What its cell is called."""
+        return f"{self.data}-{self.net}-{self.method}-{self.optimiser}-{self.rate:g}-{self.seed}"
+
+
+@eqx.filter_jit
+def measure_norms(learner: Learner, progress: Progress, batch: ex.Batch) -> dict[str, dict[str, jax.Array]]:
+    """Norms of the parameters, the gradient and the optimiser's step of every function, on one batch."""
+    model, rule = progress.model, learner.rule
+    carry = rule.init(model.dynamics, model.graph, batch)
+    found = rule(model.dynamics, model.graph, batch, progress.solver, carry)[0]
+    gradient, parameters = (cast(Any, select_parameters(tree, learner.freeze)) for tree in (found, model))
+    step, _ = learner.optimiser.update(gradient, progress.optimiser, parameters)
+    return {"weights": group_norms(parameters), "gradient": group_norms(gradient), "step": group_norms(step)}
+
+
+def train_trace(cells: Cells, trace: Trace) -> dict[str, Any]:
+    """Train: `rows`, a point of the course each, with the norms; and the accuracy after every epoch.
+
+    A training goes on when its cost is no number any more: what is no number is None in the cell.
+    """
+    data = keep_rows(ex.load(trace.data), trace.rows)
+    choice = make_choice(trace.net, trace.method, trace.optimiser, trace.rate, trace.batch, trace.width, trace.length)
+    recipe = METHODS[trace.method][0]
+    learner, _ = make_learner(recipe, data.image_shape, data.classes, seed=trace.seed, settings=choice)
+
+    def measure(progress: Progress, batch: ex.Batch) -> dict[str, Any]:
+        norms = measure_norms(learner, progress, batch)
+        return {kind: {name: float(value) for name, value in own.items()} for kind, own in norms.items()}
+
+    found = train_net(
+        cells,
+        trace.name,
+        learner,
+        data,
+        epochs=trace.epochs,
+        stretches=trace.stretches,
+        seed=trace.seed,
+        measure=measure,
+        batch=trace.batch,
+        standardise=True,
+        augment=True,
+    )
+    return {"method": trace.method, "optimiser": trace.optimiser, "rate": trace.rate, "data": trace.data, **found}
+
+
+def run_traces(cells: Cells, traces: Sequence[Trace]) -> list[dict[str, Any]]:
+    """All of them, in order."""
+    return [cells(trace.name, lambda trace=trace: train_trace(cells, trace)) for trace in traces]
+
+
+def finite_costs(trace: dict[str, Any]) -> list[float]:
+    """The course of the training cost; infinite where it is no number."""
+    return [math.inf if row["cost"] is None else row["cost"] for row in trace["rows"]]
