@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,9 @@ from energax import papers
 from energax.cli import main
 from energax.exceptions import RunError, SettingError
 from energax.papers import Experiment, Outcome, judge_claim
+from energax.papers.cells import Cells
 from energax.papers.fits import order, straightness
+from energax.papers.tables import Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +157,76 @@ def test_the_list_names_every_experiment(capsys, monkeypatch):
         assert name == one.name
         assert any(name in line and one.summary in line for line in told.splitlines())
         assert isinstance(one.small, type(one.full))
+
+
+def grid(calls):
+    """One cell per seed; which seeds is a choice that does not make it another experiment."""
+
+    def run(settings, cells):
+        for seed in settings.seeds:
+            cells.offer(f"seed{seed}", lambda seed=seed: calls.append(seed) or seed * settings.scale)
+        return {"means": list(cells.finished().values())}
+
+    def tabulate(numbers):
+        rows = [[f"<{index}>", f"{mean:g}"] for index, mean in enumerate(numbers["means"])]
+        return Table("All means", ["seed", "mean"], rows, ["A note."])
+
+    return dataclasses.replace(toy([]), run=run, selects=("seeds",), tabulate=tabulate)
+
+
+def test_a_grid_adds_to_what_is_finished(tmp_path):
+    """Oracle: the list of what was computed, and the table of all of it; parts of other settings are refused."""
+    calls = []
+    papers.reproduce(grid(calls), Settings(seeds=(0, 1)), "full", tmp_path, silent)
+    papers.reproduce(grid(calls), Settings(seeds=(1, 2)), "full", tmp_path, silent)
+    assert calls == [0, 1, 2]
+    assert json.loads((tmp_path / "numbers.json").read_text()) == {"means": [0.0, 1.0, 2.0]}
+    page, own = (tmp_path / "README.md").read_text(), (tmp_path / "table.html").read_text()
+    assert "| seed | mean |\n| --- | --- |\n| <0> | 0 |\n| <1> | 1 |\n| <2> | 2 |\n\nA note.\n" in page
+    assert "<td>&lt;2&gt;</td><td>2</td>" in own
+    with pytest.raises(RunError, match="parts of an experiment with other settings"):
+        papers.reproduce(grid(calls), Settings(scale=2.0), "full", tmp_path, silent)
+
+
+def test_processes_share_the_cells_of_an_experiment(tmp_path):
+    """Oracle: while one process is at a cell, another leaves it alone and says so; afterwards it reads the value."""
+    told, mine, other = [], Cells(tmp_path, {}, silent), Cells(tmp_path, {}, lambda text: told.append(text))
+
+    def compute():
+        assert other.offer("one", lambda: pytest.fail("computed twice")) is None
+        return 5
+
+    assert mine.offer("one", compute) == 5
+    assert told == ["one  is being computed by another process"]
+    assert other.offer("one", lambda: pytest.fail("computed twice")) == 5
+    assert other("one", lambda: pytest.fail("computed twice")) == 5
+    assert other.finished() == {"one": 5}
+
+
+def test_a_cell_of_a_process_that_died_is_free(tmp_path):
+    """Oracle: a process that is killed within a cell; the operating system must give the cell back."""
+    script = (
+        "import os, sys, pathlib; from energax.papers.cells import Cells; "
+        "Cells(pathlib.Path(sys.argv[1]), {}, print)('one', lambda: os._exit(3))"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False).returncode == 3
+    assert Cells(tmp_path, {}, silent)("one", lambda: 1) == 1
+
+
+def test_the_settings_of_one_experiment_are_options(capsys, monkeypatch, tmp_path):
+    """Oracle: the numbers under other settings; they are not taken for the full ones, whose folder they leave alone."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(papers.EXPERIMENTS, "toy", toy([]))
+    assert main(["reproduce", "toy", "--seeds", "4", "5", "--scale", "2", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])[0]
+    assert report["settings"] == {"seeds": [4, 5], "scale": 2.0}
+    assert report["size"] == "own"
+    assert not (tmp_path / "results").exists()
+    assert (tmp_path / "runs" / "own" / "toy" / "report.json").exists()
+    means = json.loads((tmp_path / "runs" / "own" / "toy" / "numbers.json").read_text())["means"]
+    assert means == [2 * np.random.default_rng(seed).normal(size=1000).mean() for seed in (4, 5)]
+    with pytest.raises(SystemExit):
+        main(["reproduce", "toy", "--nosuch", "1"])
 
 
 def test_an_interrupted_command_says_how_to_go_on(capsys, monkeypatch, tmp_path):

@@ -16,7 +16,7 @@ import pytest
 from energax import Backprop, Equilibrium, GradientFlow, Stopping, Verdict
 from energax.data import Split
 from energax.diagnostics.regime import measure_regime
-from energax.exceptions import RunError, SettingError
+from energax.exceptions import DivergenceError, RunError, SettingError
 from energax.solvers import AbstractSolver, Unbounded
 from energax.training import RunFolder, evaluate, loop
 from energax.training.alarms import find_alarms, gather_alarms
@@ -227,7 +227,9 @@ def test_a_cost_that_diverges_stops_the_run_and_keeps_earlier_epochs(learner, tr
     train(learner("backprop"), epochs=1, folder=folder)
     kept = folder.last.read_bytes(), folder.best.read_bytes()
     wild = eqx.tree_at(lambda l: l.optimiser, learner("backprop"), wildly(learner("backprop").optimiser))
-    with pytest.raises(RunError, match=r"cost became \S+ in epoch 2, between batches .*lower the learning rate.*kept"):
+    with pytest.raises(
+        DivergenceError, match=r"cost became \S+ in epoch 2, between batches .*lower the learning rate.*kept"
+    ):
         train(wild, epochs=3, folder=folder, resume=True)
     assert (folder.last.read_bytes(), folder.best.read_bytes()) == kept
     after = train(learner("backprop"), epochs=2, folder=folder, resume=True)
@@ -248,7 +250,9 @@ def test_parameters_that_break_in_the_last_batch_are_not_saved(learner, train, d
     """Oracle: no checkpoint is written. The cost of the only batch is finite, the parameters after it are not."""
     folder = RunFolder(tmp_path / "run")
     wild = eqx.tree_at(lambda l: l.optimiser, learner("backprop"), wildly(learner("backprop").optimiser))
-    with pytest.raises(RunError, match=r"parameters of 'layer1' are not finite after epoch 1: lower the learning rate"):
+    with pytest.raises(
+        DivergenceError, match=r"parameters of 'layer1' are not finite after epoch 1: lower the learning rate"
+    ):
         train(wild, epochs=1, batch=len(data.train), folder=folder)
     assert not folder.last.exists()
     assert not folder.best.exists()

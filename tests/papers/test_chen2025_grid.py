@@ -1,0 +1,145 @@
+"""The grids of trainings: names, resumption, what diverges, and verdicts from made-up numbers."""
+
+import dataclasses
+
+import pytest
+
+import energax as ex
+from energax.exceptions import DivergenceError, RunError, SettingError
+from energax.papers import Outcome
+from energax.papers.cells import Cells
+from energax.papers.chen2025 import grid, parity, table3
+from energax.papers.chen2025.grid import (
+    KEPT,
+    RATES,
+    Point,
+    gather,
+    keep_rows,
+    make_choice,
+    split_names,
+    split_optimisers,
+    tabulate,
+    train_point,
+)
+from energax.training.run_folder import finite
+
+
+def point(method="backprop", rate=0.01, **changes):
+    choice = make_choice("mlp", method, "adam", rate, 64, 1.0, 6)
+    return dataclasses.replace(Point("digits", "mlp", method, "adam", rate, 0, choice, 2, 500), **changes)
+
+
+def row(net, method, optimiser, rate, accuracy, seed=0, data="mnist"):
+    found = dict.fromkeys(KEPT, 0.5) | {"reference": "backprop", "diverged": None, "history": []}
+    if accuracy is None:
+        found = {"diverged": "the cost became inf"}
+    else:
+        found |= {"test_accuracy": accuracy, "validation_accuracy": accuracy, "selected_test_accuracy": accuracy}
+    return {"net": net, "data": data, "method": method, "optimiser": optimiser, "rate": rate, "seed": seed, **found}
+
+
+def test_a_cell_resumes_where_its_run_stopped(tmp_path):
+    """Oracle: the same training in one go; the folder of the run is gone afterwards."""
+    whole = train_point(Cells(tmp_path / "whole", {}, lambda text: None), point())
+    told = []
+
+    def stop(text):
+        told.append(text)
+        if len(told) == 1:
+            raise KeyboardInterrupt
+
+    cells = Cells(tmp_path / "parts", {}, stop)
+    with pytest.raises(KeyboardInterrupt):
+        train_point(cells, point())
+    again = train_point(cells, point())
+    assert [text.split(":")[0] for text in told] == [f"{point().name}, epoch {epoch}" for epoch in (1, 2)]
+    assert not cells.file(point().name).exists()
+    for name in set(whole) - {"seconds", "compile_seconds"}:
+        assert finite(again[name]) == finite(whole[name]), name
+
+
+def test_a_training_that_diverges_is_a_result(tmp_path, monkeypatch):
+    """Oracle: the message of the training; the table says that it diverged. Other errors of a run are none."""
+
+    def diverge(*args, **options):
+        raise DivergenceError("the cost became inf in epoch 1")
+
+    cells = Cells(tmp_path, {}, lambda text: None)
+    monkeypatch.setattr(grid, "fit", diverge)
+    found = train_point(cells, point())
+    assert found["diverged"] == "the cost became inf in epoch 1"
+    assert tabulate("", [found, {**found, "seed": 1}]).rows[0][4] == "diverged (2 of 2)"
+
+    def fail(*args, **options):
+        raise RunError("the disk is full")
+
+    monkeypatch.setattr(grid, "fit", fail)
+    with pytest.raises(RunError, match="the disk is full"):
+        train_point(cells, point())
+
+
+def test_rows_of_a_subset_have_statistics_of_their_own():
+    """Oracle: the pixels' mean."""
+    data = ex.load("digits")
+    few = keep_rows(data, 100)
+    assert len(few.train) == 100
+    assert few.mean[0] == pytest.approx((few.train.images / 16).mean())
+    assert (few.test.labels == data.test.labels).all()
+    assert keep_rows(data, None) is data
+
+
+def test_names_and_rates_are_read_or_refused():
+    """Oracle: the pairs; messages name what was given and what there is."""
+    assert split_optimisers("adam, lalr:0.5") == [("adam", RATES["adam"]), ("lalr", 0.5)]
+    assert split_names("data", "a,b", ("a", "b", "c")) == ["a", "b"]
+    with pytest.raises(SettingError, match="methods='x': give some of hpc, bipc"):
+        table3.points(table3.Settings(methods="x"))
+    with pytest.raises(SettingError, match="optimisers='adam:fast': give rates as numbers"):
+        split_optimisers("adam:fast")
+    with pytest.raises(SettingError, match="net='': give some of"):
+        table3.points(table3.Settings(net=""))
+
+
+def test_the_table_has_the_papers_numbers_beside_ours():
+    """Oracle: two numbers read in the paper, and mean and spread by hand."""
+    rows = [row("hfn", "bipc", "lalr", 0.01, accuracy, seed) for seed, accuracy in enumerate((0.97, 0.99))]
+    rows.append(row("scrn", "hpc", "adam", 0.001, 0.5, data="tiny-imagenet"))
+    table = tabulate("", rows, table3.PRINTED)
+    assert [line[4] for line in table.rows] == ["98.82", "23.05"]
+    assert table.rows[0][5] == "98.00 ± 1.41"
+    assert list(gather(rows)) == [
+        ("hfn", "mnist", "bipc", "lalr", 0.01),
+        ("scrn", "tiny-imagenet", "hpc", "adam", 0.001),
+    ]
+
+
+@pytest.mark.parametrize(("bipc", "gain", "outcomes"), [(0.985, 0.01, "yy"), (0.97, 0.01, "ny"), (0.985, -0.01, "yn")])
+def test_table_3_is_judged_by_its_numbers(bipc, gain, outcomes):
+    """Oracle: numbers made for each verdict; a cell that diverged counts against its method."""
+    rows = [row("hfn", "backprop", "lalr", 0.01, 0.99)]
+    rows += [row("hfn", "bipc", name, 0.01, value) for name, value in (("lalr", bipc), ("adam", bipc - gain))]
+    found = [judgement.outcome for judgement in table3.EXPERIMENT.judge({"cells": rows})]
+    assert [one != Outcome.FAILED for one in found] == [letter == "y" for letter in outcomes]
+    lost = [row("hfn", "bipc", "lalr", 0.01, None), *rows[:1]]
+    assert table3.EXPERIMENT.judge({"cells": lost})[0].outcome == Outcome.FAILED
+
+
+def test_parity_is_judged_at_what_validation_chooses():
+    """Oracle: by hand. The worse rate does not count, a rate of which a seed diverged neither."""
+    rows = [
+        row("mlp", "backprop", "adam", 0.001, 0.97),
+        row("mlp", "backprop", "adam", 0.01, 0.95),
+        row("mlp", "backprop", "lalr", 0.01, 0.975),
+        row("mlp", "bipc", "adam", 0.001, 0.966),
+        row("mlp", "bipc", "adam", 0.01, None),
+        row("mlp", "bipc", "lalr", 0.01, 0.967),
+    ]
+    close, best, hot = parity.EXPERIMENT.judge({"cells": rows})
+    assert close.found == "points: BiPC, MLP -0.80"
+    assert best.found.endswith("BiPC, MLP +0.10; backprop, MLP +0.50")
+    assert hot.found.endswith("backprop, MLP +2.50")
+    assert {one.outcome for one in (close, best, hot)} == {Outcome.REPRODUCED}
+    worse = [
+        one | {"test_accuracy": 0.9} if one["method"] == "bipc" else one for one in rows if one.get("test_accuracy")
+    ]
+    assert parity.EXPERIMENT.judge({"cells": worse})[0].outcome == Outcome.FAILED
