@@ -6,14 +6,15 @@
 - predictive coding by conjugate gradients on the errors, three steps, and by Nesterov steps of the states;
 - skew feedback by as many Nesterov steps of the states,
 
-in processor time on one core, and writes medians, their ratios to backprop by hand, what a step of the states costs with
-feedback beside one without, and the mean residuals to `recurrent.json`. Images are CIFAR-10's where `ENERGAX_DATA` has
-them, random ones elsewhere: the times are the same.
+in processor time on one core, and writes medians, their ratios to backprop by hand, what a step of the states costs
+with feedback beside one without, and the mean residuals to `recurrent.json`. Images are CIFAR-10's where
+`ENERGAX_DATA` has them, random ones elsewhere: the times are the same.
 """
 
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -60,7 +61,7 @@ def output_by_hand(f, x, steps: int):
 def make_rows(length: int, steps: int) -> dict[str, Callable]:
     """Name -> `(graph, batch) -> (gradient, mean residual)`."""
     coding = ex.PredictiveCoding(ex.CrossEntropy())
-    flow = ex.GradientFlow(1.0, momentum=0.8, stop=ex.Stopping(1e-3, steps, 0))
+    flow = ex.GradientFlow(step_size=1.0, momentum=0.8, stop=ex.Stopping(1e-3, steps, 0))
     errors = ex.ConjugateGradient(ex.Stopping(1e-3, 3, 0), ex.ErrorCoordinates())
     unit = ex.Contrastive(ex.rules.unit_nudge())
 
@@ -103,7 +104,7 @@ def main() -> None:
     compiled = {}
     for name, row in rows.items():
         begun = time.process_time()
-        compiled[name] = eqx.filter_jit(row).lower(graph, batch).compile()
+        compiled[name] = cast(Any, eqx.filter_jit(row)).lower(graph, batch).compile()
         compiling[name] = time.process_time() - begun
         residuals[name] = float(compiled[name](graph, batch)[1])
     for _ in range(options.rounds):
