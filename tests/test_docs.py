@@ -77,3 +77,16 @@ def test_what_a_page_names_is_there(page):
     written = (file.read_text() for file in sources if not file.is_relative_to(ROOT / "tests"))
     known = {file.name for file in sources} | set(re.findall(r"\w+", "\n".join(written)))
     assert names_in_text(page) <= known
+
+
+def test_commands_that_pages_name_are_there():
+    """Oracle: the commands of the command line, and the modules of the benchmarks. Decisions count, old ones too."""
+    decisions = [f"docs/decisions/{page.name}" for page in (ROOT / "docs" / "decisions").glob("*.md")]
+    words = {word for page in (*PAGES, *decisions) for word in re.findall(r"`energax ([a-z]+)", (ROOT / page).read_text())}
+    assert words <= {"train", "compare", "data", "recipes", "reproduce"}
+    assert {"train", "reproduce"} <= words
+    modules = {
+        m for page in (*PAGES, *decisions) for m in re.findall(r"-m benchmarks\.([a-z_]+)", (ROOT / page).read_text())
+    }
+    assert modules
+    assert modules <= {file.stem for file in (ROOT / "benchmarks").glob("*.py")}
