@@ -82,11 +82,10 @@ def test_what_a_page_names_is_there(page):
 def test_commands_that_pages_name_are_there():
     """Oracle: the commands of the command line, and the modules of the benchmarks. Decisions count, old ones too."""
     decisions = [f"docs/decisions/{page.name}" for page in (ROOT / "docs" / "decisions").glob("*.md")]
-    words = {word for page in (*PAGES, *decisions) for word in re.findall(r"`energax ([a-z]+)", (ROOT / page).read_text())}
+    texts = [(ROOT / page).read_text() for page in (*PAGES, *decisions)]
+    words = {word for text in texts for word in re.findall(r"`energax ([a-z]+)", text)}
     assert words <= {"train", "compare", "data", "recipes", "reproduce"}
     assert {"train", "reproduce"} <= words
-    modules = {
-        m for page in (*PAGES, *decisions) for m in re.findall(r"-m benchmarks\.([a-z_]+)", (ROOT / page).read_text())
-    }
+    modules = {module for text in texts for module in re.findall(r"-m benchmarks\.([a-z_]+)", text)}
     assert modules
     assert modules <= {file.stem for file in (ROOT / "benchmarks").glob("*.py")}
