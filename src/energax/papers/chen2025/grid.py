@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 METHODS: dict[str, tuple[str, Choice]] = {
     "hpc": ("pc", Choice(relaxation_tol=1e-2, max_relaxation_steps=4)),
-    "bipc": ("bipc", Choice(relaxation_tol=1e-2, max_relaxation_steps=30)),
+    "bipc": ("bipc", Choice(solver="cg-states", relaxation_tol=1e-2, max_relaxation_steps=12)),
     "ep": ("ep", Choice(relaxation_tol=1e-2, check_every=2)),
     "backprop": ("backprop", Choice()),
 }

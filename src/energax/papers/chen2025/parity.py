@@ -46,7 +46,7 @@ class Settings:
     data: str = "mnist"
     net: str = "mlp,conv,scrn-dense"
     methods: str = "backprop,hpc,bipc,ep"
-    optimisers: str = "adam:0.0003,adam:0.001,adam:0.01,lalr:0.003,lalr:0.01"
+    optimisers: str = "adam:0.001,adam:0.003,adam:0.01,lalr:0.003,lalr:0.01"
     seeds: int = 3
     epochs: int = 5
     rows: int | None = None
