@@ -26,6 +26,13 @@ def reproduce(options: ReproduceOptions) -> None:
     if bool(options.names) == options.all:
         raise SettingError(f"give names of experiments or --all, not both; known: {', '.join(EXPERIMENTS)}")
     chosen = [find_experiment(name) for name in (EXPERIMENTS if options.all else options.names)]
+    for one in list(chosen):
+        if lacking := ", ".join(one.lacks()):
+            told = f"{one.name} needs {lacking}: pip install {lacking}"
+            if not options.all:
+                raise SettingError(told)
+            rich.console.Console(stderr=True, highlight=False).print(f"{told}; left out", soft_wrap=True)
+            chosen.remove(one)
     reports = [one_experiment(one, options) for one in chosen]
     if options.json:
         print(json.dumps(reports))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +58,7 @@ class Experiment:
         tabulate: `numbers -> table`, for the pages; None where the picture is enough.
         selects: names of the settings of a grid, which only choose among its cells. Such an experiment keeps its cells
             when it is done, so that another run, with another choice or beside it, adds to them.
+        needs: packages beside the library's own.
     """
 
     name: str
@@ -69,6 +71,11 @@ class Experiment:
     judge: Callable[[Numbers], list[Judgement]]
     tabulate: Callable[[Numbers], Table] | None = None
     selects: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+
+    def lacks(self) -> list[str]:
+        """The packages that it needs and that are not installed."""
+        return [name for name in self.needs if importlib.util.find_spec(name) is None]
 
 
 def judge_claim(source: str, claim: str, holds: bool, found: str, *, change: str = "", tried: str = "") -> Judgement:
