@@ -80,7 +80,7 @@ SPOILT = {
     "errors never": (set_steps("nudge-errors", "lowest quarter", None), "PC-Nudge by conjugate gradients"),
     "local": (slow_everywhere, "the best steps of the states"),
     "skew": (put(("counted", "8", 1, "skew-nesterov", "early"), {"cosines": [0.8] * 5}), "after 1.5 L Nesterov steps"),
-    "flow trains": (put(("trained", "4", "ways", "pc-flow", "4"), 0.89), "training by gradient flow"),
+    "flow trains": (put(("trained", "16", "ways", "pc-flow"), {"32": 0.9}), "trained by gradient flow"),
     "skew trains": (put(("trained", "8", "ways", "skew-nesterov"), {"16": 0.9}), "at most 1.5 L Nesterov steps"),
     "skew never": (put(("trained", "16", "ways", "skew-nesterov"), {"16": 0.8}), "at most 1.5 L Nesterov steps"),
     "errors train": (put(("trained", "32", "ways", "nudge-errors"), {"4": 0.9}), "two steps of conjugate gradients"),

@@ -205,11 +205,12 @@ def exponent(steps: dict[int, float]) -> float:
 
 
 def tell(steps: dict[int, float]) -> str:
-    """Steps by depth, and the exponent, for a sentence."""
+    """Steps by depth, and the exponent where there is one, for a sentence."""
     if not steps:
         return "never"
     counts = ", ".join(f"{count:.4g}" for count in steps.values())
-    return f"{counts} at L = {', '.join(map(str, steps))}: L^{exponent(steps):.2f}"
+    slope = f": L^{exponent(steps):.2f}" if len(steps) > 1 else ""
+    return f"{counts} steps at L = {', '.join(map(str, steps))}{slope}"
 
 
 def average(numbers: Numbers, depth: int, way: str, *path: str) -> np.ndarray:
@@ -336,9 +337,11 @@ def judge_trainings(numbers: Numbers) -> list[Judgement]:
     return [
         judge_claim(
             STUDY,
-            "training by gradient flow needs more than 1.5 L steps for 98 % of backprop's accuracy (there 90 %: L^1.9)",
-            all(count > 1.5 * depth for depth, count in most.items()),
-            f"98 %: {tell(most)}; 90 %: {tell(flow)}",
+            "trained by gradient flow, predictive coding needs T ~ L^1.9 steps for 90 % of backprop's accuracy",
+            exponent(flow) > 1.5,
+            f"90 %: {tell(flow)}; 98 %: {tell(most)}",
+            tried="net, Adam and learning rate as there; with an eps below every gradient, so that a direction counts "
+            "however small it is, and steps that the measured curvature bounds",
         ),
         judge_claim(
             "energax",
@@ -362,8 +365,8 @@ EXPERIMENT = Experiment(
     small=Settings(
         data="digits",
         depths=(8, 32),
-        ways=("pc-nesterov", "nudge-flow", "nudge-errors", "skew-nesterov"),
-        trained={"pc-flow": (4,), "skew-nesterov": (4,), "nudge-errors": (4,)},
+        ways=("pc-nesterov", "nudge-flow", "nudge-cg", "nudge-errors", "skew-nesterov"),
+        trained={"pc-flow": (4, 8), "skew-nesterov": (4,), "nudge-errors": (4,)},
         epochs=20,
     ),
     full=Settings(),
