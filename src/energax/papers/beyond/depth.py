@@ -1,0 +1,376 @@
+"""How many steps an error needs to reach the lowest block: residual nets of 4 to 128 blocks, by energy and solver.
+
+A public study (github.com/tarun-ks/predictive-coding-depth-scaling) trains residual MLPs of width 32 for one epoch of
+MNIST, and finds that predictive coding needs T ~ L^1.9 relaxation steps for 90 % of backprop's accuracy. On its nets
+two things are measured. At the initial weights: the steps until the blocks of the lowest quarter, and the lowest
+block, have gradients with a cosine of .9 to backprop's (a whole net's cosine is ruled by its output side). After
+training: the steps that bring 90 and 98 % of backprop's accuracy.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import energax as ex
+from energax import rules
+from energax.data import Dataset
+from energax.papers.beyond.ways import (
+    COST,
+    ENERGIES,
+    LOOK,
+    SOLVERS,
+    WAYS,
+    Counted,
+    Seen,
+    blocks,
+    follow,
+    iteration,
+    label,
+    make_net,
+    parts,
+)
+from energax.papers.cells import Cells
+from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
+from energax.papers.fits import power
+from energax.papers.pictures import QUIET, panels
+from energax.papers.training import train_net
+from energax.training.device_split import make_device_split
+
+STUDY, BATCH, SHARES = "depth study", 64, (0.9, 0.98)
+PLACES = ("lowest quarter", "lowest block")
+AT_ONCE = jnp.asarray(1e9)  # of `follow`: no looks on the way
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the experiment depends on.
+
+    Attributes:
+        data: data set.
+        width: units of a block.
+        depths: numbers of blocks L at which steps are counted.
+        ways: what is counted there: energies and solvers.
+        seeds: initialisations there.
+        trained: way -> numbers of blocks of the nets that it trains, with L/4, L/2, L ... steps of the states or 1, 2
+            ... of the errors, until 98 % of backprop's accuracy is reached.
+        longest: most steps that are tried, in multiples of L.
+        epochs: passes over the training rows.
+        seed: initialisation and order of the rows in training.
+    """
+
+    data: str = "mnist"
+    width: int = 32
+    depths: tuple[int, ...] = (4, 8, 16, 32, 64, 128)
+    ways: tuple[str, ...] = WAYS
+    seeds: tuple[int, ...] = (0,)
+    trained: Mapping[str, tuple[int, ...]] = dataclasses.field(
+        default_factory=lambda: {
+            "pc-flow": (4, 8, 16),
+            "pc-nesterov": (4, 8, 16),
+            "nudge-cg": (4, 8, 16),
+            "skew-nesterov": (4, 8, 16, 32),
+            "nudge-errors": (4, 8, 16, 32, 64, 128),
+        }
+    )
+    longest: int = 8
+    epochs: int = 1
+    seed: int = 0
+
+
+@eqx.filter_jit
+def backprop(graph: ex.Graph, batch: ex.Batch):
+    """The exact gradient."""
+    return ex.Backprop()(ex.PredictiveCoding(COST), graph, batch, ex.ConjugateGradient(), ())[0]
+
+
+def time_call(call: Callable[[], Any]) -> tuple[Any, float]:
+    """What a compiled call returns, and its processor time: of many calls, or of one that takes long."""
+    found = jax.block_until_ready(call())
+    begun, calls = time.process_time(), 0
+    while time.process_time() - begun < 0.1:
+        jax.block_until_ready(call())
+        calls += 1
+    return found, (time.process_time() - begun) / calls
+
+
+def count_steps(settings: Settings, data: Dataset, depth: int, seed: int) -> dict[str, Any]:
+    """Every way on one net: steps, cosines and sizes then and after 1.5 L steps, processor time over backprop's."""
+    graph = make_net(data, settings.width, depth, seed)
+    batch = make_device_split(data, data.train, standardise=False).batch(jnp.arange(BATCH))
+    exact, unit = time_call(lambda: backprop(graph, batch))
+    found = {}
+    for way in settings.ways:
+        energy, solver = parts(way)
+        beta, reach = jnp.asarray(energy.beta), solver.reach(depth)
+        after = partial(follow, energy.dynamics(depth), iteration(way, depth), graph, batch, blocks(exact), beta)
+        seen = after(jnp.asarray(reach), jnp.asarray(LOOK))
+        steps = [int(step) if step > 0 else None for step in seen.reached]
+        row = {"reach": reach, "steps": dict(zip(PLACES, steps, strict=True)), "times": None}
+        if steps[0] is not None:
+            seen, seconds = time_call(partial(after, jnp.asarray(steps[0]), AT_ONCE))
+            row["times"] = seconds / unit
+        early = after(jnp.asarray(math.ceil(1.5 * depth)), AT_ONCE)
+        found[way] = {**row, **show(seen), "early": show(early)}
+    return found
+
+
+def show(seen: Seen) -> dict[str, list[float]]:
+    """Cosines and sizes, of every quarter and of the lowest block."""
+    return {"cosines": seen.cosines.tolist(), "sizes": seen.sizes.tolist()}
+
+
+@cache
+def adam(depth: int) -> optax.GradientTransformation:
+    """The study's, whose eps is below the lowest gradients; one object, so that one compilation serves all counts."""
+    return optax.adam(1e-3 * math.sqrt(32 / depth), eps=1e-20)
+
+
+def train(settings: Settings, cells: Cells, data: Dataset, way: str, depth: int, count: int) -> float:
+    """Validation accuracy after training with so many steps for every gradient; with none by backprop."""
+    energy, _ = parts(way)
+    rule = rules.Contrastive(rules.nudge(energy.beta)) if count else rules.Backprop()
+    graph = make_net(data, settings.width, depth, settings.seed)
+    steps = Counted(iteration(way, depth), jnp.asarray(count))
+    learner = ex.Learner(graph, energy.dynamics(depth), steps, rule, adam(depth))
+    name, epochs, seed = f"{way}-{depth}-{count}", settings.epochs, settings.seed
+    found = train_net(
+        cells, name, learner, data, epochs=epochs, stretches=1, seed=seed, batch=BATCH, tested="validation"
+    )
+    return found["validation_accuracy"][-1]
+
+
+def sweep_counts(
+    settings: Settings, cells: Cells, data: Dataset, way: str, depth: int, enough: float
+) -> dict[str, float]:
+    """Accuracies with more and more steps, up to the first that is enough."""
+    found, count = {}, max(1, depth // 4) if parts(way)[1].local else 1
+    while count <= settings.longest * depth and max(found.values(), default=0.0) < enough:
+        name = f"train-{way}-{depth}-{count}"
+        found[str(count)] = cells(name, lambda count=count: train(settings, cells, data, way, depth, count))
+        count *= 2
+    return found
+
+
+def run(settings: Settings, cells: Cells) -> Numbers:
+    """Steps at every depth, then trainings."""
+    data = ex.load(settings.data)
+    counted = {
+        str(depth): [
+            cells(f"steps-{depth}-{seed}", lambda depth=depth, seed=seed: count_steps(settings, data, depth, seed))
+            for seed in settings.seeds
+        ]
+        for depth in settings.depths
+    }
+    trained = {}
+    for depth in sorted(set().union(*settings.trained.values())):
+        exact = cells(
+            f"train-backprop-{depth}", lambda depth=depth: train(settings, cells, data, "nudge-errors", depth, 0)
+        )
+        ways = [way for way, depths in settings.trained.items() if depth in depths]
+        sweeps = {way: sweep_counts(settings, cells, data, way, depth, SHARES[-1] * exact) for way in ways}
+        trained[str(depth)] = {"backprop": exact, "ways": sweeps}
+    return {"data": data.origin, "counted": counted, "trained": trained}
+
+
+def mean_steps(numbers: Numbers, way: str, place: str = PLACES[0]) -> dict[int, float]:
+    """Steps to the cosine, mean over seeds, at the depths where every seed got there."""
+    found = {int(depth): [seed[way]["steps"][place] for seed in seeds] for depth, seeds in numbers["counted"].items()}
+    return {depth: float(np.mean(steps)) for depth, steps in found.items() if None not in steps}
+
+
+def training_steps(numbers: Numbers, way: str, share: float) -> dict[int, float]:
+    """The first number of steps that brought so much of backprop's accuracy, at the depths where one did."""
+    found = {}
+    for depth, row in numbers["trained"].items():
+        enough = [int(count) for count, got in row["ways"].get(way, {}).items() if got >= share * row["backprop"]]
+        if enough:
+            found[int(depth)] = float(min(enough))
+    return found
+
+
+def exponent(steps: dict[int, float]) -> float:
+    """P of T ~ L^p; NaN below two depths."""
+    return power(list(steps), list(steps.values())) if len(steps) > 1 else math.nan
+
+
+def tell(steps: dict[int, float]) -> str:
+    """Steps by depth, and the exponent where there is one, for a sentence."""
+    if not steps:
+        return "never"
+    counts = ", ".join(f"{count:.4g}" for count in steps.values())
+    slope = f": L^{exponent(steps):.2f}" if len(steps) > 1 else ""
+    return f"{counts} steps at L = {', '.join(map(str, steps))}{slope}"
+
+
+def average(numbers: Numbers, depth: int, way: str, *path: str) -> np.ndarray:
+    """Cosines or sizes, mean over seeds."""
+    rows = [seed[way] for seed in numbers["counted"][str(depth)]]
+    for name in path:
+        rows = [row[name] for row in rows]
+    return np.mean(rows, axis=0)
+
+
+COLORS = dict(zip(ENERGIES, ("C0", "C1", "C2", "C4"), strict=True))
+LINES = dict(zip(SOLVERS, ((":", "v"), ("-", "o"), ("--", "s"), ("-.", "^")), strict=True))
+
+
+def style(way: str) -> dict[str, Any]:
+    """Colour by energy, line and marker by solver."""
+    energy, solver = way.split("-")
+    line, marker = LINES[solver]
+    return {"color": COLORS[energy], "linestyle": line, "marker": marker, "markersize": 4, "linewidth": 1.2}
+
+
+def draw(numbers: Numbers) -> Figure:
+    """Steps against depth; cosines and sizes along the deepest net; accuracies, and the steps that they took."""
+    figure, axes = panels(5, width=3.9, height=6.4)
+    steps, cosines, sizes, accuracy, trained = axes
+    depths = [int(depth) for depth in numbers["counted"]]
+    ways = list(numbers["counted"][str(depths[-1])][0])
+    for way in ways:
+        found = mean_steps(numbers, way)
+        steps.plot(list(found), list(found.values()), label=f"{label(way)}: L^{exponent(found):.2f}", **style(way))
+        if depths[-1] in found:
+            spent = f"{found[depths[-1]]:.0f} steps, {average(numbers, depths[-1], way, 'times'):.3g} x backprop"
+            for panel, name in ((cosines, "cosines"), (sizes, "sizes")):
+                values = average(numbers, depths[-1], way, name)[:4]
+                panel.plot(range(1, 5), values, label=f"{label(way)}: {spent}", **style(way))
+    steps.plot(depths, depths, color="0.6", linewidth=0.8, label="L")
+    draw_training(numbers, accuracy, trained)
+    steps.set(
+        xscale="log", yscale="log", xlabel="blocks L", ylabel="steps T", title="to a cosine of .9, lowest quarter"
+    )
+    cosines.set(ylabel="cosine to backprop", title=f"L = {depths[-1]}, after these T steps")
+    sizes.set(yscale="log", ylabel="norm over backprop's", title=f"L = {depths[-1]}, after these T steps")
+    for panel in (cosines, sizes):
+        panel.set(xticks=range(1, 5), xlabel="quarter of the blocks, lowest first")
+    for panel in axes:
+        panel.legend(loc="upper left", bbox_to_anchor=(-0.05, -0.14), **QUIET)
+    return figure
+
+
+def draw_training(numbers: Numbers, accuracy: Axes, trained: Axes) -> None:
+    """Accuracies of the deepest net that every way trained, and the steps to 98 % (lines) and 90 % (faint)."""
+    rows = {int(depth): row for depth, row in numbers["trained"].items()}
+    ways = max((list(row["ways"]) for row in rows.values()), key=len)
+    deep = max(depth for depth, row in rows.items() if len(row["ways"]) == len(ways))
+    exact = 100 * rows[deep]["backprop"]
+    for share in SHARES:
+        accuracy.axhline(share * exact, color="0.8", linewidth=0.8)
+    accuracy.axhline(exact, color="k", linewidth=0.8, label="backprop")
+    for way in ways:
+        curve = rows[deep]["ways"][way]
+        accuracy.plot(
+            [int(count) for count in curve], [100 * got for got in curve.values()], label=label(way), **style(way)
+        )
+        for share, alpha in zip(SHARES, (0.35, 1), strict=True):
+            found = training_steps(numbers, way, share)
+            told = f"{label(way)}, {100 * share:.0f} %: L^{exponent(found):.2f}"
+            trained.plot(list(found), list(found.values()), alpha=alpha, label=told, **style(way))
+    accuracy.set(xscale="log", xlabel="steps T", ylabel="validation accuracy, %", title=f"after training, L = {deep}")
+    trained.set(xscale="log", yscale="log", xlabel="blocks L", title="steps to a share of backprop's accuracy")
+
+
+def judge(numbers: Numbers) -> list[Judgement]:
+    """Exponents of T against L, at the initial weights and in training."""
+    return [*judge_counts(numbers), *judge_trainings(numbers)]
+
+
+def judge_counts(numbers: Numbers) -> list[Judgement]:
+    """What holds of gradients at the initial weights."""
+    depths = [int(depth) for depth in numbers["counted"]]
+    ways = list(numbers["counted"][str(depths[0])][0])
+    flow, errors = mean_steps(numbers, "nudge-flow"), mean_steps(numbers, "nudge-errors")
+    lowest = {way: mean_steps(numbers, way, PLACES[1]) for way in ways if parts(way)[1].local}
+    best = min(lowest, key=lambda way: (depths[-1] not in lowest[way], exponent(lowest[way])))
+    early = {depth: average(numbers, depth, "skew-nesterov", "early", "cosines")[:4].min() for depth in depths}
+    settled = average(numbers, depths[-1], "pc-nesterov", "cosines")[3]
+    return [
+        judge_claim(
+            STUDY,
+            "predictive coding by gradient flow needs steps that grow far faster than the depth (there L^1.9)",
+            exponent(flow) > 1.5,
+            f"{tell(flow)}, to a cosine of .9 in the lowest quarter",
+            change=f"under a weak nudge; at beta = 1 the cosine falls as states settle (highest quarter of "
+            f"{depths[-1]} blocks: {settled:.2f}), and the steps of training tell instead",
+        ),
+        judge_claim(
+            "energax",
+            "PC-Nudge by conjugate gradients on the errors needs as many steps at any depth: exponent below .2",
+            len(errors) == len(depths) and exponent(errors) < 0.2,
+            tell(errors),
+        ),
+        judge_claim(
+            "energax",
+            "the best steps of the states reach the lowest block in proportion to the depth: exponent at most 1.1",
+            len(lowest[best]) == len(depths) and exponent(lowest[best]) <= 1.1,
+            f"{label(best)}: {tell(lowest[best])}",
+            change="",
+        ),
+        judge_claim(
+            "energax",
+            "after 1.5 L Nesterov steps skew feedback has a cosine of at least .9 in every quarter",
+            min(early.values()) >= 0.9,
+            "least of the quarters "
+            + ", ".join(f"{one:.3f}" for one in early.values())
+            + f" at L = {', '.join(map(str, depths))}",
+        ),
+    ]
+
+
+def judge_trainings(numbers: Numbers) -> list[Judgement]:
+    """What it takes to train as backprop does."""
+    flow, most = (training_steps(numbers, "pc-flow", share) for share in SHARES)
+    skew, errors = (training_steps(numbers, way, SHARES[-1]) for way in ("skew-nesterov", "nudge-errors"))
+    trained = [depth for depth, row in numbers["trained"].items() if "skew-nesterov" in row["ways"]]
+    return [
+        judge_claim(
+            STUDY,
+            "trained by gradient flow, predictive coding needs T ~ L^1.9 steps for 90 % of backprop's accuracy",
+            exponent(flow) > 1.5,
+            f"90 %: {tell(flow)}; 98 %: {tell(most)}",
+            tried="net, Adam and learning rate as there; with an eps below every gradient, so that a direction counts "
+            "however small it is, and steps that the measured curvature bounds",
+        ),
+        judge_claim(
+            "energax",
+            "at most 1.5 L Nesterov steps of skew feedback bring 98 % of backprop's accuracy",
+            len(skew) == len(trained) and all(count <= 1.5 * depth for depth, count in skew.items()),
+            tell(skew),
+        ),
+        judge_claim(
+            "energax",
+            "two steps of conjugate gradients on the errors bring 98 % of backprop's accuracy at any depth",
+            len(errors) == len(numbers["trained"]) and max(errors.values()) <= 2,
+            tell(errors),
+        ),
+    ]
+
+
+EXPERIMENT = Experiment(
+    name="beyond-depth",
+    paper="energax",
+    summary="steps that an error needs to reach the lowest block, and accuracy, against depth",
+    small=Settings(
+        data="digits",
+        depths=(8, 32),
+        ways=("pc-nesterov", "nudge-flow", "nudge-cg", "nudge-errors", "skew-nesterov"),
+        trained={"pc-flow": (4, 8), "skew-nesterov": (4,), "nudge-errors": (4,)},
+        epochs=20,
+    ),
+    full=Settings(),
+    run=run,
+    draw=draw,
+    judge=judge,
+)
