@@ -1,6 +1,8 @@
 """What an installed package says about itself."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from importlib.resources import files
 from pathlib import Path
@@ -20,3 +22,10 @@ def test_versions_agree():
 def test_type_information_is_declared():
     """Oracle: PEP 561, which wants a file of this name in the package."""
     assert files("energax").joinpath("py.typed").is_file()
+
+
+def test_importing_the_library_does_not_wait_for_matplotlib():
+    """Oracle: the modules that a fresh interpreter has loaded."""
+    show = "import energax, sys; print(energax.plot.__name__, 'matplotlib' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["energax.plot", "False"]

@@ -12,6 +12,7 @@ from energax import exceptions as exceptions
 from energax import graph as graph
 from energax import layers as layers
 from energax import optimisers as optimisers
+from energax import plot as plot
 from energax import rules as rules
 from energax import solvers as solvers
 from energax.costs import AbstractCost as AbstractCost

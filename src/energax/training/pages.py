@@ -4,18 +4,20 @@ import io
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from energax.training.checkpoint import write_atomically
 from energax.training.metrics import METRICS, RELAXATION_METRICS, number
 from energax.training.run_folder import History
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 def draw_curve(path: Path, history: History, title: str) -> None:
     """The metrics of both parts, and distance from equilibrium and from the reference gradient, epoch by epoch."""
+    from matplotlib.figure import Figure  # not above: `import energax` would wait a second for matplotlib
+
     figure = Figure(figsize=(11 / 3 * (len(METRICS) + 1), 3.9), layout="constrained")
     epochs = [row["epoch"] for row in history]
     *panels, regime = figure.subplots(1, len(METRICS) + 1)
@@ -53,8 +55,10 @@ def away(values: Iterable[float | None], origin: float = 1.0) -> list[float]:
     return [math.nan if value is None else max(abs(value - origin), LEAST_DRAWN) for value in values]
 
 
-def save_figure(path: Path, figure: Figure) -> None:
+def save_figure(path: Path, figure: "Figure") -> None:
     """Write a figure as PNG, as a whole or not at all."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     write_atomically(path, buffer.getvalue())
