@@ -279,7 +279,7 @@ def draw_training(numbers: Numbers, accuracy: Axes, trained: Axes) -> None:
             told = f"{label(way)}, {100 * share:.0f} %: L^{exponent(found):.2f}"
             trained.plot(list(found), list(found.values()), alpha=alpha, label=told, **style(way))
     accuracy.set(xscale="log", xlabel="steps T", ylabel="validation accuracy, %", title=f"after training, L = {deep}")
-    trained.set(xscale="log", yscale="log", xlabel="blocks L", title="steps to a share of backprop's accuracy")
+    trained.set(xscale="log", yscale="log", xlabel="blocks L", title="steps to backprop's accuracy")
 
 
 def judge(numbers: Numbers) -> list[Judgement]:
