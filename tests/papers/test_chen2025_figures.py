@@ -128,3 +128,8 @@ def test_an_experiment_that_needs_a_package_says_so(monkeypatch, capsys, tmp_pat
     assert "needy needs no_such_package: pip install no_such_package" in capsys.readouterr().err
     assert main(["reproduce", "--all", "--out", str(tmp_path)]) == 0
     assert "left out" in capsys.readouterr().err
+    waiting = dataclasses.replace(one, needs=(), pending=True, run=lambda settings, cells: pytest.fail("was run"))
+    monkeypatch.setattr("energax.cli.reproduce.EXPERIMENTS", {"needy": waiting})
+    assert main(["reproduce", "--all", "--out", str(tmp_path)]) == 0
+    assert main(["reproduce", "--list"]) == 0
+    assert "not run in full yet" in " ".join(capsys.readouterr().out.split())

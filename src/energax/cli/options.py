@@ -73,7 +73,7 @@ class ReproduceOptions:
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(help="experiments: see --list")] = ()
     list: Annotated[bool, tyro.conf.arg(help="list the experiments")] = False
-    all: Annotated[bool, tyro.conf.arg(help="run all of them")] = False
+    all: Annotated[bool, tyro.conf.arg(help="run all of them that were run in full before")] = False
     small: Annotated[bool, tyro.conf.arg(help="smaller settings, about a minute each, without any download")] = False
     out: Annotated[
         Path | None,

@@ -59,6 +59,7 @@ class Experiment:
         selects: names of the settings of a grid, which only choose among its cells. Such an experiment keeps its cells
             when it is done, so that another run, with another choice or beside it, adds to them.
         needs: packages beside the library's own.
+        pending: it was not run in full yet, so that no result is committed; `--all` leaves it out.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Experiment:
     tabulate: Callable[[Numbers], Table] | None = None
     selects: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    pending: bool = False
 
     def lacks(self) -> list[str]:
         """The packages that it needs and that are not installed."""

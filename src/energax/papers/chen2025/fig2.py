@@ -143,6 +143,7 @@ def roughness(trace: dict) -> float:
 
 EXPERIMENT = Experiment(
     name="chen2025-fig2",
+    pending=True,
     paper=PAPER,
     summary="each layer's step beside its weights, and the training loss with and without LALR",
     small=Settings(data="digits", net="mlp", epochs=10, rows=1400, stretches=2),

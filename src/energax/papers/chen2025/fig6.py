@@ -110,6 +110,7 @@ def judge(numbers: Numbers) -> list[Judgement]:
 
 EXPERIMENT = Experiment(
     name="chen2025-fig6",
+    pending=True,
     paper=PAPER,
     summary="fluctuation of the weight gradient under Adam, LARS and LALR, for BiPC and EP",
     small=Settings(data="digits", net="mlp", epochs=10, rows=1400, stretches=4),

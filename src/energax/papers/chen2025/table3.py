@@ -136,6 +136,7 @@ def judge(numbers: Numbers) -> list[Judgement]:
 
 EXPERIMENT = Experiment(
     name="chen2025-table3",
+    pending=True,
     paper=PAPER,
     summary="accuracies of four methods under two optimisers, the paper's numbers beside ours; any subset of cells",
     small=Settings(data="digits", net="mlp", seeds=1, epochs=8, rows=1400),
