@@ -240,7 +240,9 @@ def draw(numbers: Numbers) -> Figure:
     ways = list(numbers["counted"][str(depths[-1])][0])
     for way in ways:
         found = mean_steps(numbers, way)
-        steps.plot(list(found), list(found.values()), label=f"{label(way)}: L^{exponent(found):.2f}", **style(way))
+        short = "" if depths[-1] in found else f", last at {max(found)}" if found else ", never"
+        told = f"{label(way)}: L^{exponent(found):.2f}{short}"
+        steps.plot(list(found), list(found.values()), label=told, **style(way))
         if depths[-1] in found:
             spent = f"{found[depths[-1]]:.0f} steps, {average(numbers, depths[-1], way, 'times'):.3g} x backprop"
             for panel, name in ((cosines, "cosines"), (sizes, "sizes")):
@@ -279,7 +281,7 @@ def draw_training(numbers: Numbers, accuracy: Axes, trained: Axes) -> None:
             told = f"{label(way)}, {100 * share:.0f} %: L^{exponent(found):.2f}"
             trained.plot(list(found), list(found.values()), alpha=alpha, label=told, **style(way))
     accuracy.set(xscale="log", xlabel="steps T", ylabel="validation accuracy, %", title=f"after training, L = {deep}")
-    trained.set(xscale="log", yscale="log", xlabel="blocks L", title="steps to a share of backprop's accuracy")
+    trained.set(xscale="log", yscale="log", xlabel="blocks L", title="to 90 and 98 % of backprop's")
 
 
 def judge(numbers: Numbers) -> list[Judgement]:
