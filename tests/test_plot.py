@@ -19,6 +19,7 @@ from energax.layers import Identity
 from energax.plot.layout import HEIGHT, NAME, RADIUS, find_layers, lay_out
 
 KEY = jax.random.key(0)
+WIDE = r"$\none$ by WWWWWWWWWWWWWW"  # and no formula
 SAME = {"f": Identity(), "g": Identity()}
 
 
@@ -78,9 +79,7 @@ GRAPHS = {
     "time": along_time,
     "generative": lambda: joined(["z", "image"], [("z", "image")], input="image", output="image"),
     "no edges": lambda: ex.Nodes(nodes=[ex.Node("x", (2,)), ex.Node("y", ())], functions={}, input="x", output="y"),
-    "long names": lambda: joined(
-        ["$x$ by WWWWWWWWWWWWWW", "y"], [("$x$ by WWWWWWWWWWWWWW", "y")], input="y", output="y"
-    ),
+    "long names": lambda: joined([WIDE, "y"], [(WIDE, "y")], input="y", output="y"),
     "deep": lambda: joined(map(str, range(64)), itertools.pairwise(map(str, range(64))), input="0", output="63"),
     "tangled": tangled,
 }
@@ -196,11 +195,11 @@ def test_cycles_are_laid_out_from_the_input(graph, layers):
 
 
 def test_a_delay_is_what_a_cycle_leaves_out():
-    """Oracle: the way within one step; the edge back, given first, takes a step of time."""
-    edges = [ex.Edge("y", "h", "f", delay=1), ex.Edge("x", "h", "f"), ex.Edge("h", "y", "f")]
-    nodes = [ex.Node(name, (2,)) for name in "yhx"]
-    graph = ex.Graph(nodes=nodes, edges=edges, functions=SAME, input="x", output="y", length=3)
-    assert find_layers(graph) == {"x": 0, "h": 1, "y": 2}
+    """Oracle: the way within one step of time, by hand: b is read at the same step, a at the one before."""
+    edges = [ex.Edge("x", "a", "f"), ex.Edge("a", "b", "f", delay=1), ex.Edge("b", "a", "f")]
+    nodes = [ex.Node(name, (2,)) for name in "xab"]
+    graph = ex.Graph(nodes=nodes, edges=edges, functions=SAME, input="x", output="a", length=3)
+    assert find_layers(graph) == {"x": 0, "b": 0, "a": 1}
 
 
 def test_steps_of_time_are_layers():
@@ -229,6 +228,7 @@ def test_nothing_covers_anything_else(name, columns):
     for node, place in places.items():
         left = place.entry - RADIUS if place.error else place.entry
         boxes[node] = (left, place.right, place.y - HEIGHT / 2, place.y + HEIGHT / 2)
+    assert len({route.corners for route in routes}) == len(routes)
     for left, right, low, high in boxes.values():
         assert 0 < left < right < width
         assert -height < low < high < 0
@@ -266,6 +266,17 @@ def test_text_fits(name):
         assert extent.x1 <= room.x1
         assert room.y0 <= extent.y0
         assert extent.y1 <= room.y1
+
+
+@pytest.mark.parametrize("name", ["complex", "deep", "tangled"])
+def test_edges_to_another_row_make_no_detour(name):
+    """Oracle: the heights of their two ends."""
+    places, routes, _ = lay_out(built(name), 3)
+    for edge, corners, *_ in routes:
+        ends = [places[edge.source], places[edge.target]]
+        if ends[0].row != ends[1].row:
+            low, high = sorted(end.y for end in ends)
+            assert all(low - HEIGHT < y < high + HEIGHT for _, y in corners)
 
 
 def test_a_picture_can_be_saved():

@@ -196,7 +196,7 @@ def _side(ends: topology.Link, layers: Mapping[str, int], across: int, doubled: 
     if ends[0] == ends[1]:
         return LOOP, ends[0]
     if row != after or steps < 0:
-        return BELOW, row if row <= after else row - 1
+        return BELOW, min(row, after)
     return ABOVE if doubled or steps > 1 else STRAIGHT, row
 
 
