@@ -59,7 +59,7 @@ class Experiment:
         selects: names of the settings of a grid, which only choose among its cells. Such an experiment keeps its cells
             when it is done, so that another run, with another choice or beside it, adds to them.
         needs: packages beside the library's own.
-        pending: it was not run in full yet, so that no result is committed; `--all` leaves it out.
+        pending: it was not run in full yet, so that results are not there or not complete; `--all` leaves it out.
     """
 
     name: str

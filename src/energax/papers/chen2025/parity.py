@@ -130,6 +130,7 @@ def judge(numbers: Numbers) -> list[Judgement]:
 
 EXPERIMENT = Experiment(
     name="chen2025-parity",
+    pending=True,
     paper=PAPER,
     summary="HPC, BiPC, EP and backprop under Adam and LALR at several rates, on all of MNIST",
     small=Settings(
