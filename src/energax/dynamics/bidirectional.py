@@ -13,7 +13,7 @@ from energax.checking import as_setting
 from energax.costs import AbstractCost, CrossEntropy, as_cost
 from energax.dynamics.base import AbstractEnergy, Prepared, Start
 from energax.dynamics.phase import Phase
-from energax.dynamics.predictive_coding import PredictiveCoding, predicts, sweep_free
+from energax.dynamics.predictive_coding import PredictiveCoding, hold_routes, predicts, sweep_free
 from energax.graph.parts import States
 
 
@@ -44,13 +44,13 @@ class AbstractBidirectional(AbstractEnergy):
         """`(a, b)`, of the feedback and of what a state has moved itself."""
 
     def prepare(self, graph, clamped, reference):
-        """What the clamped nodes send, and vbar: the feed-forward pass, or the free phase on a graph without one."""
+        """What the clamped nodes send, held routes, and vbar: the feed-forward pass, or the free phase without one."""
         sent = graph.precompute(clamped)
         if reference is None:
             reference = sweep_free(*hold_still((graph, clamped.values, sent)))
         else:  # what a later phase clamps does not move
             reference = {name: reference[name] for name in graph.free(clamped.values)}
-        return Prepared(sent, hold_still(reference))
+        return Prepared(hold_routes(graph, sent, reference), hold_still(reference))
 
     def linearise(self, phase):
         """The feedback d -> J(vbar)^T d, linearised once for a whole relaxation."""

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.arithmetic import add_all, total
+from energax.arithmetic import add_all, hold_still, total
 from energax.checking import as_setting
 from energax.costs import AbstractCost, SquaredError, as_cost
 from energax.dynamics.base import AbstractErrorEnergy, FreeGradient, Prepared, Start
@@ -48,7 +48,7 @@ class PredictiveCoding(AbstractErrorEnergy):
     priors: dict[str, AbstractPrior] = eqx.field(default_factory=dict)
 
     def prepare(self, graph, clamped, reference):
-        """What the clamped nodes send is all that stays constant."""
+        """What the clamped nodes send, and the routes of layers that hold them."""
         for name, precision in self.precisions.items():
             require_precision(graph, name, precision)
         for name, learned in self.learned.items():
@@ -61,7 +61,7 @@ class PredictiveCoding(AbstractErrorEnergy):
             graph.node(name)
             if name in predicted:
                 raise SettingError(f"node {name!r} is predicted: a prior is for nodes that nothing predicts")
-        return Prepared(graph.precompute(clamped))
+        return Prepared(hold_routes(graph, graph.precompute(clamped), reference))
 
     def start(self, phase):
         """The feed-forward pass, the free equilibrium while no predicted node is clamped; zeros where there is none."""
@@ -114,6 +114,18 @@ def sweep_free(graph: AnyGraph, clamped: States, sent: Clamped) -> States | None
         return None
     swept = graph.sweep(sent)
     return {name: swept[name] for name in free}
+
+
+def hold_routes(graph: AnyGraph, sent: Clamped, reference: States | None) -> Clamped:
+    """What the clamped nodes send, with the routes of the free phase: of a feed-forward pass, or of a reference."""
+    if not graph.routed:
+        return sent
+    if reference is None:
+        reference = sweep_free(*hold_still((graph, sent.values, sent)))
+        if reference is None:
+            return sent
+    free = {name: reference[name] for name in graph.free(sent.values)}
+    return graph.hold_routes({**sent.values, **free}, sent)
 
 
 def predicts(graph: AnyGraph, names: Collection[str]) -> bool:

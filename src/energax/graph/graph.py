@@ -27,6 +27,7 @@ from energax.graph.structure import AbstractStructure, check_names, freeze, read
 from energax.graph.sweep import Plan, names_of, plan_sweep, sweep_nodes
 from energax.graph.wiring import check_shapes, check_stateless, check_wiring
 from energax.layers.basic import fold_in
+from energax.layers.routes import route, takes_routes
 
 
 class Graph(AbstractStructure):
@@ -126,8 +127,37 @@ class Graph(AbstractStructure):
         for edge in self.edges:
             if edge.source in clamped.values:
                 value = clamped.values[edge.source]
-                add_to(sums, edge.target, self.send(edge, self.functions, value, keys=clamped.keys))
+                add_to(sums, edge.target, self.send(edge, self.functions, value, clamped=clamped))
         return Clamped(clamped.values, sums, clamped.keys)
+
+    @property
+    def routed(self) -> tuple[int, ...]:
+        """Numbers of the edges whose layers hold routes."""
+        return tuple(i for i, edge in enumerate(self.edges) if takes_routes(self.functions[edge.function]))
+
+    def hold_routes(self, states: States, clamped: Clamped) -> Clamped:
+        """The clamped nodes, with the routes that layers take at these states; sweeps and predictions follow them.
+
+        Args:
+            states: the state of every node that holds one, clamped ones included.
+            clamped: the clamped nodes, with what they send.
+
+        Raises:
+            GraphError: such a layer reads a node that has axes.
+        """
+        _, values = self.arrivals(states, clamped)
+        routes = {}
+        for number in self.routed:
+            edge = self.edges[number]
+            if self.axes(edge.source):
+                axes = list_names(axis.name for axis in self.axes(edge.source))
+                raise GraphError(
+                    f"edge {edge} holds routes, and {edge.source!r} has the axes {axes}: pool by layers.maximum there, "
+                    "or unroll the graph"
+                )
+            own = None if clamped.keys is None else fold_in(clamped.keys, number)
+            _, routes[number] = route(self.functions[edge.function], values[edge.source], None, own)
+        return Clamped(clamped.values, clamped.sums, clamped.keys, routes)
 
     def arrivals(self, states: States, clamped: Clamped | None = None) -> tuple[States, States]:
         """What arrives at every receiving node, before its activation, and the values of all nodes.
@@ -146,7 +176,7 @@ class Graph(AbstractStructure):
         for name in arrival_order(self.nodes, self.edges):
             for edge in self.edges:
                 if edge.target == name and edge.source not in done:
-                    add_to(arriving, name, self.send(edge, self.functions, values[edge.source], keys=keys))
+                    add_to(arriving, name, self.send(edge, self.functions, values[edge.source], clamped=clamped))
             if not self.node(name).state:
                 values[name] = self.activate(name, arriving[name], keys=keys)
         return arriving, values
@@ -220,7 +250,7 @@ class Graph(AbstractStructure):
         functions: Mapping[str, Callable],
         value: Array,
         level: int = 0,
-        keys: Array | None = None,
+        clamped: Clamped | None = None,
     ) -> Array:
         """What one edge adds at its target.
 
@@ -229,8 +259,9 @@ class Graph(AbstractStructure):
             functions: the functions.
             value: of the source, shape `(batch, *lengths, *shape)`.
             level: how many of the outermost axes are left out, because all is at one position of them.
-            keys: of every sample, shape `(batch,)`, from which every random edge draws on its own; or None.
+            clamped: whose keys every random edge draws from on its own, and whose routes layers follow; or None.
         """
+        number, held = self.edges.index(edge), Clamped({}) if clamped is None else clamped
         source, target = self.axes(edge.source)[level:], self.axes(edge.target)[level:]
         both = [axis for axis in source if axis in target]
         delays = [self.shifts(edge)[axis] for axis in both]
@@ -238,9 +269,12 @@ class Graph(AbstractStructure):
         left, entered = source[len(both) :], target[len(both) :]
         leaving = place_positions(f"edge {edge}", left, edge.leaves, -1)
         every = [axis for axis, position in zip(left, leaving, strict=True) if isinstance(position, slice)]
-        own = None if keys is None else fold_in(keys, self.edges.index(edge))
+        own = None if held.keys is None else fold_in(held.keys, number)
         value = value[(slice(None), *reached, *leaving)]
-        sent = map_samples(functions[edge.function], both + every, value, own)
+        if number in held.routes:
+            sent, _ = route(functions[edge.function], value, held.routes[number], own)
+        else:
+            sent = map_samples(functions[edge.function], both + every, value, own)
         sent = jnp.sum(sent, axis=tuple(range(1 + len(both), 1 + len(both) + len(every)))) if every else sent
         # what enters one position is nothing at the others; what enters every one is the same at all of them
         sent = jnp.expand_dims(sent, tuple(range(1 + len(both), 1 + len(target))))

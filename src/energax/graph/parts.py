@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from energax.exceptions import GraphError
 
@@ -125,11 +125,13 @@ class Clamped(eqx.Module):
         sums: node name -> the sum of what the clamped nodes send there, computed once per phase and not once per step
             by `Graph.precompute`; None where that was not done.
         keys: one PRNG key per sample for random layers, shape `(batch,)`; None where these are off.
+        routes: number of an edge -> the routes that its layers hold, from `Graph.hold_routes`.
     """
 
     values: States
     sums: States | None = None
     keys: Array | None = None
+    routes: dict[int, PyTree] = eqx.field(default_factory=dict)
 
 
 def axes_of(node: Node, length: int | None) -> tuple[Axis, ...]:

@@ -66,6 +66,15 @@ class AbstractStructure(eqx.Module):
         """The clamped nodes with what they send to others."""
         return clamped
 
+    @property
+    def routed(self) -> tuple[int, ...]:
+        """Numbers of the edges whose layers hold routes."""
+        return ()
+
+    def hold_routes(self, states: States, clamped: Clamped) -> Clamped:
+        """The clamped nodes with the routes that layers take at these states. None where there are no edges."""
+        return clamped
+
     def arrivals(self, states: States, clamped: Clamped | None = None) -> tuple[States, States]:
         """What arrives at every receiving node, and the values of all nodes."""
         return {}, dict(states)
@@ -207,6 +216,15 @@ class AnyGraph(Protocol):
 
     def precompute(self, clamped: Clamped) -> Clamped:
         """The clamped nodes with what they send."""
+        ...
+
+    @property
+    def routed(self) -> tuple[int, ...]:
+        """Numbers of the edges whose layers hold routes."""
+        ...
+
+    def hold_routes(self, states: States, clamped: Clamped) -> Clamped:
+        """The clamped nodes with the routes that layers take at these states."""
         ...
 
     def arrivals(self, states: States, clamped: Clamped | None = None) -> tuple[States, States]:

@@ -98,7 +98,7 @@ def _walk(graph: "Graph", functions: Fns, plan: Plan, level: int, clamped: Clamp
         members = names_of((part,))
         for edge in now:
             if edge.target in members and edge.source not in members:
-                add_to(sums, edge.target, graph.send(edge, functions, values[edge.source], level, clamped.keys))
+                add_to(sums, edge.target, graph.send(edge, functions, values[edge.source], level, clamped))
         if isinstance(part, Unit):
             # what came from outside has arrived at all positions, so the unit can walk along its axis by itself
             here = Clamped(_select(clamped.values, members), _select(sums, members), clamped.keys)
@@ -128,7 +128,7 @@ def _visit_all(graph: "Graph", functions: Fns, unit: Unit, level: int, clamped: 
         here = {**functions, **eqx.combine(own, rest)}
         sums = dict(sums)
         for edge, value, reaches in heard:
-            sent = graph.send(edge, here, value, level + 1, clamped.keys)
+            sent = graph.send(edge, here, value, level + 1, clamped)
             add_to(sums, edge.target, sent if reaches is None else jnp.where(reaches, sent, 0))
         for edge, _ in delayed:
             if edge.target not in sums:  # a node that nothing has reached yet hears silence

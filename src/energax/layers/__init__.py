@@ -20,5 +20,6 @@ from energax.layers.pooling import mean_over_image as mean_over_image
 from energax.layers.pooling import pad_even as pad_even
 from energax.layers.random import Dropout as Dropout
 from energax.layers.random import takes_key as takes_key
+from energax.layers.routes import HeldMaximum as HeldMaximum
 from energax.layers.sparse import Sparse as Sparse
 from energax.layers.wrapper import AbstractWrapper as AbstractWrapper

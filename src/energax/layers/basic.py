@@ -1,14 +1,13 @@
 """Vectors, shapes and chains."""
 
 from collections.abc import Callable
-from functools import partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from energax.layers.batched import takes_batch
+from energax.layers.batched import apply_batch, takes_batch
 from energax.layers.random import apply, takes_key
 
 
@@ -71,13 +70,9 @@ class Chain(eqx.Module):
 
     def __call__(self, x: Array, *, key: PRNGKeyArray | None = None) -> Array:
         """Apply the layers in order, each random one with a key of its own; to a batch where one of them takes it."""
-        batched = takes_batch(self)
+        call = apply_batch if takes_batch(self) else apply
         for index, layer in enumerate(self.layers):
-            one = None if key is None else fold_in(key, index)
-            if batched and not takes_batch(layer):
-                x = jax.vmap(partial(apply, layer), (0, None if one is None else 0))(x, one)
-            else:
-                x = apply(layer, x, one)
+            x = call(layer, x, None if key is None else fold_in(key, index))
         return x
 
 

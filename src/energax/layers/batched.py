@@ -1,6 +1,12 @@
 """Layers that take a whole batch, because their products are fast or differentiable only so."""
 
-from functools import singledispatch
+from collections.abc import Callable
+from functools import partial, singledispatch
+
+import jax
+from jaxtyping import Array
+
+from energax.layers.random import apply
 
 
 @singledispatch
@@ -11,3 +17,10 @@ def takes_batch(layer) -> bool:
     `takes_batch.register(MyLayer, lambda layer: True)`.
     """
     return False
+
+
+def apply_batch(layer: Callable, x: Array, keys: Array | None = None) -> Array:
+    """Call any layer on a batch, a random one with a key for every sample; None switches chance off."""
+    if takes_batch(layer):
+        return apply(layer, x, keys)
+    return jax.vmap(partial(apply, layer), (0, None if keys is None else 0))(x, keys)

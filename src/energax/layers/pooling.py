@@ -17,6 +17,8 @@ from jaxtyping import Array
 
 Axes = int | tuple[int, ...]
 
+WITHIN = (-4, -2)
+
 
 class Pool(eqx.Module):
     """Pooling of one image over square windows without overlap: average, maximum, or softmax-weighted average.
@@ -31,6 +33,10 @@ class Pool(eqx.Module):
 
     def __call__(self, image: Array) -> Array:
         """Shape `(h, w, c)` to `(h / size, w / size, c)`."""
+        return self.reduce(self.cut(image), WITHIN)
+
+    def cut(self, image: Array) -> Array:
+        """The windows of an image, shape `(h / size, size, w / size, size, c)`; `WITHIN` are the axes of a window."""
         if image.ndim != 3 or image.shape[0] % self.size or image.shape[1] % self.size:
             raise ValueError(
                 f"pooling by {self.size} needs an image whose sides are multiples of {self.size}, "
@@ -38,7 +44,7 @@ class Pool(eqx.Module):
             )
         height, width, channels = image.shape
         k = self.size
-        return self.reduce(image.reshape(height // k, k, width // k, k, channels), (1, 3))
+        return image.reshape(height // k, k, width // k, k, channels)
 
 
 def fold(operation: Callable[[Array, Array], Array], windows: Array, axes: Axes) -> Array:

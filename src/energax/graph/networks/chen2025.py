@@ -15,11 +15,12 @@ from energax.checking import require_between, require_callable, require_key, req
 from energax.graph.graph import Graph
 from energax.graph.networks.basic import sequential
 from energax.graph.parts import EVERY, Axis, Edge, Node, out_shape
-from energax.layers import Chain, Conv2d, Flatten, Linear, Pool, maximum, pad_even
+from energax.layers import Chain, Conv2d, Flatten, HeldMaximum, Linear, Pool, maximum, pad_even
 
 CHANNELS = (128, 256, 512, 1024, 120, 256, 80, 64, 100, 50)
 SIDES = (3, 3, 3, 3, 3, 1, 1, 3, 3, 3)
 POOLED = (1, 2, 4, 9)  # the convolutions after which the image is halved
+HELD = HeldMaximum()
 UNITS = 512
 DENSE = 64  # units of every node of `recurrent_dense`, which the paper does not have
 EVERY_STEP = (("time", EVERY),)
@@ -31,7 +32,7 @@ def hierarchical(
     activation: Callable,
     *,
     width: float = 1.0,
-    pool: Callable = maximum,
+    pool: Callable = HELD,
     output_state: bool = False,
     gain: float = 1.0,
     key: PRNGKeyArray,
@@ -46,7 +47,8 @@ def hierarchical(
         classes: size of the output.
         activation: activation of the hidden nodes; the paper's is tanh.
         width: factor of all channels and of the dense layer.
-        pool: reduction of the pools, as `layers.maximum` or `layers.average`.
+        pool: reduction of the pools. The default is the maximum, of which predictive coding holds the routes that the
+            free phase takes, so that it settles; `layers.maximum` lets them change, `layers.average` has none.
         output_state: as in `networks.sequential`.
         gain: scale of the initial weights.
         key: PRNG key.
@@ -189,7 +191,7 @@ def recurrent_complex(
     classes follow. Convolutions of 3 x 3, each a step of time: from an out to the in of the next node, from the outs of
     2, 3 and 4 to the in of the node after it, and from each out but the first to itself.
 
-    Arguments as in `recurrent_simple` and `hierarchical`.
+    Arguments as in `recurrent_simple` and `hierarchical`; routes of pools are not held along time.
     """
     require_arguments("recurrent_complex", shape, classes, activation, width, key)
     require_whole("recurrent_complex: length", length, 4)
