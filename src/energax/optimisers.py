@@ -148,19 +148,21 @@ class OptimiserKind:
     Attributes:
         make: from the learning rate and the settings that it reads to transformations, chained in this order.
         reads: names of these settings.
+        rate: a customary learning rate; None where that is the rate of gradient descent, and so a matter of the task.
     """
 
     make: Callable[..., list[optax.GradientTransformation]]
     reads: tuple[str, ...]
+    rate: float | None = None
 
 
 OPTIMISERS: dict[str, OptimiserKind] = {
     "sgd": OptimiserKind(make_sgd, ("momentum", "weight_decay")),
-    "adam": OptimiserKind(make_adam, ("adam_eps", "weight_decay")),
-    "adamw": OptimiserKind(make_adamw, ("adam_eps", "weight_decay")),
+    "adam": OptimiserKind(make_adam, ("adam_eps", "weight_decay"), 0.001),
+    "adamw": OptimiserKind(make_adamw, ("adam_eps", "weight_decay"), 0.001),
     "lars": OptimiserKind(make_lars, ("momentum", "weight_decay")),
-    "lamb": OptimiserKind(make_lamb, ("adam_eps", "weight_decay")),
-    "lalr": OptimiserKind(make_lalr, ("adam_eps", "weight_decay")),
+    "lamb": OptimiserKind(make_lamb, ("adam_eps", "weight_decay"), 0.001),
+    "lalr": OptimiserKind(make_lalr, ("adam_eps", "weight_decay"), 0.003),
 }
 """Every optimiser by name."""
 

@@ -23,6 +23,7 @@ from energax.activations import rectifier
 from energax.dynamics import Start, prepare_phase
 from energax.exceptions import SettingError
 from energax.graph.rounding import round_products
+from energax.optimisers import OPTIMISERS
 from energax.recipes import RECIPES, make_learner, settings_read
 from energax.recipes.recipes import complete_settings
 from energax.recipes.settings import COMMON, Settings
@@ -121,6 +122,16 @@ def test_networks_of_chen2025_carry_width_length_and_activation(network, make, o
     assert eqx.tree_equal(built.graph, expected)
     assert (read.length is None) == (not own)
     assert read.hidden is None
+
+
+def test_another_optimiser_comes_with_its_own_learning_rate():
+    """Oracle: the table of optimisers; a rate that is given stays, and so does that of gradient descent."""
+    assert (
+        complete_settings("backprop", Settings(optimiser="lalr"))[1].learning_rate == OPTIMISERS["lalr"].rate == 0.003
+    )
+    assert complete_settings("ep", Settings(optimiser="adam"))[1].learning_rate == 0.001
+    assert complete_settings("backprop", Settings(optimiser="lalr", learning_rate=0.1))[1].learning_rate == 0.1
+    assert complete_settings("ep", Settings(optimiser="lars"))[1].learning_rate == 0.02
 
 
 def test_bidirectional_recipes_carry_the_strength_of_the_feedback(learner):

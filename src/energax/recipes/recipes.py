@@ -235,7 +235,7 @@ def make_hopfield_dynamics(settings: Chosen) -> AbstractDynamics:
 
 
 SMALL = Settings(hidden=(128, 64), activation="rectifier")
-BIDIRECTIONAL = dataclasses.replace(SMALL, solver="flow", feedback=0.3, relaxation_tol=1e-2, max_relaxation_steps=60)
+BIDIRECTIONAL = dataclasses.replace(SMALL, solver="flow", feedback=0.3, relaxation_tol=1e-2, max_relaxation_steps=200)
 EP = Settings(
     hidden=(512,), solver="blocks", learning_rate=0.02, gain=0.7, beta=0.2, relaxation_tol=1e-2, max_relaxation_steps=60
 )
@@ -325,6 +325,10 @@ def complete_settings(name: str, given: Settings | None = None) -> tuple[Recipe,
     chosen: dict = {}
     for layer in (COMMON, recipe.defaults, given or Settings()):
         chosen |= {key: value for key, value in vars(layer).items() if value is not None}
+    if given is not None and given.optimiser is not None and given.learning_rate is None:
+        kind = OPTIMISERS.get(given.optimiser)  # an unknown one is refused below
+        if kind is not None and kind.rate is not None:
+            chosen["learning_rate"] = kind.rate  # the recipe's own is one of gradient descent
     if chosen.get("fixed_steps") is not None and (given is None or given.solver is None):
         chosen["solver"] = "flow"
     complete = Settings(**chosen)

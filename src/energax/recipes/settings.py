@@ -48,7 +48,10 @@ class Settings:
     ] = None
     gain: Annotated[float | None, describe("initial weights are U(+-gain / sqrt(fan_in))")] = None
     optimiser: Annotated[str | None, describe(f"optimiser of the parameters: {', '.join(OPTIMISERS)}")] = None
-    learning_rate: Annotated[float | None, describe("its learning rate")] = None
+    learning_rate: Annotated[
+        float | None,
+        describe("its learning rate; the optimiser's customary one where another optimiser is given without"),
+    ] = None
     momentum: Annotated[float | None, describe("its momentum (sgd, lars)")] = None
     weight_decay: Annotated[
         float | None, describe("share of the parameters added to the gradient; adamw, lamb: to the update")
