@@ -106,12 +106,12 @@ def feedback_edges(graph: AnyGraph, states: States) -> tuple[dict[str, list[Edge
 
 def transpose(phase: Phase, states: States, edges: list[Edge], name: str) -> Array:
     """What arrives at a node when the states at the far ends of these edges go through them backwards."""
-    graph, keys = phase.graph, phase.sent.keys
+    graph = phase.graph
     if not isinstance(graph, Graph):
         raise SettingError("the printed energies transpose edges one by one: give a Graph")
 
     def forward(state):
-        return [graph.send(edge, graph.functions, state, keys=keys) for edge in edges]
+        return [graph.send(edge, graph.functions, state, clamped=phase.sent) for edge in edges]
 
     _, pull = jax.vjp(forward, states[name])
     return pull([states[edge.target] for edge in edges])[0]
