@@ -21,6 +21,7 @@ some updates of backprop with Adam .001. Writes `kinks.json`:
 import platform
 import statistics
 import time
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -31,9 +32,8 @@ import optax
 import energax as ex
 from benchmarks.reports import options_of, write
 from energax.arithmetic import norm
-from energax.data import load
+from energax.data import Dataset, load
 from energax.dynamics.phase import Phase, prepare_phase
-from energax.graph.graph import Graph
 from energax.layers import HeldMaximum, Pool, SoftmaxPooling, maximum
 from energax.rules.base import energy_gradient
 from energax.solvers.engine import trace
@@ -43,7 +43,7 @@ from energax.training.learner import Learner, begin, update
 COUNTS = (1, 2, 4, 8)
 JUDGED = 8  # images whose minimiser is sought
 SHARPENINGS = 8.0 * 2.0 ** np.arange(9)
-CODING, SKEW = ex.PredictiveCoding(ex.CrossEntropy()), ex.SkewFeedback(0.3)
+CODING, SKEW = ex.PredictiveCoding(ex.CrossEntropy()), ex.SkewFeedback(strength=0.3)
 WAYS = {"maximum": maximum, "held": HeldMaximum(), "softmax": SoftmaxPooling(16.0)}
 
 
@@ -57,7 +57,7 @@ class LogSumExp(eqx.Module):
         return jax.nn.logsumexp(self.sharpness * windows, axes) / self.sharpness
 
 
-def with_pools(graph: Graph, reduce) -> Graph:
+def with_pools(graph: Any, reduce) -> Any:
     """The same weights with other pools."""
 
     def change(part):
@@ -71,7 +71,7 @@ def cast(tree, dtype):
     return jax.tree.map(lambda a: a.astype(dtype) if eqx.is_inexact_array(a) else a, tree)
 
 
-def nudged(graph: Graph, batch: ex.Batch, dynamics=CODING) -> Phase:
+def nudged(graph: Any, batch: Any, dynamics=CODING) -> Phase:
     """The phase at beta = 1."""
     return prepare_phase(dynamics, graph, graph.clamp(batch.x), target=batch.y, beta=jnp.ones((), batch.x.dtype))
 
@@ -116,7 +116,7 @@ def backprop(graph, batch):
 energy = eqx.filter_jit(lambda graph, batch, states: nudged(graph, batch).energy(states))
 
 
-def weights_of(gradient: Graph) -> dict[str, np.ndarray]:
+def weights_of(gradient: Any) -> dict[str, np.ndarray]:
     """Every layer's weights, without biases, lowest first."""
     found = {}
     for edge in gradient.edges:
@@ -146,7 +146,7 @@ def centre(values) -> dict:
     return {"median": short(np.median(values)), "p95": short(np.percentile(values, 95))}
 
 
-def minimise(graph: Graph, batch: ex.Batch) -> dict:
+def minimise(graph: Any, batch: Any) -> dict:
     """The best minimiser of a net with `maximum`, its energy, and the gradient of its smooth pools."""
     with jax.enable_x64(True):
         graph, batch = cast((graph, batch), jnp.float64)
@@ -162,9 +162,9 @@ def minimise(graph: Graph, batch: ex.Batch) -> dict:
     return {"gradient": gradients[-1], "energy": found, "known_to": known, "residual": centre(residual)}
 
 
-def measure_quality(graph: Graph, batch: ex.Batch) -> dict:
+def measure_quality(graph: Any, batch: Any) -> dict:
     """All ways on one net."""
-    few = ex.Batch(batch.x[:JUDGED], batch.y[:JUDGED])
+    few: Any = ex.Batch(batch.x[:JUDGED], batch.y[:JUDGED])
     best = minimise(graph, few)
     report: dict = {"known_to": best["known_to"], "residual_of_maximum": best["residual"]}
     report["backprop"] = {"error": distances(weights_of(backprop(graph, few)), best["gradient"])}
@@ -192,7 +192,7 @@ def measure_quality(graph: Graph, batch: ex.Batch) -> dict:
     return report
 
 
-def measure_bidirectional(graph: Graph, batch: ex.Batch) -> dict:
+def measure_bidirectional(graph: Any, batch: Any) -> dict:
     """Residuals of skew feedback."""
     solver, report = stepping(1, coordinates=ex.solvers.StateCoordinates()), {}
     for name in ("maximum", "held"):
@@ -202,7 +202,7 @@ def measure_bidirectional(graph: Graph, batch: ex.Batch) -> dict:
     return report
 
 
-def measure_time(graph: Graph, batch: ex.Batch, rounds: int) -> dict:
+def measure_time(graph: Any, batch: Any, rounds: int) -> dict:
     """Processor time of training steps, in units of backprop's."""
     pc, states = ex.Contrastive(ex.rules.unit_nudge()), ex.solvers.StateCoordinates()
     sides = {
@@ -234,7 +234,7 @@ def measure_time(graph: Graph, batch: ex.Batch, rounds: int) -> dict:
     return {"backprop_s": short(statistics.median(spent["backprop"])), "over_backprop": ratios}
 
 
-def train(graph: Graph, data: ex.data.Dataset, updates: int) -> Graph:
+def train(graph: Any, data: Dataset, updates: int) -> Any:
     """Some updates of backprop, batch 64."""
     learner = Learner(graph, CODING, stepping(1), ex.Backprop(), optax.adam(1e-3))
     feed, progress, step = make_device_split(data, data.train, standardise=True), begin(learner), eqx.filter_jit(update)
