@@ -47,10 +47,12 @@ class Settings:
         Precision | None, describe("of what is multiplied; sums, states and parameters are float32")
     ] = None
     gain: Annotated[float | None, describe("initial weights are U(+-gain / sqrt(fan_in))")] = None
-    optimiser: Annotated[str | None, describe(f"optimiser of the parameters: {', '.join(OPTIMISERS)}")] = None
+    optimiser: Annotated[
+        str | None, describe(f"optimiser of the parameters, with a customary rate: {', '.join(OPTIMISERS)}")
+    ] = None
     learning_rate: Annotated[
         float | None,
-        describe("its learning rate; the optimiser's customary one where another optimiser is given without"),
+        describe("its learning rate"),
     ] = None
     momentum: Annotated[float | None, describe("its momentum (sgd, lars)")] = None
     weight_decay: Annotated[

@@ -283,7 +283,8 @@ def draw_accuracies(rows: Sequence[Row]) -> Figure:
     """Test accuracies of the last epoch, a panel for each network and data set."""
     groups = gather(rows)
     places = list(dict.fromkeys(key[:2] for key in groups))
-    figure, axes = panels(max(len(places), 1))
+    bars = max((sum(key[:2] == place for key in groups) for place in places), default=0)
+    figure, axes = panels(max(len(places), 1), width=5.0, height=max(3.4, 0.2 * bars + 1))
     for at, (net, data) in zip(axes, places, strict=False):
         own = {key[2:]: found for key, found in groups.items() if key[:2] == (net, data)}
         for index, ((method, optimiser, _), found) in enumerate(own.items()):
