@@ -124,7 +124,7 @@ def case():
     return graph, batch, blocks(depth.backprop(graph, batch))
 
 
-@pytest.mark.parametrize("way", ["pc-nesterov", "skew-nesterov", "nudge-errors"])
+@pytest.mark.parametrize("way", [pytest.param("pc-nesterov", marks=pytest.mark.slow), "skew-nesterov", "nudge-errors"])
 def test_a_trajectory_is_the_engines_own(case, way):
     """Oracle: a relaxation of the library of as many steps, and the cosine of its gradient in numpy."""
     graph, batch, exact = case
