@@ -84,7 +84,7 @@ def judge(numbers: Numbers) -> list[Judgement]:
         )
 
     hard = [data for data in courses if data in ("cifar10", "cifar100")] or list(courses)
-    relaxed = "both relaxed with a step that the measured curvature bounds, BiPC with skew feedback"
+    relaxed = "settled by conjugate gradients, HPC on the errors, BiPC (skew feedback) in the states"
     return [
         judge_claim(
             "Fig. 5",
