@@ -29,6 +29,7 @@ COMMANDS: dict[type, Callable] = {
 RESUMPTIONS: dict[type, str] = {
     ReproduceOptions: "finished parts are kept, the same command continues",
     CompareOptions: "finished epochs are kept, the same command continues",
+    object: "finished epochs are kept, continue with --resume FOLDER",
 }
 
 
@@ -64,23 +65,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config=(tyro.conf.OmitArgPrefixes,),
     )
     try:
-        command(options)(options)
+        of_kind(COMMANDS, options)(options)
     except EnergaxError as error:
         print(f"energax: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        kept = next(
-            (text for kind, text in RESUMPTIONS.items() if isinstance(options, kind)),
-            "finished epochs are kept, continue with --resume FOLDER",
-        )
+        kept = of_kind(RESUMPTIONS, options)
         print(f"energax: interrupted; {kept}", file=sys.stderr)
         return 130
     return 0
 
 
-def command(options: Any) -> Callable:
-    """What these options are of."""
-    return next(run for kind, run in COMMANDS.items() if isinstance(options, kind))
+def of_kind(table: dict[type, Any], options: Any) -> Any:
+    """The entry of the class that the options are of; options of one experiment are of a class derived from it."""
+    return next(entry for kind, entry in table.items() if isinstance(options, kind))
 
 
 def show_values(words: Sequence[str]) -> Callable[..., TrainOptions]:

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
@@ -155,8 +155,7 @@ def find_layers(graph: AbstractStructure) -> dict[str, int]:
     for edge in sorted(graph.edges, key=doubts):
         if edge.source not in topology.reachable([edge.target], links):
             links.append((edge.source, edge.target))
-    order = topology.topological_order(names, links)
-    assert order is not None  # no link closes a cycle
+    order = cast(tuple[str, ...], topology.topological_order(names, links))  # no link closes a cycle
     layers: dict[str, int] = {}
     for name in order:
         layers[name] = max((layers[a] + 1 for a, b in links if b == name), default=0)

@@ -47,13 +47,8 @@ class Settings:
         Precision | None, describe("of what is multiplied; sums, states and parameters are float32")
     ] = None
     gain: Annotated[float | None, describe("initial weights are U(+-gain / sqrt(fan_in))")] = None
-    optimiser: Annotated[
-        str | None, describe(f"optimiser of the parameters, with a customary rate: {', '.join(OPTIMISERS)}")
-    ] = None
-    learning_rate: Annotated[
-        float | None,
-        describe("its learning rate"),
-    ] = None
+    optimiser: Annotated[str | None, describe(f"optimiser of the parameters: {', '.join(OPTIMISERS)}")] = None
+    learning_rate: Annotated[float | None, describe("its learning rate")] = None
     momentum: Annotated[float | None, describe("its momentum (sgd, lars)")] = None
     weight_decay: Annotated[
         float | None, describe("share of the parameters added to the gradient; adamw, lamb: to the update")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from energax.papers.cells import Cells
 from energax.papers.chen2025.grid import TITLES
-from energax.papers.chen2025.traces import Trace, finite_costs, run_traces
+from energax.papers.chen2025.traces import Trace, TraceSettings, finite_costs, run_traces
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 from energax.papers.pictures import QUIET, panels
 
@@ -18,37 +18,26 @@ METHODS, OPTIMISERS = ("hpc", "bipc"), ("adam", "lalr")
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """What the figure depends on.
+class Settings(TraceSettings):
+    """What the figure depends on, besides what all traced trainings do.
 
     Attributes:
         data: data set.
-        net: network, as in Table 3.
-        width, length: of it.
         rate: learning rate of both optimisers, the paper's.
-        epochs: passes over the training rows.
-        rows: training rows, from the first.
-        stretches: points per epoch.
-        batch: rows per update.
-        seed: of weights and order.
     """
 
-    data: str = "cifar10"
     net: str = "hfn"
-    width: float = 0.125
-    length: int = 6
+    data: str = "cifar10"
     rate: float = 0.01
-    epochs: int = 6
-    rows: int = 2048
-    stretches: int = 8
-    batch: int = 64
-    seed: int = 0
 
 
 def run(settings: Settings, cells: Cells) -> Numbers:
     """Both methods under both optimisers."""
-    shared = dataclasses.asdict(settings)
-    traces = [Trace(method=method, optimiser=optimiser, **shared) for method in METHODS for optimiser in OPTIMISERS]
+    traces = [
+        Trace.of(settings, settings.data, method, optimiser, settings.rate)
+        for method in METHODS
+        for optimiser in OPTIMISERS
+    ]
     return {"traces": run_traces(cells, traces), "rate": settings.rate}
 
 

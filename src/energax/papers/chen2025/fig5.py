@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from energax.papers.cells import Cells
 from energax.papers.chen2025.grid import DATA, TITLES, split_names
-from energax.papers.chen2025.traces import Trace, finite_costs, run_traces
+from energax.papers.chen2025.traces import Trace, TraceSettings, finite_costs, run_traces
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 from energax.papers.pictures import QUIET, panels
 
@@ -16,40 +16,28 @@ METHODS = ("hpc", "bipc")
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """What the figure depends on.
+class Settings(TraceSettings):
+    """What the figure depends on, besides what all traced trainings do.
 
     Attributes:
         data: data sets, separated by commas.
-        net: network, as in Table 3.
-        width, length: of it.
         optimiser: of the parameters.
         rate: its learning rate, the paper's.
-        epochs: passes over the training rows.
-        rows: training rows, from the first.
-        stretches: points per epoch.
-        batch: rows per update.
-        seed: of weights and order.
     """
 
-    data: str = "mnist,cifar10,cifar100,tiny-imagenet"
     net: str = "scrn"
     width: float = 0.0625
-    length: int = 6
-    optimiser: str = "adam"
-    rate: float = 0.01
     epochs: int = 4
     rows: int = 1024
-    stretches: int = 8
-    batch: int = 64
-    seed: int = 0
+    data: str = "mnist,cifar10,cifar100,tiny-imagenet"
+    optimiser: str = "adam"
+    rate: float = 0.01
 
 
 def run(settings: Settings, cells: Cells) -> Numbers:
     """Both methods on every data set."""
-    shared = {**dataclasses.asdict(settings)}
     traces = [
-        Trace(**{**shared, "data": data}, method=method)
+        Trace.of(settings, data, method, settings.optimiser, settings.rate)
         for data in split_names("data", settings.data, DATA)
         for method in METHODS
     ]

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from energax.papers.cells import Cells
 from energax.papers.chen2025.grid import TITLES, split_optimisers
-from energax.papers.chen2025.traces import Trace, run_traces
+from energax.papers.chen2025.traces import Trace, TraceSettings, run_traces
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 from energax.papers.pictures import QUIET, panels
 
@@ -17,33 +17,22 @@ PAPER = "Chen et al. 2025"
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """What the figure depends on.
+class Settings(TraceSettings):
+    """What the figure depends on, besides what all traced trainings do.
 
     Attributes:
         data: data set.
-        net: network of BiPC and of EP.
         layer: whose gradient is looked at, a function of the graph.
-        width, length: of the network.
         optimisers: with their rates, separated by commas.
-        epochs: passes over the training rows.
-        rows: training rows, from the first.
-        stretches: points per epoch.
-        batch: rows per update.
-        seed: of weights and order.
     """
 
-    data: str = "cifar10"
     net: str = "conv"
-    layer: str = "layer1"
-    width: float = 0.125
-    length: int = 6
-    optimisers: str = "adam:0.001,lars:1,lalr:0.01"
     epochs: int = 8
     rows: int = 4096
     stretches: int = 16
-    batch: int = 64
-    seed: int = 0
+    data: str = "cifar10"
+    layer: str = "layer1"
+    optimisers: str = "adam:0.001,lars:1,lalr:0.01"
 
 
 METHODS = ("bipc", "ep")
@@ -51,10 +40,8 @@ METHODS = ("bipc", "ep")
 
 def run(settings: Settings, cells: Cells) -> Numbers:
     """Both methods under all optimisers."""
-    shared = dataclasses.asdict(settings)
-    del shared["optimisers"], shared["layer"]
     traces = [
-        Trace(method=method, optimiser=optimiser, rate=rate, **shared)
+        Trace.of(settings, settings.data, method, optimiser, rate)
         for method in METHODS
         for optimiser, rate in split_optimisers(settings.optimisers)
     ]

@@ -138,6 +138,32 @@ def split_names(setting: str, names: str, known: Sequence[str]) -> list[str]:
     return given
 
 
+def make_points(
+    net: str, chosen: Any, *, width: float, epochs: int, rows: int | None, without: Sequence[str] = ()
+) -> list[Point]:
+    """The points of one network, the quick methods first.
+
+    Args:
+        net: the network.
+        chosen: settings of an experiment: `data`, `methods` and `optimisers` as names separated by commas, `seeds`,
+            `batch` and `length`.
+        width: factor of the network's channels.
+        epochs: passes over the training rows.
+        rows: of the training split, from the first; None: all.
+        without: methods that the network goes without.
+    """
+    optimisers = split_optimisers(chosen.optimisers)
+    return [
+        Point(data, net, method, optimiser, rate, seed, choice, epochs, rows)
+        for method in split_names("methods", chosen.methods, tuple(METHODS))
+        if method not in without
+        for data in split_names("data", chosen.data, DATA)
+        for seed in range(chosen.seeds)
+        for optimiser, rate in optimisers
+        for choice in [make_choice(net, method, optimiser, rate, chosen.batch, width, chosen.length)]
+    ]
+
+
 def train_point(cells: Cells, point: Point) -> Row:
     """Train one point, or go on where an interrupted run finished an epoch.
 

@@ -13,10 +13,9 @@ from energax.papers.chen2025.grid import (
     Point,
     draw_accuracies,
     gather,
-    make_choice,
+    make_points,
     mean,
     split_names,
-    split_optimisers,
     tabulate,
     train_points,
 )
@@ -57,20 +56,14 @@ class Settings:
 
 
 def points(settings: Settings) -> list[Point]:
-    """The chosen cells, the quick nets and methods first."""
+    """The chosen cells, the quick nets first. The recurrent net goes without EP, as in the paper."""
     found = []
     for net in split_names("net", settings.net, tuple(NETS)):
-        over = net.startswith("scrn")
-        epochs, rows = (
-            (settings.recurrent_epochs, settings.recurrent_rows) if over else (settings.epochs, settings.rows)
-        )
-        for method in split_names("methods", settings.methods, tuple(METHODS)):
-            if over and method == "ep":
-                continue  # no Hopfield energy of a net that is unrolled over time
-            for seed in range(settings.seeds):
-                for optimiser, rate in split_optimisers(settings.optimisers):
-                    choice = make_choice(net, method, optimiser, rate, settings.batch, 1.0, settings.length)
-                    found.append(Point(settings.data, net, method, optimiser, rate, seed, choice, epochs, rows))
+        if net.startswith("scrn"):
+            size = {"epochs": settings.recurrent_epochs, "rows": settings.recurrent_rows, "without": ("ep",)}
+        else:
+            size = {"epochs": settings.epochs, "rows": settings.rows}
+        found += make_points(net, settings, width=1.0, **size)
     return found
 
 

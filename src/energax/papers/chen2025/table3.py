@@ -1,20 +1,19 @@
 """Table 3: accuracies of four methods under two optimisers, the paper's numbers beside ours."""
 
 import dataclasses
+from typing import Any
 
 from energax.papers.cells import Cells
 from energax.papers.chen2025.grid import (
     DATA,
-    METHODS,
     NETS,
     TITLES,
     Point,
     draw_accuracies,
     gather,
-    make_choice,
+    make_points,
     mean,
     split_names,
-    split_optimisers,
     tabulate,
     train_points,
 )
@@ -73,26 +72,10 @@ class Settings:
 
 
 def points(settings: Settings) -> list[Point]:
-    """The chosen cells, the quick methods first."""
-    size = (settings.batch, settings.width, settings.length)
-    return [
-        Point(
-            data,
-            net,
-            method,
-            optimiser,
-            rate,
-            seed,
-            make_choice(net, method, optimiser, rate, *size),
-            settings.epochs,
-            settings.rows,
-        )
-        for method in split_names("methods", settings.methods, tuple(METHODS))
-        for data in split_names("data", settings.data, DATA)
-        for net in split_names("net", settings.net, tuple(NETS))
-        for seed in range(settings.seeds)
-        for optimiser, rate in split_optimisers(settings.optimisers)
-    ]
+    """The chosen cells."""
+    size: dict[str, Any] = {name: getattr(settings, name) for name in ("width", "epochs", "rows")}
+    nets = split_names("net", settings.net, tuple(NETS))
+    return [point for net in nets for point in make_points(net, settings, **size)]
 
 
 def run(settings: Settings, cells: Cells) -> Numbers:

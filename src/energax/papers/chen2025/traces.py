@@ -19,32 +19,48 @@ from energax.training.learner import Learner, Progress
 
 
 @dataclasses.dataclass(frozen=True)
-class Trace:
-    """One training to be traced.
+class TraceSettings:
+    """What the trainings of a figure share.
 
     Attributes:
-        data, net, method, optimiser: names, as in a grid.
-        rate: learning rate.
-        seed: fixes parameters and the order of the rows.
-        width, length: of the network.
+        net: network, as in Table 3.
+        width, length: of it.
         epochs: passes over the training rows.
         rows: of the training split, from the first.
         stretches: points per epoch.
         batch: rows per update.
+        seed: fixes parameters and the order of the rows.
     """
 
-    data: str
     net: str
-    method: str
-    optimiser: str
-    rate: float
-    seed: int
-    width: float
-    length: int
-    epochs: int
-    rows: int
-    stretches: int
-    batch: int
+    width: float = 0.125
+    length: int = 6
+    epochs: int = 6
+    rows: int = 2048
+    stretches: int = 8
+    batch: int = 64
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace(TraceSettings):
+    """One training to be traced.
+
+    Attributes:
+        data, method, optimiser: names, as in a grid.
+        rate: learning rate.
+    """
+
+    data: str = ""
+    method: str = ""
+    optimiser: str = ""
+    rate: float = 0.0
+
+    @classmethod
+    def of(cls, settings: TraceSettings, data: str, method: str, optimiser: str, rate: float) -> "Trace":
+        """The trace with what the trainings of a figure share."""
+        shared = {field.name: getattr(settings, field.name) for field in dataclasses.fields(TraceSettings)}
+        return cls(**shared, data=data, method=method, optimiser=optimiser, rate=rate)
 
     @property
     def name(self) -> str:
