@@ -1,5 +1,7 @@
 """The networks of Chen et al. 2025: their size, and their sweep against convolutions written out by hand."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import pytest
 import energax as ex
 from energax import networks
 from energax.diagnostics.regime import settled_gradient
+from energax.exceptions import SettingError
 from energax.layers import average
 from energax.rules import centred, nudge, unit_nudge
 from energax.solvers import Synchronous
@@ -156,6 +159,37 @@ def test_the_dense_network_equals_copies_by_hand():
             v[node, t] = jnp.tanh(sent)
     expected = v[6, 4] @ f["readout"].weight + f["readout"].bias
     np.testing.assert_allclose(graph.output_value(graph.sweep(x)), expected, rtol=1e-9)
+
+
+def test_without_time_a_recurrent_network_settles_where_its_unrolling_tends_to():
+    """Oracle: the last states of 60 steps of time; and of Hopfield's energy EP's gradient against the adjoint's."""
+    shape = (4, 4, 1)
+    make = functools.partial(networks.recurrent_dense, shape, 3, ex.activations.Tanh(), width=0.1, key=KEY)
+    cyclic, unrolled = make(length=0), make(length=60)
+    assert not any(edge.delay or edge.enters for edge in cyclic.edges)
+    x = jax.random.normal(KEY, (3, *shape))
+    solver = ex.GradientFlow(0.3, stop=ex.Stopping(1e-11, 2000, check_every=0))
+    settled = ex.relax(CODING, cyclic, solver, clamp=x)
+    swept = eqx.filter_jit(unrolled.sweep)(x)
+    for node in range(1, 7):
+        np.testing.assert_allclose(settled.states[f"node{node}"], swept[f"node{node}"][:, -1], atol=1e-9)
+
+    batch = ex.Batch(x, jax.nn.one_hot(jnp.arange(3), 3))
+    net = make(length=0, output_state=True)
+    exact, found = (
+        gradient(rule, ex.Hopfield(), net, batch, solver) for rule in (ex.Adjoint(), ex.Contrastive(centred(0.01)))
+    )
+    assert relative(found, exact) < 1e-3
+
+
+@pytest.mark.parametrize("name", ["simple", "complex"])
+def test_the_networks_without_time_are_cyclic(name):
+    """Oracle: by hand: no axis, no delay, an edge from a node to itself, and one state a node."""
+    graph = BUILDERS[name]((8, 8, 1), 3, jnp.tanh, length=0, width=0.03, key=KEY)
+    assert not any(node.axes for node in graph.nodes)
+    assert any(edge.source == edge.target for edge in graph.edges)
+    with pytest.raises(SettingError, match="0: the cyclic graph itself"):
+        BUILDERS[name]((8, 8, 1), 3, jnp.tanh, length=3, width=0.03, key=KEY)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,9 @@ class Settings:
     pool: Annotated[Pool | None, describe("how a conv net halves its images")] = None
     kernel: Annotated[int | None, describe("side of a conv net's kernels, odd")] = None
     width: Annotated[float | None, describe("factor of the channels of hfn and scrn nets")] = None
-    length: Annotated[int | None, describe("steps of time of scrn nets, at least 4")] = None
+    length: Annotated[
+        int | None, describe("steps of time of scrn nets, at least 4; 0: the cyclic graph itself, not unrolled")
+    ] = None
     activation: Annotated[
         Activation | None,
         describe("activation of the units: clipped to [0, 1], only from below (ReLU), or tanh"),
@@ -144,7 +146,10 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "activation": one_of(get_args(Activation)),
     "precision": one_of(get_args(Precision)),
     "width": POSITIVE,
-    "length": (lambda value: value >= 4, "give a whole number of at least 4, that the image may reach the output"),
+    "length": (
+        lambda value: value == 0 or value >= 4,
+        "give at least 4, that the image may reach the output, or 0 for the cyclic graph itself",
+    ),
     "kernel": (lambda value: value >= 1 and value % 2 == 1, "give an odd number"),
     "lr_decay_steps": COUNT,
     "fixed_steps": COUNT,

@@ -92,7 +92,9 @@ def recurrent_simple(
         shape: `(height, width, channels)` of one image.
         classes: size of the output.
         activation: activation of the nodes; the paper's is tanh.
-        length: steps of time T, at least 4, that the first image may reach the output.
+        length: steps of time T, at least 4, that the first image may reach the output. 0 is the cyclic graph itself,
+            without time: its nodes hold one state each, which settle once; for energies of any graph, such as
+            Hopfield's.
         width: factor of all channels.
         recurrent: whether nodes 2 to 6 lead back to themselves.
         skips: whether there are skips. Without, and without recurrence, it is a chain that takes T >= 6.
@@ -152,24 +154,31 @@ def unroll_nodes(
     skips: bool,
 ) -> tuple[list[Node], list[Edge], dict[str, Callable]]:
     """Six nodes over time; `layer` makes what leads from one to another, by their numbers, 0 the input."""
-    require_whole(f"{place}: length", length, 4 if skips else 6)
-    time = Axis("time", length)
+    axes, delay, enters = unroll(place, length, 4 if skips else 6)
     functions: dict[str, Callable] = {"activation": activation, "forward1": layer(0, 1)}
-    nodes, edges = [Node("input", tuple(shape))], [Edge("input", "node1", "forward1", enters=EVERY_STEP)]
+    nodes, edges = [Node("input", tuple(shape))], [Edge("input", "node1", "forward1", enters=enters)]
     size = out_shape(functions["forward1"], tuple(shape))
-    nodes.append(Node("node1", size, "activation", axes=(time,)))
+    nodes.append(Node("node1", size, "activation", axes=axes))
     for index in range(2, 7):
         functions[f"forward{index}"] = layer(index - 1, index)
-        edges.append(Edge(f"node{index - 1}", f"node{index}", f"forward{index}", delay=1))
+        edges.append(Edge(f"node{index - 1}", f"node{index}", f"forward{index}", delay=delay))
         size = out_shape(functions[f"forward{index}"], size)
-        nodes.append(Node(f"node{index}", size, "activation", axes=(time,)))
+        nodes.append(Node(f"node{index}", size, "activation", axes=axes))
         if recurrent:
             functions[f"again{index}"] = layer(index, index)
-            edges.append(Edge(f"node{index}", f"node{index}", f"again{index}", delay=1))
+            edges.append(Edge(f"node{index}", f"node{index}", f"again{index}", delay=delay))
         if skips and index >= 4:
             functions[f"skip{index}"] = layer(index - 2, index)
-            edges.append(Edge(f"node{index - 2}", f"node{index}", f"skip{index}", delay=1))
+            edges.append(Edge(f"node{index - 2}", f"node{index}", f"skip{index}", delay=delay))
     return nodes, edges, functions
+
+
+def unroll(place: str, length: int, least: int) -> tuple[tuple[Axis, ...], int, tuple]:
+    """The axis of time, the delay of its edges and where a still input enters; nothing of it where the length is 0."""
+    if type(length) is int and length == 0:
+        return (), 0, ()
+    require_whole(f"{place}: length (0: the cyclic graph itself)", length, least)
+    return (Axis("time", length),), 1, EVERY_STEP
 
 
 def recurrent_complex(
@@ -194,33 +203,33 @@ def recurrent_complex(
     Arguments as in `recurrent_simple` and `hierarchical`; routes of pools are not held along time.
     """
     require_arguments("recurrent_complex", shape, classes, activation, width, key)
-    require_whole("recurrent_complex: length", length, 4)
-    time, draw = Axis("time", length), iter(jax.random.split(key, 64))
+    axes, delay, enters = unroll("recurrent_complex", length, 4)
+    draw = iter(jax.random.split(key, 64))
     into = {index: widen(one, width) for index, one in zip(range(2, 7), (64, 256, 1024, 256, 256), strict=True)}
     out = {index: widen(one, width) for index, one in zip(range(2, 7), (128, 512, 768, 128, 64), strict=True)}
     out[1] = widen(32, width)
     functions: dict[str, Callable] = {"activation": activation}
     functions["forward1"] = Conv2d(shape[-1], out[1], 3, padding=1, gain=gain, key=next(draw))
-    nodes, edges = [Node("input", tuple(shape))], [Edge("input", "out1", "forward1", enters=EVERY_STEP)]
+    nodes, edges = [Node("input", tuple(shape))], [Edge("input", "out1", "forward1", enters=enters)]
     sizes = {1: out_shape(functions["forward1"], tuple(shape))}
-    nodes.append(Node("out1", sizes[1], "activation", axes=(time,)))
+    nodes.append(Node("out1", sizes[1], "activation", axes=axes))
     for index in range(2, 7):
         inner = Conv2d(into[index], out[index], 1, gain=gain, key=next(draw))
         functions[f"inner{index}"] = Chain((inner, pad_even, Pool(2, pool))) if index % 2 == 0 else inner
         entered = (*sizes[index - 1][:2], into[index])
         sizes[index] = out_shape(functions[f"inner{index}"], entered)
         nodes += [
-            Node(f"in{index}", entered, "activation", axes=(time,)),
-            Node(f"out{index}", sizes[index], "activation", axes=(time,)),
+            Node(f"in{index}", entered, "activation", axes=axes),
+            Node(f"out{index}", sizes[index], "activation", axes=axes),
         ]
         edges.append(Edge(f"in{index}", f"out{index}", f"inner{index}"))
         joined = {f"forward{index}": index - 1} | ({f"skip{index}": index - 2} if index >= 4 else {})
         for name, source in joined.items():
             stride = -(-sizes[source][0] // entered[0])
             functions[name] = Conv2d(out[source], into[index], 3, stride=stride, padding=1, gain=gain, key=next(draw))
-            edges.append(Edge(f"out{source}", f"in{index}", name, delay=1))
+            edges.append(Edge(f"out{source}", f"in{index}", name, delay=delay))
         functions[f"again{index}"] = Conv2d(out[index], out[index], 3, padding=1, gain=gain, key=next(draw))
-        edges.append(Edge(f"out{index}", f"out{index}", f"again{index}", delay=1))
+        edges.append(Edge(f"out{index}", f"out{index}", f"again{index}", delay=delay))
     units = widen(UNITS, width)
     dense = Linear(prod(sizes[6]), units, gain=gain, key=next(draw))
     functions["dense"] = Chain((Flatten(), dense))

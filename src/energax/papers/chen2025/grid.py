@@ -126,6 +126,8 @@ def make_choice(net: str, method: str, optimiser: str, rate: float, batch: int, 
         shared["width"] = width
     if net.startswith("scrn"):
         shared["length"] = length
+        if method == "ep":  # the cyclic graph itself; a node that leads back to itself is no block of its own
+            shared |= {"length": 0, "solver": "flow"}
     return dataclasses.replace(METHODS[method][1], **shared)
 
 
