@@ -17,7 +17,7 @@ from energax.graph.networks import mlp
 from energax.rules import centred, nudge, one_sided, unit_nudge
 from energax.solvers import ErrorCoordinates, StateCoordinates
 from energax.training.learner import begin, update
-from oracles import batch_for, flat, relative
+from oracles import batch_for, flat, relative, solve
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -67,7 +67,7 @@ def test_the_gradient_is_that_of_the_closed_form(coordinates, shape):
     def expected(parameters):
         return settled_energy(eqx.combine(parameters, model), batch.x, batch.y, 1.0)
 
-    exact = jax.grad(expected)(eqx.filter(model, eqx.is_inexact_array))
+    exact = jax.jit(jax.grad(expected))(eqx.filter(model, eqx.is_inexact_array))
     assert relative(found.graph, exact.graph) < 1e-9
     assert relative(found.dynamics.learned, exact.dynamics.learned) < 1e-9
     assert float(jnp.linalg.norm(flat(found.dynamics.learned))) > 0.1
@@ -85,7 +85,7 @@ def test_a_contrast_subtracts_the_free_term():
         free = -sum(size / 2 * at.dynamics.learned[n].log for n, size in zip(NAMES, (5, 3), strict=True))
         return (settled_energy(at, batch.x, batch.y, beta) - free) / beta
 
-    exact = jax.grad(contrast)(eqx.filter(model, eqx.is_inexact_array))
+    exact = jax.jit(jax.grad(contrast))(eqx.filter(model, eqx.is_inexact_array))
     assert relative(found.dynamics.learned, exact.dynamics.learned) < 1e-7
     assert relative(found.graph, exact.graph) < 1e-7
     small, _ = gradient(ex.Contrastive(centred(1e-4)), dynamics, batch, solver())
@@ -126,7 +126,7 @@ def test_a_prior_holds_a_precision():
     a, b = 3.0, 2.0
     model, batch = trained(coding(gamma=(a, b)))
     phase = prepare_phase(model.dynamics, model.graph, model.graph.clamp(batch.x), target=batch.y, beta=jnp.ones(()))
-    states = solver().solve(phase, phase.start()).states
+    states = solve(solver(), phase, phase.start()).states
     predictions = model.graph.predict(phase.everywhere(states))
     for name, size in zip(NAMES, (5, 3), strict=True):
         squares = jnp.mean(jnp.sum((states[name] - predictions[name]) ** 2, axis=1))

@@ -31,7 +31,7 @@ from energax.rules import centred
 from energax.rules.base import free_phase, open_batch
 from energax.solvers import Unbounded
 from energax.solvers.linear import solve_force_jacobian
-from oracles import batch_for, central_differences, flat, gradient, informed, relative, skipping
+from oracles import batch_for, central_differences, flat, gradient, informed, relative, skipping, solve
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -109,7 +109,7 @@ def test_saturated_units_drop_out():
     batch = batch_for(graph, 4, labels=False)
     dynamics = Hopfield(SquaredError())
     phase = prepare_phase(dynamics, graph, graph.clamp(batch.x))
-    settled = SWEEPS.solve(phase, phase.start())
+    settled = solve(SWEEPS, phase, phase.start())
     states = {**phase.clamped.values, **settled.states}
     arriving = {
         "hidden1": jax.vmap(graph.functions["layer1"])(states["input"])

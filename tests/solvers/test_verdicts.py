@@ -15,7 +15,7 @@ from energax.rules import Backprop, centred, nudge
 from energax.solvers import ErrorCoordinates, StateCoordinates, Unbounded
 from energax.solvers.engine import work_between
 from energax.solvers.verdict import Verdict, ended_uphill
-from oracles import batch_for, relative
+from oracles import batch_for, relative, solve
 
 PC = ex.PredictiveCoding(ex.CrossEntropy())
 SOLVERS = {
@@ -173,7 +173,7 @@ def test_what_ends_above_its_start_has_diverged_however_it_is_tested(max_steps, 
     solver = ex.GradientFlow(3.0, bound=Unbounded(), stop=stop)
     phase = nudged_phase_of(ex.PredictiveCoding(), graph, batch)
     start = phase.start()
-    end = solver.solve(phase, start)
+    end = solve(solver, phase, start)
     assert np.all(phase.energy(end.states) > phase.energy(start.states))
     np.testing.assert_array_equal(end.result, Verdict.DIVERGED)
     np.testing.assert_array_equal(end.lost, True)
@@ -188,7 +188,7 @@ def test_complex_states_do_not_descend(max_steps, check_every):
     phase = nudged_phase_of(ex.PredictiveCoding(), graph, batch).nudge_by(jnp.asarray(0.1j), batch.y)
     start = jax.tree.map(lambda v: v.astype(complex), phase.start().states)
     solver = ex.GradientFlow(0.3, stop=ex.Stopping(1e-12, max_steps, check_every))
-    end = solver.solve(phase, ex.Start(start))
+    end = solve(solver, phase, start)
     assert np.all(jnp.real(phase.energy(end.states)) > jnp.real(phase.energy(start)) + 1e-4)
     assert not np.any(end.lost)
     assert np.all(end.result != Verdict.DIVERGED)

@@ -119,6 +119,8 @@ def show(result: dict[str, Any], config: dict[str, Any], folder: RunFolder) -> N
     for row in result_rows(result):
         table.add_row(*row)
     console.print(table)
+    if result["stalled_fraction"] > 0:
+        console.print("what stalled and the other verdicts promise: docs/verdicts.md", style="dim", soft_wrap=True)
     for message in result["warnings"]:
         console.print(f"warning: {message}", style="yellow", soft_wrap=True)
     console.print(f"kept in {folder.path}: summary.md, curve.png, metrics.jsonl, last.ckpt, best.ckpt", soft_wrap=True)
