@@ -54,7 +54,8 @@ def train_net(
 
     Returns:
         `rows`, one per stretch: training accuracy and cost before each update, the share of relaxations that
-        converged or stalled, and what was measured; `test_accuracy` (`validation_accuracy`) after each epoch.
+        converged or stalled, and that diverged, and what was measured; `test_accuracy` (`validation_accuracy`) after
+        each epoch.
     """
     file, told = cells.file(f"{name}.ckpt"), f"{tested}_accuracy"
     progress, kept = begin(learner), {"rows": [], told: []}
@@ -82,4 +83,5 @@ def train_net(
 def row(averages: dict[str, float], epoch: float) -> dict[str, float]:
     """The averages of one stretch that the figures use."""
     settled = averages["converged_fraction"] + averages["stalled_fraction"]
-    return {"epoch": epoch, "accuracy": averages["accuracy"], "cost": averages["cost"], "settled": settled}
+    used = {name: averages[name] for name in ("accuracy", "cost")}
+    return {"epoch": epoch, **used, "settled": settled, "diverged": averages["diverged_fraction"]}

@@ -1,5 +1,5 @@
 """Beyond the papers: experiments of this library's own."""
 
-from energax.papers.beyond import depth
+from energax.papers.beyond import depth, stability
 
-EXPERIMENTS = (depth.EXPERIMENT,)
+EXPERIMENTS = (depth.EXPERIMENT, stability.EXPERIMENT)

@@ -1,0 +1,309 @@
+"""Whether feedback keeps relaxations from exploding: recurrent nets in training, at ever longer steps of the states.
+
+The states take a fixed number of plain steps, as in Chen et al. 2025, under predictive coding, under the same with a
+weaker nudge, and under both bidirectional energies. The step is the same for all: a multiple of the longest that
+predictive coding stands at the initial weights, 2 / curvature. What a training stands is seen from the relaxations that
+explode; beside it stands step times curvature, which of a quadratic energy explodes above 2.
+"""
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+import energax as ex
+from energax import rules
+from energax.dynamics.base import AbstractDynamics
+from energax.papers.cells import Cells
+from energax.papers.chen2025.grid import keep_rows
+from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
+from energax.papers.pictures import QUIET, panels
+from energax.papers.tables import Table
+from energax.papers.training import train_net
+from energax.recipes import Settings as Choice
+from energax.recipes import make_learner
+from energax.solvers import StateCoordinates, Unbounded
+from energax.solvers.spectrum import largest_curvature
+from energax.training.device_split import make_device_split
+from energax.training.learner import Learner, Progress
+
+COST = ex.CrossEntropy()
+
+
+@dataclasses.dataclass(frozen=True)
+class Energy:
+    """What is relaxed.
+
+    Attributes:
+        title: in pictures and tables.
+        make: makes the energy.
+        beta: nudge strength.
+    """
+
+    title: str
+    make: Callable[[], AbstractDynamics]
+    beta: float = 1.0
+
+
+ENERGIES = {
+    "hpc": Energy("HPC", lambda: ex.PredictiveCoding(COST)),
+    "hpc-weak": Energy("HPC, beta = .1", lambda: ex.PredictiveCoding(COST), 0.1),
+    "skew": Energy("skew feedback", lambda: ex.SkewFeedback(0.3, cost=COST)),
+    "balanced": Energy("balanced feedback", lambda: ex.BalancedFeedback(0.3, cost=COST)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the experiment depends on.
+
+    Attributes:
+        data: data set, pixels normalised per channel.
+        length: steps of time of the recurrent net of dense layers.
+        steps: of the states, each relaxation.
+        multiples: steps of the states over 2 / curvature of predictive coding at the initial weights.
+        optimiser: of the parameters.
+        rate: its learning rate, the paper's.
+        epochs: passes over the training rows.
+        rows: of the training split, from the first.
+        stretches: points per epoch.
+        batch: rows per update.
+        seeds: number of seeds, from 0.
+    """
+
+    data: str = "mnist"
+    length: int = 6
+    steps: int = 30
+    multiples: tuple[float, ...] = (0.125, 0.25, 0.35, 0.5, 0.7, 1.0)
+    optimiser: str = "adam"
+    rate: float = 0.01
+    epochs: int = 4
+    rows: int = 4096
+    stretches: int = 4
+    batch: int = 64
+    seeds: int = 4
+
+
+@eqx.filter_jit
+def measure_curvature(dynamics: AbstractDynamics, graph: ex.Graph, batch: ex.Batch, beta: float) -> jax.Array:
+    """The largest curvature of F where the nudged phase begins, averaged over the batch."""
+    phase = ex.prepare_phase(dynamics, graph, graph.clamp(batch.x), target=batch.y, beta=jnp.asarray(beta))
+    start = phase.start()
+    view, point = StateCoordinates().view(phase, start)
+    return jnp.mean(largest_curvature(view, point))
+
+
+def make_plain_steps(settings: Settings, size: float) -> ex.GradientFlow:
+    """A counted number of steps of one size, whatever becomes of them."""
+    return ex.GradientFlow(size, stop=ex.Stopping(1e-2, settings.steps, check_every=0), bound=Unbounded())
+
+
+def train_cells(settings: Settings, cells: Cells) -> list[dict[str, Any]]:
+    """Every energy at every step and seed, and backprop."""
+    data = keep_rows(ex.load(settings.data), settings.rows)
+    shared: dict[str, Any] = {"network": "scrn-dense", "length": settings.length, "activation": "tanh"}
+    shared |= {"optimiser": settings.optimiser, "learning_rate": settings.rate}
+    made = {
+        seed: make_learner("backprop", data.image_shape, data.classes, seed=seed, settings=Choice(**shared))[0]
+        for seed in range(settings.seeds)
+    }
+    learner = made[0]  # of one optimiser for all, so that what is compiled for one cell serves the others
+    probe = make_device_split(data, data.train, standardise=True)
+    first = probe.batch(jnp.arange(settings.batch))
+
+    def train(name: str, at: Learner, measure) -> dict[str, Any]:
+        size = {"epochs": settings.epochs, "stretches": settings.stretches, "seed": seed, "batch": settings.batch}
+        return train_net(cells, name, at, data, **size, measure=measure, standardise=True, tested="validation")
+
+    found = []
+    for seed in range(settings.seeds):
+        graph = made[seed].graph
+        at = dataclasses.replace(learner, graph=graph)
+        name = f"backprop-{seed}"
+        trained = cells(name, lambda name=name, at=at: train(name, at, lambda progress, batch: {}))
+        found.append({"energy": "backprop", "seed": seed, **trained})
+        limit = 2 / float(measure_curvature(ENERGIES["hpc"].make(), graph, first, 1.0))
+        for key, energy in ENERGIES.items():
+            dynamics = energy.make()
+            rule = rules.Contrastive(rules.unit_nudge() if energy.beta == 1 else rules.nudge(energy.beta))
+
+            def measure(progress: Progress, batch: ex.Batch, energy=energy) -> dict[str, float]:
+                model = progress.model
+                return {"curvature": float(measure_curvature(model.dynamics, model.graph, batch, energy.beta))}
+
+            for multiple in settings.multiples:
+                size, name = multiple * limit, f"{key}-{multiple:g}-{seed}"
+                solver = make_plain_steps(settings, size)
+                at = dataclasses.replace(learner, graph=graph, dynamics=dynamics, solver=solver, rule=rule)
+                before = float(measure_curvature(dynamics, graph, first, energy.beta))
+                trained = cells(name, lambda name=name, at=at, measure=measure: train(name, at, measure))
+                facts = {"energy": key, "multiple": multiple, "seed": seed, "step": size, "first_curvature": before}
+                found.append({**facts, **trained})
+    return found
+
+
+def run(settings: Settings, cells: Cells) -> Numbers:
+    """All trainings."""
+    return {"cells": train_cells(settings, cells), "steps": settings.steps}
+
+
+EXPLODED = 0.01
+"""Share of the relaxations of a stretch of training from which on it counts as exploding."""
+
+
+def select(numbers: Numbers, energy: str, multiple: float | None = None) -> list[dict[str, Any]]:
+    """The cells of an energy, or of a step of it."""
+    own = [cell for cell in numbers["cells"] if cell["energy"] == energy]
+    return own if multiple is None else [cell for cell in own if cell["multiple"] == multiple]
+
+
+def list_multiples(numbers: Numbers) -> list[float]:
+    """The steps that were tried."""
+    return sorted({cell["multiple"] for cell in numbers["cells"] if cell["energy"] != "backprop"})
+
+
+def worst(cell: dict[str, Any]) -> float:
+    """The largest share of exploded relaxations of any stretch."""
+    return max(row["diverged"] for row in cell["rows"])
+
+
+def accuracy(cells: Sequence[dict[str, Any]]) -> float:
+    """Validation accuracy of the last epoch, mean over seeds, in per cent."""
+    return 100 * statistics.fmean(cell["validation_accuracy"][-1] for cell in cells)
+
+
+def stands(numbers: Numbers, energy: str) -> float:
+    """The longest step, as a multiple, up to which no training explodes; 0 where the shortest does."""
+    longest = 0.0
+    for multiple in list_multiples(numbers):
+        if max(worst(cell) for cell in select(numbers, energy, multiple)) >= EXPLODED:
+            break
+        longest = multiple
+    return longest
+
+
+def products(numbers: Numbers, energy: str) -> tuple[list[float], list[float]]:
+    """Step times curvature of all stretches that are calm, and of those that explode.
+
+    The curvature is that at the end of the stretch before, where the relaxations of this one begin.
+    """
+    calm, exploding = [], []
+    for cell in select(numbers, energy):
+        before = cell["first_curvature"]
+        for row in cell["rows"]:
+            (exploding if row["diverged"] >= EXPLODED else calm).append(cell["step"] * before)
+            before = row["curvature"] if row["curvature"] is not None else before
+    return calm, exploding
+
+
+def judge(numbers: Numbers) -> list[Judgement]:
+    """What a training stands, why, and at what price."""
+    longest = {key: stands(numbers, key) for key in ENERGIES}
+    border = {}
+    for key, energy in ENERGIES.items():
+        calm, exploding = products(numbers, key)
+        border[key] = f"{energy.title} calm up to {max(calm, default=0):.2g}" + (
+            f", exploding from {min(exploding):.2g}" if exploding else ""
+        )
+    exact = accuracy(select(numbers, "backprop"))
+    best = {
+        key: max(accuracy(select(numbers, key, multiple)) for multiple in list_multiples(numbers)) for key in ENERGIES
+    }
+    early = [min(found) for key in ENERGIES if (found := products(numbers, key)[1])]
+    told = ", ".join(f"{ENERGIES[key].title} {value:g}" for key, value in longest.items())
+    return [
+        judge_claim(
+            "section 6.2",
+            "a bidirectional energy stands longer steps of the states in training than HPC",
+            min(longest["skew"], longest["balanced"]) > longest["hpc"],
+            f"longest step without explosions, times 2 / HPC's first curvature: {told}",
+        ),
+        judge_claim(
+            "energax",
+            "HPC with a weaker nudge stands no less than skew feedback",
+            longest["hpc-weak"] >= longest["skew"],
+            f"the same: HPC, beta = .1, {longest['hpc-weak']:g}; skew feedback {longest['skew']:g}",
+        ),
+        judge_claim(
+            "energax",
+            "no relaxation explodes at less than 1.5 / curvature, whatever the energy",
+            not early or min(early) > 1.5,
+            f"step times curvature: {'; '.join(border.values())}",
+        ),
+        judge_claim(
+            "energax",
+            "at its best step every energy is within 2 points of backprop",
+            min(best.values()) > exact - 2,
+            f"validation accuracy of the last epoch, %: backprop {exact:.2f}, "
+            + ", ".join(f"{ENERGIES[key].title} {value:.2f}" for key, value in best.items()),
+        ),
+    ]
+
+
+def draw(numbers: Numbers):
+    """Exploded relaxations, accuracy, and curvature over the course, by energy."""
+    figure, (left, middle, right) = panels(3)
+    steps = list_multiples(numbers)
+    for index, (key, energy) in enumerate(ENERGIES.items()):
+        style = {"marker": "o", "markersize": 3, "color": f"C{index}", "label": energy.title}
+        groups = [select(numbers, key, multiple) for multiple in steps]
+        left.plot(steps, [100 * statistics.fmean(worst(cell) for cell in group) for group in groups], **style)
+        middle.plot(steps, [accuracy(group) for group in groups], **style)
+        course = select(numbers, key, steps[0])
+        epochs = [0.0, *(row["epoch"] for row in course[0]["rows"])]
+        curvature = [statistics.fmean(cell["first_curvature"] for cell in course)]
+        curvature += [
+            statistics.fmean(row["curvature"] for row in rows)
+            for rows in zip(*(cell["rows"] for cell in course), strict=True)
+        ]
+        right.plot(epochs, curvature, **style)
+    middle.axhline(accuracy(select(numbers, "backprop")), color="0.5", linestyle=":", label="backprop")
+    left.set(title="relaxations that explode, worst stretch, %", xscale="log")
+    middle.set(title="validation accuracy, last epoch, %", xscale="log")
+    for at in (left, middle):
+        at.set_xlabel("step / (2 / first curvature of HPC)")
+    right.set(title=f"largest curvature, step {steps[0]:g}", xlabel="epoch", yscale="log")
+    middle.legend(**QUIET)
+    return figure
+
+
+def tabulate(numbers: Numbers) -> Table:
+    """Every energy at every step: means over seeds."""
+    lines = []
+    for key, energy in ENERGIES.items():
+        for multiple in list_multiples(numbers):
+            group = select(numbers, key, multiple)
+            ends = [cell["rows"][-1]["curvature"] for cell in group]
+            end = "-" if None in ends else f"{statistics.fmean(ends):.3g}"
+            lines.append(
+                [
+                    energy.title,
+                    f"{multiple:g}",
+                    f"{statistics.fmean(cell['step'] for cell in group):.3g}",
+                    f"{statistics.fmean(cell['first_curvature'] for cell in group):.3g}",
+                    end,
+                    f"{100 * statistics.fmean(worst(cell) for cell in group):.1f}",
+                    f"{accuracy(group):.2f}",
+                    str(len(group)),
+                ]
+            )
+    headings = ["energy", "multiple", "step", "curvature, first", "last", "exploded % (worst stretch)"]
+    return Table("Steps that a training stands", [*headings, "validation %, last epoch", "seeds"], lines)
+
+
+EXPERIMENT = Experiment(
+    name="beyond-stability",
+    pending=True,
+    paper="Chen et al. 2025",
+    summary="steps of the states at which relaxations explode in training: HPC, weaker nudges, feedback",
+    small=Settings(data="digits", multiples=(0.25, 0.5, 1.0), rows=512, stretches=2, seeds=1),
+    full=Settings(),
+    run=run,
+    draw=draw,
+    judge=judge,
+    tabulate=tabulate,
+)
