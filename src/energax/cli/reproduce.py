@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import rich.box
 import rich.console
 import rich.markup
@@ -34,9 +35,19 @@ def reproduce(options: ReproduceOptions) -> None:
                 raise SettingError(told)
             rich.console.Console(stderr=True, highlight=False).print(f"{told}; left out", soft_wrap=True)
             chosen.remove(one)
+    keep_programs()
     reports = [one_experiment(one, options) for one in chosen]
     if options.json:
         print(json.dumps(reports))
+
+
+def keep_programs() -> None:
+    """Keep what took long to compile for the next seed, the next process and the next run, where the user says nothing.
+
+    The cells of a grid differ in what is computed with one program; that of a deep network takes minutes to compile.
+    """
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        jax.config.update("jax_compilation_cache_dir", str(Path("runs") / "compiled"))
 
 
 def open_settings(words: Sequence[str]) -> type[ReproduceOptions]:

@@ -7,8 +7,9 @@ explode; beside it stands step times curvature, which of a quadratic energy expl
 """
 
 import dataclasses
+import itertools
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -17,7 +18,9 @@ import jax.numpy as jnp
 
 import energax as ex
 from energax import rules
+from energax.data import Dataset
 from energax.dynamics.base import AbstractDynamics
+from energax.graph.structure import AnyGraph
 from energax.papers.cells import Cells
 from energax.papers.chen2025.grid import keep_rows
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
@@ -52,8 +55,8 @@ class Energy:
 ENERGIES = {
     "hpc": Energy("HPC", lambda: ex.PredictiveCoding(COST)),
     "hpc-weak": Energy("HPC, beta = .1", lambda: ex.PredictiveCoding(COST), 0.1),
-    "skew": Energy("skew feedback", lambda: ex.SkewFeedback(0.3, cost=COST)),
-    "balanced": Energy("balanced feedback", lambda: ex.BalancedFeedback(0.3, cost=COST)),
+    "skew": Energy("skew feedback", ex.SkewFeedback),
+    "balanced": Energy("balanced feedback", ex.BalancedFeedback),
 }
 
 
@@ -89,7 +92,7 @@ class Settings:
 
 
 @eqx.filter_jit
-def measure_curvature(dynamics: AbstractDynamics, graph: ex.Graph, batch: ex.Batch, beta: float) -> jax.Array:
+def measure_curvature(dynamics: AbstractDynamics, graph: AnyGraph, batch: ex.Batch, beta: float) -> jax.Array:
     """The largest curvature of F where the nudged phase begins, averaged over the batch."""
     phase = ex.prepare_phase(dynamics, graph, graph.clamp(batch.x), target=batch.y, beta=jnp.asarray(beta))
     start = phase.start()
@@ -99,50 +102,61 @@ def measure_curvature(dynamics: AbstractDynamics, graph: ex.Graph, batch: ex.Bat
 
 def make_plain_steps(settings: Settings, size: float) -> ex.GradientFlow:
     """A counted number of steps of one size, whatever becomes of them."""
-    return ex.GradientFlow(size, stop=ex.Stopping(1e-2, settings.steps, check_every=0), bound=Unbounded())
+    return ex.GradientFlow(step_size=size, stop=ex.Stopping(1e-2, settings.steps, 0), bound=Unbounded())
+
+
+def make_learners(settings: Settings, data: Dataset) -> Iterator[tuple[dict[str, Any], Learner]]:
+    """Every training and where it stands: backprop's, and every energy's at every step, by seeds.
+
+    They share one optimiser, so that what is compiled for one of them serves the others of its energy.
+    """
+    shared: dict[str, Any] = {"network": "scrn-dense", "length": settings.length, "activation": "tanh"}
+    choice = Choice(**shared, optimiser=settings.optimiser, learning_rate=settings.rate)
+    exact, _ = make_learner("backprop", data.image_shape, data.classes, seed=0, settings=choice)
+    first = make_device_split(data, data.train, standardise=True).batch(jnp.arange(settings.batch))
+    for seed in range(settings.seeds):
+        graph = make_learner("backprop", data.image_shape, data.classes, seed=seed, settings=choice)[0].graph
+        yield {"energy": "backprop", "seed": seed}, dataclasses.replace(exact, graph=graph)
+        limit = 2 / float(measure_curvature(ENERGIES["hpc"].make(), graph, first, 1.0))
+        for (key, energy), multiple in itertools.product(ENERGIES.items(), settings.multiples):
+            dynamics, step = energy.make(), multiple * limit
+            rule = rules.Contrastive(rules.unit_nudge() if energy.beta == 1 else rules.nudge(energy.beta))
+            curvature = float(measure_curvature(dynamics, graph, first, energy.beta))
+            facts = {"energy": key, "multiple": multiple, "seed": seed, "step": step, "first_curvature": curvature}
+            solver = make_plain_steps(settings, step)
+            yield facts, dataclasses.replace(exact, graph=graph, dynamics=dynamics, solver=solver, rule=rule)
+
+
+def train_cell(settings: Settings, cells: Cells, name: str, data: Dataset, seed: int, learner: Learner, beta: float):
+    """One training, of which the largest curvature is measured after every stretch."""
+
+    def measure(progress: Progress, batch: ex.Batch) -> dict[str, float]:
+        model = progress.model
+        return {"curvature": float(measure_curvature(model.dynamics, model.graph, batch, beta))}
+
+    return train_net(
+        cells,
+        name,
+        learner,
+        data,
+        epochs=settings.epochs,
+        stretches=settings.stretches,
+        seed=seed,
+        measure=measure,
+        batch=settings.batch,
+        standardise=True,
+        tested="validation",
+    )
 
 
 def train_cells(settings: Settings, cells: Cells) -> list[dict[str, Any]]:
-    """Every energy at every step and seed, and backprop."""
-    data = keep_rows(ex.load(settings.data), settings.rows)
-    shared: dict[str, Any] = {"network": "scrn-dense", "length": settings.length, "activation": "tanh"}
-    shared |= {"optimiser": settings.optimiser, "learning_rate": settings.rate}
-    made = {
-        seed: make_learner("backprop", data.image_shape, data.classes, seed=seed, settings=Choice(**shared))[0]
-        for seed in range(settings.seeds)
-    }
-    learner = made[0]  # of one optimiser for all, so that what is compiled for one cell serves the others
-    probe = make_device_split(data, data.train, standardise=True)
-    first = probe.batch(jnp.arange(settings.batch))
-
-    def train(name: str, at: Learner, measure) -> dict[str, Any]:
-        size = {"epochs": settings.epochs, "stretches": settings.stretches, "seed": seed, "batch": settings.batch}
-        return train_net(cells, name, at, data, **size, measure=measure, standardise=True, tested="validation")
-
-    found = []
-    for seed in range(settings.seeds):
-        graph = made[seed].graph
-        at = dataclasses.replace(learner, graph=graph)
-        name = f"backprop-{seed}"
-        trained = cells(name, lambda name=name, at=at: train(name, at, lambda progress, batch: {}))
-        found.append({"energy": "backprop", "seed": seed, **trained})
-        limit = 2 / float(measure_curvature(ENERGIES["hpc"].make(), graph, first, 1.0))
-        for key, energy in ENERGIES.items():
-            dynamics = energy.make()
-            rule = rules.Contrastive(rules.unit_nudge() if energy.beta == 1 else rules.nudge(energy.beta))
-
-            def measure(progress: Progress, batch: ex.Batch, energy=energy) -> dict[str, float]:
-                model = progress.model
-                return {"curvature": float(measure_curvature(model.dynamics, model.graph, batch, energy.beta))}
-
-            for multiple in settings.multiples:
-                size, name = multiple * limit, f"{key}-{multiple:g}-{seed}"
-                solver = make_plain_steps(settings, size)
-                at = dataclasses.replace(learner, graph=graph, dynamics=dynamics, solver=solver, rule=rule)
-                before = float(measure_curvature(dynamics, graph, first, energy.beta))
-                trained = cells(name, lambda name=name, at=at, measure=measure: train(name, at, measure))
-                facts = {"energy": key, "multiple": multiple, "seed": seed, "step": size, "first_curvature": before}
-                found.append({**facts, **trained})
+    """All trainings."""
+    data, found = keep_rows(ex.load(settings.data), settings.rows), []
+    for facts, learner in make_learners(settings, data):
+        seed, beta = facts["seed"], ENERGIES[facts["energy"]].beta if facts["energy"] in ENERGIES else 0.0
+        name = "-".join(f"{facts[key]}" for key in ("energy", "multiple", "seed") if key in facts)
+        given = (settings, cells, name, data, seed, learner, beta)
+        found.append({**facts, **cells(name, lambda given=given: train_cell(*given))})
     return found
 
 
