@@ -59,6 +59,8 @@ class Experiment:
         selects: names of the settings of a grid, which only choose among its cells. Such an experiment keeps its cells
             when it is done, so that another run, with another choice or beside it, adds to them.
         needs: packages beside the library's own.
+        small_decides: whether the small size reaches the verdicts of the full one. Where a verdict needs more than
+            small data can show, the small size only shows that all of it runs.
         pending: it was not run in full yet, so that results are not there or not complete; `--all` leaves it out.
     """
 
@@ -73,6 +75,7 @@ class Experiment:
     tabulate: Callable[[Numbers], Table] | None = None
     selects: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    small_decides: bool = True
     pending: bool = False
 
     def lacks(self) -> list[str]:
