@@ -48,6 +48,7 @@ def test_it_is_judged_by_its_numbers():
     """Oracle: by hand; each claim turns with the number that it is about."""
     assert holds(made_up()) == [False, True, True, True]
     assert holds(made_up(skew=8.0, balanced=8.0)) == [True, False, True, True]
+    assert holds(made_up(balanced=8.0)) == [False, False, True, True]
     assert holds(made_up(skew=8.0, balanced=8.0, hpc_weak=5.0)) == [True, True, True, True]
     early = made_up()
     early["cells"][0]["rows"][1]["diverged"] = 0.02  # at half the stable step

@@ -8,6 +8,7 @@ explode; beside it stands step times curvature, which of a quadratic energy expl
 
 import dataclasses
 import itertools
+import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -203,14 +204,15 @@ def stands(numbers: Numbers, energy: str) -> float:
 def products(numbers: Numbers, energy: str) -> tuple[list[float], list[float]]:
     """Step times curvature of all stretches that are calm, and of those that explode.
 
-    The curvature is that at the end of the stretch before, where the relaxations of this one begin.
+    A stretch's curvature is the larger of those before and after it: early in training it triples within a stretch.
     """
     calm, exploding = [], []
     for cell in select(numbers, energy):
         before = cell["first_curvature"]
         for row in cell["rows"]:
-            (exploding if row["diverged"] >= EXPLODED else calm).append(cell["step"] * before)
-            before = row["curvature"] if row["curvature"] is not None else before
+            after = row["curvature"] if row["curvature"] is not None else math.inf
+            (exploding if row["diverged"] >= EXPLODED else calm).append(cell["step"] * max(before, after))
+            before = after
     return calm, exploding
 
 
@@ -238,9 +240,9 @@ def judge(numbers: Numbers) -> list[Judgement]:
         ),
         judge_claim(
             "energax",
-            "HPC with a weaker nudge stands no less than skew feedback",
-            longest["hpc-weak"] >= longest["skew"],
-            f"the same: HPC, beta = .1, {longest['hpc-weak']:g}; skew feedback {longest['skew']:g}",
+            "so does HPC with a weaker nudge, as much as the better of the two",
+            longest["hpc-weak"] >= max(longest["skew"], longest["balanced"]),
+            f"the same: {told}",
         ),
         judge_claim(
             "energax",
@@ -311,7 +313,7 @@ def tabulate(numbers: Numbers) -> Table:
 
 EXPERIMENT = Experiment(
     name="beyond-stability",
-    pending=True,
+    small_decides=False,  # curvatures of a net that learns 512 digits grow too little to tell the energies apart
     paper="Chen et al. 2025",
     summary="steps of the states at which relaxations explode in training: HPC, weaker nudges, feedback",
     small=Settings(data="digits", multiples=(0.25, 0.5, 1.0), rows=512, stretches=2, seeds=1),
