@@ -110,18 +110,20 @@ def test_single_measurements_replace_committed_figures_only_when_told(tmp_path, 
     assert "written to" in capsys.readouterr().err
 
 
-def test_absent_peers_are_reported_with_their_reasons(tmp_path):
-    """Oracle: the reason given, and the version asked for; the results and the table repeat them."""
-    reasons = {"a": "not on the index", "b": "needs Python 2.0"}
-    environments = (Environment("a", absent=reasons["a"]), Environment("b", python="2.0"))
-    systems = tuple(System(e.name, "peer", "jax", (), e) for e in environments)
-    for system in systems:
-        with pytest.raises(Absent, match=reasons[system.name]):
+ABSENT = {"a": "not on the index", "b": "needs Python 2.0"}
+
+
+def list_absent():
+    """Two systems that cannot be had, by name."""
+    environments = (Environment("a", absent=ABSENT["a"]), Environment("b", python="2.0"))
+    return tuple(System(one.name, "peer", "jax", (), one) for one in environments)
+
+
+def test_absent_peers_give_their_reasons(tmp_path):
+    """Oracle: the reason given, and the version asked for."""
+    for system in list_absent():
+        with pytest.raises(Absent, match=ABSENT[system.name]):
             system.command(tmp_path)
-    results = bench(Plan((TINY,), systems, Size(1, 0.0, 1), tmp_path, tmp_path), lambda _: None)
-    for name, reason in reasons.items():
-        assert reason in results["absent"][name]
-        assert reason in table.markdown(results)
 
 
 def test_a_failed_installation_is_told_in_its_own_words_without_folders():
@@ -255,16 +257,21 @@ def test_options_become_a_plan_and_wrong_names_are_told():
 
 
 def test_a_whole_run_in_processes_writes_numbers_table_and_picture(tmp_path):
-    """Oracle: the promises of the page: all files, every row timed, the same computation agrees in float32.
+    """Oracle: the promises of the page: all files, every row timed, the same computation agrees in float32, and who is
+    absent with the reason.
 
     The workers compute on the processor under a GPU's conditions, where elapsed time counts. Resumed, the run measures
     nothing again; with results of another machine it refuses.
     """
     stand_in = dataclasses.replace(GPU, name="cpu", variables={**GPU.variables, "JAX_PLATFORMS": "cpu"})
-    plan = Plan((TINY,), (System("by hand", "by_hand", "jax", ("jax",)),), Size(2, 0.001, 3), tmp_path, tmp_path)
+    systems = (System("by hand", "by_hand", "jax", ("jax",)), *list_absent())
+    plan = Plan((TINY,), systems, Size(2, 0.001, 3), tmp_path, tmp_path)
     plan = dataclasses.replace(plan, device=stand_in)
     bench(plan, lambda _: None)
     results = json.loads((tmp_path / "bench.json").read_text())
+    for name, reason in ABSENT.items():
+        assert reason in results["absent"][name]
+        assert reason in table.markdown(results)
     (found,) = results["workloads"]
     for row in found["rows"]:
         assert row["failure"] is None

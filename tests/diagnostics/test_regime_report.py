@@ -183,6 +183,19 @@ def test_relaxed_fraction_at_a_loose_tolerance_is_below_one():
     assert 0.3 < float(loose.relaxed) < 0.95
 
 
+def test_what_the_free_phase_left_is_no_gain_beyond_what_there_is():
+    """Oracle: no phase gives up more energy than it has above its minimum; at 1e-9 it gives up all."""
+    graph = networks.mlp([3, 6, 5, 2], Tanh(), gain=1.5, key=jax.random.key(3))
+    batch = oracles.batch_for(graph, 6, labels=False)
+
+    def relaxed(tol):
+        solver = FixedPoint(stop=Stopping(tol, 200, 1))
+        return float(measured(Hopfield(), graph, batch, solver, Contrastive(centred(0.01))).relaxed)
+
+    assert relaxed(0.2) < 1 - 1e-6
+    assert relaxed(1e-9) == pytest.approx(1, abs=1e-6)
+
+
 def test_verdicts_are_shares_of_all_relaxations():
     """Oracle: they add up to 1, whatever happens; each of the three ways to end is seen."""
     ways = {

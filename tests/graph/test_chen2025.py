@@ -233,7 +233,7 @@ RULES = {
 }
 
 
-EVERY_TIME = {("hierarchical", "pc-nudge"), ("simple", "bipc")}  # the others: ./test -m slow
+EVERY_TIME = {("hierarchical", "pc-nudge")}  # the others: ./test -m slow
 
 
 @pytest.mark.parametrize(

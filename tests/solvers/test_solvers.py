@@ -241,7 +241,7 @@ def test_curvature_estimate_approaches_the_largest_eigenvalue_from_below():
             beta=phase.beta,
         )
         at, unravel = jax.flatten_util.ravel_pytree({n: v[sample : sample + 1] for n, v in start.items()})
-        hessian = jax.hessian(lambda v, one=one, unravel=unravel: one.energy(unravel(v))[0])(at)
+        hessian = jax.jit(jax.hessian(lambda v, one=one, unravel=unravel: one.energy(unravel(v))[0]))(at)
         dense.append(np.max(np.abs(np.linalg.eigvalsh(hessian))))
         five, six = (np.linalg.matrix_power(hessian, count) @ vector for count in (5, 6))
         powers.append(np.linalg.norm(six) / np.linalg.norm(five))

@@ -30,8 +30,8 @@ class Regime(eqx.Module):
         residual: mean relative residual over samples and phases; NaN for rules that relax nothing.
         converged, stalled, out_of_steps, diverged: shares of the relaxations with that verdict. Phases that are known
             by construction are no relaxations.
-        relaxed: energy gained by the nudged relaxations over what those with the tolerance `CAREFUL` gain; NaN
-            without an energy.
+        relaxed: energy gained by the nudged relaxations over what they gain when they go on to the tolerance `CAREFUL`;
+            NaN without an energy.
         curvature: largest curvature (estimate, from below) over the batch where the free phase ends.
         step_bound: 2 / curvature, the largest stable explicit step.
         step_margin: step_bound over the solver's nominal step, below 1 where that step would be unstable; NaN where the
@@ -123,11 +123,12 @@ def flat(tree: PyTree) -> Array:
 
 
 def relaxed_fraction(info: Info, better: Info) -> Array:
-    """Energy that the last phase gained, over what it gains when relaxed further."""
+    """Energy that the last phase gained, over what was to be gained from where it began.
+
+    That is not where the better relaxation began: what the free phase left undone is above it, and is gained as well.
+    """
     if not info.phases:
         return jnp.asarray(jnp.nan)
     name = list(info.phases)[-1]
-    gained, possible = (
-        jnp.sum(one.phases[name].energy_before - one.phases[name].energy_after).real for one in (info, better)
-    )
-    return gained / possible
+    own, lowest = info.phases[name], better.phases[name].energy_after
+    return jnp.sum(own.energy_before - own.energy_after).real / jnp.sum(own.energy_before - lowest).real
