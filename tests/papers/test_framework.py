@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -14,6 +15,7 @@ from PIL import Image
 import energax
 from energax import papers
 from energax.cli import main
+from energax.cli.reproduce import keep_programs
 from energax.exceptions import RunError, SettingError
 from energax.papers import Experiment, Outcome, judge_claim
 from energax.papers.cells import Cells
@@ -262,3 +264,18 @@ def test_an_order_needs_six_points_within_reach_of_the_theory():
     assert order(scales, scales**8)[1] < 6
     assert np.isclose(straightness(scales, 3 * scales + 1), 1)
     assert straightness(scales, np.sin(1e4 * scales)) < 0.5
+
+
+def test_compiled_programs_are_kept_where_the_user_says_or_beside_the_runs():
+    """Oracle: jax's own setting, before and after."""
+    name = "jax_compilation_cache_dir"
+    before = jax.config.values[name]
+    try:
+        jax.config.update(name, "elsewhere")
+        keep_programs()
+        assert jax.config.values[name] == "elsewhere"
+        jax.config.update(name, None)
+        keep_programs()
+        assert jax.config.values[name] == "runs/compiled"
+    finally:
+        jax.config.update(name, before)

@@ -22,7 +22,7 @@ from energax.training.display import Silent
 Row = dict[str, Any]
 
 METHODS: dict[str, tuple[str, Choice]] = {
-    "hpc": ("pc", Choice(relaxation_tol=1e-2, max_relaxation_steps=8)),
+    "hpc": ("pc", Choice(relaxation_tol=1e-2, max_relaxation_steps=4)),
     "bipc": ("bipc", Choice(solver="cg-states", relaxation_tol=1e-2, max_relaxation_steps=12)),
     "ep": ("ep", Choice(relaxation_tol=1e-2, check_every=2)),
     "backprop": ("backprop", Choice()),
