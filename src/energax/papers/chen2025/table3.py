@@ -64,7 +64,7 @@ class Settings:
     methods: str = "backprop,hpc,bipc,ep"
     optimisers: str = "adam,lalr"
     seeds: int = 2
-    width: float = 0.125
+    width: float = 0.0625
     length: int = 6
     epochs: int = 5
     rows: int = 8000
