@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 
-import energax as ex
 from energax.exceptions import DivergenceError, RunError, SettingError
 from energax.papers import Outcome
 from energax.papers.cells import Cells
@@ -14,7 +13,6 @@ from energax.papers.chen2025.grid import (
     RATES,
     Point,
     gather,
-    keep_rows,
     make_choice,
     split_names,
     split_optimisers,
@@ -76,16 +74,6 @@ def test_a_training_that_diverges_is_a_result(tmp_path, monkeypatch):
     monkeypatch.setattr(grid, "fit", fail)
     with pytest.raises(RunError, match="the disk is full"):
         train_point(cells, point())
-
-
-def test_rows_of_a_subset_have_statistics_of_their_own():
-    """Oracle: the pixels' mean."""
-    data = ex.load("digits")
-    few = keep_rows(data, 100)
-    assert len(few.train) == 100
-    assert few.mean[0] == pytest.approx((few.train.images / 16).mean())
-    assert (few.test.labels == data.test.labels).all()
-    assert keep_rows(data, None) is data
 
 
 def test_names_and_rates_are_read_or_refused():

@@ -85,3 +85,23 @@ def row(averages: dict[str, float], epoch: float) -> dict[str, float]:
     settled = averages["converged_fraction"] + averages["stalled_fraction"]
     used = {name: averages[name] for name in ("accuracy", "cost")}
     return {"epoch": epoch, **used, "settled": settled, "diverged": averages["diverged_fraction"]}
+
+
+def keep_rows(data: Dataset, rows: int | None) -> Dataset:
+    """The data set with the first rows of its training split only; their own statistics."""
+    if rows is None or rows >= len(data.train):
+        return data
+    train = (data.train.images[:rows], data.train.labels[:rows])
+    held = {
+        part: (split.images, split.labels) for part, split in (("validation", data.validation), ("test", data.test))
+    }
+    return Dataset.from_arrays(
+        data.name,
+        train=train,
+        **held,
+        classes=data.classes,
+        scale=data.scale,
+        augmentation=data.augmentation,
+        origin=f"{data.origin}, first {rows} training rows",
+        checksums=data.checksums,
+    )

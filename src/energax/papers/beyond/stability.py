@@ -23,11 +23,10 @@ from energax.data import Dataset
 from energax.dynamics.base import AbstractDynamics
 from energax.graph.structure import AnyGraph
 from energax.papers.cells import Cells
-from energax.papers.chen2025.grid import keep_rows
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 from energax.papers.pictures import QUIET, panels
 from energax.papers.tables import Table
-from energax.papers.training import train_net
+from energax.papers.training import keep_rows, train_net
 from energax.recipes import Settings as Choice
 from energax.recipes import make_learner
 from energax.solvers import StateCoordinates, Unbounded

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 import energax as ex
 from energax.data import normalise
 from energax.papers.cells import Cells
-from energax.papers.chen2025.grid import keep_rows
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 from energax.papers.pictures import QUIET, panels
+from energax.papers.training import keep_rows
 from energax.solvers import Unbounded
 from energax.training.learner import begin, root_key, update
 

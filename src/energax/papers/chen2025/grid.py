@@ -9,11 +9,11 @@ from typing import Any
 from matplotlib.figure import Figure
 
 import energax as ex
-from energax.data import Dataset
 from energax.exceptions import DivergenceError, SettingError
 from energax.papers.cells import Cells, Tell
 from energax.papers.pictures import panels
 from energax.papers.tables import Table
+from energax.papers.training import keep_rows
 from energax.recipes import Settings as Choice
 from energax.recipes import make_learner
 from energax.training import RunFolder, fit
@@ -216,26 +216,6 @@ class Progress(Silent):
             f"{self._name}, epoch {row['epoch']}: validation accuracy {accuracy:.4f}, gradient cosine {cosine:.3f}, "
             f"{row['seconds']:.0f} s"
         )
-
-
-def keep_rows(data: Dataset, rows: int | None) -> Dataset:
-    """The data set with the first rows of its training split only; their own statistics."""
-    if rows is None or rows >= len(data.train):
-        return data
-    train = (data.train.images[:rows], data.train.labels[:rows])
-    held = {
-        part: (split.images, split.labels) for part, split in (("validation", data.validation), ("test", data.test))
-    }
-    return Dataset.from_arrays(
-        data.name,
-        train=train,
-        **held,
-        classes=data.classes,
-        scale=data.scale,
-        augmentation=data.augmentation,
-        origin=f"{data.origin}, first {rows} training rows",
-        checksums=data.checksums,
-    )
 
 
 def gather(rows: Sequence[Row]) -> dict[tuple, list[Row]]:

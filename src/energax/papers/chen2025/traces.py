@@ -12,8 +12,8 @@ import energax as ex
 from energax.dynamics.model import select_parameters
 from energax.graph.groups import group_norms
 from energax.papers.cells import Cells
-from energax.papers.chen2025.grid import METHODS, keep_rows, make_choice
-from energax.papers.training import train_net
+from energax.papers.chen2025.grid import METHODS, make_choice
+from energax.papers.training import keep_rows, train_net
 from energax.recipes import make_learner
 from energax.training.learner import Learner, Progress
 
