@@ -23,6 +23,7 @@ Row = dict[str, Any]
 
 METHODS: dict[str, tuple[str, Choice]] = {
     "hpc": ("pc", Choice(relaxation_tol=1e-2, max_relaxation_steps=4)),
+    "nudge": ("pc-nudge", Choice(relaxation_tol=1e-2, max_relaxation_steps=4)),
     "bipc": ("bipc", Choice(solver="cg-states", relaxation_tol=1e-2, max_relaxation_steps=12)),
     "ep": ("ep", Choice(relaxation_tol=1e-2, check_every=2)),
     "backprop": ("backprop", Choice()),
@@ -41,7 +42,7 @@ DATA = ("mnist", "cifar10", "cifar100", "tiny-imagenet", "fashion-mnist", "digit
 RATES = {"adam": 0.001, "lalr": 0.01, "lars": 0.05, "lamb": 0.001, "adamw": 0.001, "sgd": 0.05}
 """Learning rates where none is given."""
 
-TITLES = {"hpc": "HPC", "bipc": "BiPC", "ep": "EP", "backprop": "backprop"}
+TITLES = {"hpc": "HPC", "nudge": "PC-Nudge", "bipc": "BiPC", "ep": "EP", "backprop": "backprop"}
 
 KEPT = (
     "test_accuracy",
