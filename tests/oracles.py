@@ -10,7 +10,10 @@ from jax.flatten_util import ravel_pytree
 
 from energax import Batch, Edge, Graph, Node, Start
 from energax.layers import Conv2d, Identity, Linear
+from energax.rules.base import energy_gradient as _energy_gradient
 from energax.solvers import trace as _trace
+
+energy_gradient = eqx.filter_jit(_energy_gradient)
 
 
 def flat(tree) -> jax.Array:
@@ -68,6 +71,12 @@ def informed(rule, dynamics, graph, batch, solver=None):
     """Gradient and info of one update."""
     found, _, info = _gradient(rule, dynamics, graph, batch, solver)
     return found.graph, info
+
+
+@eqx.filter_jit
+def sweep(graph, x, errors=None):
+    """`graph.sweep`, compiled."""
+    return graph.sweep(x, errors)
 
 
 @eqx.filter_jit

@@ -32,7 +32,7 @@ def test_an_axis_written_out_is_the_loop(build, monkeypatch):
         return sum(jnp.sum(jnp.sin(value)) for value in values.values()), values
 
     def measured():
-        slope, values = eqx.filter_grad(lambda both: swept(*both), has_aux=True)((graph, errors))
+        slope, values = eqx.filter_jit(eqx.filter_grad(lambda both: swept(*both), has_aux=True))((graph, errors))
         return jax.tree.leaves(eqx.filter((slope, values), eqx.is_array))
 
     out = measured()

@@ -31,9 +31,8 @@ from energax.dynamics.phase import prepare_phase
 from energax.exceptions import SettingError
 from energax.graph.networks import mlp
 from energax.rules import AbstractNudgingScheme, RandomSign, centred, nudge, one_sided, unit_nudge
-from energax.rules.base import energy_gradient
 from energax.solvers import Unbounded
-from oracles import batch_for, gradient, informed, largest, relative, solve
+from oracles import batch_for, energy_gradient, gradient, informed, largest, relative, solve
 
 pytestmark = pytest.mark.usefixtures("strict")
 

@@ -78,14 +78,14 @@ def test_the_dynamics_own_parameters_are_differentiated():
         clamp = {"x": jnp.array([[1.0]]), "y": jnp.array([[3.0]])}
         return ex.relax(dynamics, graph, solver, clamp=clamp).states["h"][0, 0]
 
-    value, slope = jax.value_and_grad(state)({"h": jnp.asarray(2.0), "y": jnp.asarray(0.5)})
+    value, slope = jax.jit(jax.value_and_grad(state))({"h": jnp.asarray(2.0), "y": jnp.asarray(0.5)})
     np.testing.assert_allclose(value, (2 * 1 + 0.5 * 3) / 2.5, rtol=1e-10)
     np.testing.assert_allclose(slope["h"], 0.5 * (1 - 3) / 2.5**2, rtol=1e-10)
     np.testing.assert_allclose(slope["y"], 2 * (3 - 1) / 2.5**2, rtol=1e-10)
 
 
 def test_compiled_around_values_that_it_closes_over():
-    """Oracle: the same call without compilation; bad values that are known are named even then."""
+    """Oracle: the same call with the values as arguments; bad values that are known are named even then."""
     dynamics, solver = CASES["hopfield"]
     clamp = {"input": X}
     compiled = jax.jit(lambda: ex.relax(dynamics, GRAPH, solver, clamp=clamp).states)()

@@ -15,7 +15,7 @@ from energax.rules import Backprop, centred, nudge
 from energax.solvers import ErrorCoordinates, StateCoordinates, Unbounded
 from energax.solvers.engine import work_between
 from energax.solvers.verdict import Verdict, ended_uphill
-from oracles import batch_for, relative, solve
+from oracles import batch_for, gradient, informed, relative, solve
 
 PC = ex.PredictiveCoding(ex.CrossEntropy())
 SOLVERS = {
@@ -66,9 +66,9 @@ def test_a_large_unit_does_not_hide_the_others(solver):
     """Oracle: backprop, whose largest gradient of the first layer is .3376; one of 1e5 passes beside it in float32."""
     solver = SOLVERS[solver]()
     graph, batch = with_one_large_unit(), ex.Batch(jnp.array([[1e5, 0.5, -1.0]]), jnp.array([[1.0, 0.0]]))
-    expected, _, _ = Backprop()(PC, graph, batch, solver, ())
-    assert abs(float(jnp.max(jnp.abs(expected.graph.functions["a"].weight))) - 0.3376) < 1e-4
-    found, _, info = ex.Contrastive(nudge(1e-3))(PC, graph, batch, solver, ())
+    expected = gradient(Backprop(), PC, graph, batch, solver)
+    assert abs(float(jnp.max(jnp.abs(expected.functions["a"].weight))) - 0.3376) < 1e-4
+    found, info = informed(ex.Contrastive(nudge(1e-3)), PC, graph, batch, solver)
     assert relative(found, expected) < 2e-2
     assert int(info.phases["nudged"].result[0]) == Verdict.CONVERGED
     assert int(info.phases["nudged"].steps[0]) > 0
@@ -107,7 +107,7 @@ def test_a_nudge_of_exactly_nothing_needs_no_step():
     dynamics = ex.PredictiveCoding(ex.SquaredError())
     x = jax.random.normal(key(), (4, 4))
     output = graph.output_value(graph.sweep(x))
-    found, _, info = ex.Contrastive(centred(0.1))(dynamics, graph, ex.Batch(x, output), ex.GradientFlow(), ())
+    found, info = informed(ex.Contrastive(centred(0.1)), dynamics, graph, ex.Batch(x, output), ex.GradientFlow())
     for phase in info.phases.values():
         assert np.all(phase.result == Verdict.CONVERGED)
         assert np.all(phase.steps == 0)
@@ -121,7 +121,7 @@ def test_a_nudge_below_rounding_has_stalled(beta):
     x = jax.random.normal(key(), (4, 4))
     batch = ex.Batch(x, jax.nn.one_hot(jnp.arange(4) % 3, 3))
     for make in SOLVERS.values():
-        _, _, info = ex.Contrastive(nudge(beta))(PC, graph, batch, make(), ())
+        _, info = informed(ex.Contrastive(nudge(beta)), PC, graph, batch, make())
         assert np.all(info.phases["nudged"].result == Verdict.STALLED)
 
 

@@ -165,9 +165,12 @@ def test_a_held_bound_is_measured_every_refresh_batches_and_not_in_between():
 
 
 def curvature(learner, graph, batch) -> float:
-    phase = prepare_phase(learner.dynamics, graph, graph.clamp(batch.x), target=batch.y, beta=jnp.ones(6))
-    start = phase.start()
-    return float(jnp.max(largest_curvature(*StateCoordinates().view(phase, start), 20)))
+    @eqx.filter_jit
+    def estimate(dynamics, graph, batch):
+        phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), target=batch.y, beta=jnp.ones(6))
+        return jnp.max(largest_curvature(*StateCoordinates().view(phase, phase.start()), 20))
+
+    return float(estimate(learner.dynamics, graph, batch))
 
 
 def test_without_refresh_a_held_bound_stays_as_it_was_given():

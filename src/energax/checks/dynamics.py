@@ -23,6 +23,8 @@ from energax.checks.means import (
     require_one_trace,
     rounding,
     samples,
+    scale_of,
+    start_of,
     take_part,
 )
 from energax.costs import SquaredError
@@ -38,7 +40,6 @@ from energax.dynamics.phase import Batch
 from energax.graph.graph import Graph
 from energax.graph.structure import AnyGraph
 from energax.rules.base import energy_gradient
-from energax.solvers.verdict import measure_scale
 
 
 def check_dynamics(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch, *, complete: bool = True) -> None:
@@ -67,7 +68,7 @@ def check_dynamics(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch, *,
 def check_force_shapes(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) -> None:
     """One force per free node, with its state's shape and dtype; one energy per sample."""
     for phase in (free_phase_of(dynamics, graph, batch), nudged_phase_of(dynamics, graph, batch)):
-        start = phase.start().states
+        start = start_of(phase).states
         expected = set(graph.free(phase.clamped.values))
         require(set(start) == expected, f"start() gives states to {sorted(start)}; free nodes are {sorted(expected)}")
         force = force_of(phase, start)
@@ -126,13 +127,12 @@ def check_free_phase(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) 
     With these states for a reference the phase has the same gradient there: rules prepare once for all phases.
     """
     phase = free_phase_of(dynamics, graph, batch)
-    start = phase.start()
+    start = start_of(phase)
     if not start.settled:
         return
     allowed = 1e2 * rounding(batch)
-    residual = float(
-        jnp.max(measure_scale(phase, start.states, jnp.asarray(allowed)).residual(phase.force(start.states)))
-    )
+    scale = scale_of(phase, start.states, jnp.asarray(allowed))
+    residual = float(jnp.max(scale.residual(force_of(phase, start.states))))
     require(residual <= allowed, f"start() says settled=True, and a force is left: residual {residual:.3g}")
     if not isinstance(dynamics, AbstractTotalEnergy):
         return

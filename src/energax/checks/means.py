@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from energax.dynamics.base import AbstractBlockEnergy, AbstractDynamics
+from energax.dynamics.base import AbstractBlockEnergy, AbstractDynamics, Start
 from energax.dynamics.phase import Batch, Phase, prepare_phase
 from energax.exceptions import DataError, EnergaxError
 from energax.graph.parts import States
 from energax.graph.structure import AnyGraph, hold
+from energax.solvers.verdict import measure_scale
 
-prepare_phase = eqx.filter_jit(prepare_phase)
+prepare_phase, scale_of = eqx.filter_jit(prepare_phase), eqx.filter_jit(measure_scale)
 
 
 class CheckError(EnergaxError, AssertionError):
@@ -30,6 +31,12 @@ def free_phase_of(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) -> 
 def nudged_phase_of(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch, beta: float | Array = 1.0) -> Phase:
     """A nudged phase on the batch."""
     return prepare_phase(dynamics, graph, hold(graph, batch.x, batch.key), target=batch.y, beta=jnp.asarray(beta))
+
+
+@eqx.filter_jit
+def start_of(phase: Phase) -> Start:
+    """Where the phase starts, compiled."""
+    return phase.start()
 
 
 @eqx.filter_jit
@@ -52,7 +59,7 @@ def minimise_block(phase: Phase, states: States, block: tuple[str, ...]) -> Stat
 
 def draw_states(phase: Phase, seed: int) -> States:
     """States of order 0.3 in (0, 1), inside every activation's range."""
-    start = phase.start().states
+    start = start_of(phase).states
     rng = np.random.default_rng(seed)
     return {name: jnp.asarray(rng.uniform(0.1, 0.5, v.shape), v.dtype) for name, v in start.items()}
 
@@ -105,7 +112,8 @@ def rounding(batch: Batch) -> float:
 
 def distance(a: PyTree, b: PyTree) -> float:
     """Largest absolute difference."""
-    return max(float(jnp.max(jnp.abs(p - q))) for p, q in zip(leaves(a), leaves(b), strict=True))
+    pairs = zip(leaves(a), leaves(b), strict=True)
+    return max(float(np.max(np.abs(np.asarray(p) - np.asarray(q)))) for p, q in pairs)
 
 
 def require_one_trace(function: Callable, calls: list[tuple]) -> list:

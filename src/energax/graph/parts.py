@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
@@ -212,4 +213,9 @@ def place_positions(
 
 def out_shape(fn: Callable, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that a function of one sample returns for an input of `shape`."""
-    return eqx.filter_eval_shape(fn, jnp.zeros(shape)).shape
+    return eqx.filter_eval_shape(fn, sample_of(shape)).shape
+
+
+def sample_of(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    """What stands for a value where only shapes are asked for: nothing is allocated or compiled."""
+    return jax.ShapeDtypeStruct(shape, jnp.result_type(float))

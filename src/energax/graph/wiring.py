@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 
 from energax.exceptions import GraphError
-from energax.graph.parts import Axis, Edge, list_names, place_positions
+from energax.graph.parts import Axis, Edge, list_names, place_positions, sample_of
 from energax.graph.stacking import check_stacked, map_samples
 
 if TYPE_CHECKING:
@@ -142,7 +141,7 @@ def sent_shape(
     """
     where, what = place
     try:
-        sent = eqx.filter_eval_shape(lambda x: map_samples(function, axes, x), jnp.zeros((1, *reached, *shape)))
+        sent = eqx.filter_eval_shape(lambda x: map_samples(function, axes, x), sample_of((1, *reached, *shape)))
     except Exception as error:  # whatever a function of the user's raises, the place is what helps
         raise GraphError(f"{where} cannot be applied to {what}: {type(error).__name__}: {error}") from error
     if not isinstance(sent, jax.ShapeDtypeStruct):

@@ -67,7 +67,7 @@ def relax(
     require_finite(graph, start or {})
     require_touched(graph, (*held.values, *given, *dynamics.anchored()))
     begin, settler = hold_still((promote(graph, given), solver))
-    return _settle((dynamics, graph, held), begin, settler)
+    return _settle_compiled((dynamics, graph, held), begin, settler)
 
 
 @eqx.filter_custom_vjp
@@ -83,6 +83,10 @@ def _settle(model: tuple[AbstractDynamics, AnyGraph, Clamped], given: States, so
         return solver.solve(phase, Start({**silent, **given}))
     states = phase.start().states
     return solver.solve(phase, Start({**states, **{name: v.astype(states[name].dtype) for name, v in given.items()}}))
+
+
+_settle_compiled = eqx.filter_jit(_settle)
+"""One program, and the same one in the next call with the same shapes."""
 
 
 def require_touched(graph: AnyGraph, ends: Collection[str]) -> None:
