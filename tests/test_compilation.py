@@ -94,3 +94,19 @@ def test_updated_parameters_do_not_retrace(traces):
     found = call(ex.Backprop(), PC, GRAPH, BATCH, flow())
     call(ex.Backprop(), PC, eqx.apply_updates(GRAPH, jax.tree.map(jnp.negative, found.graph)), BATCH, flow())
     assert len(seen) == 1
+
+
+def test_relax_compiles_once():
+    """Other values, another start, and a solver of other numbers are the same program."""
+    seen = []
+
+    def energy(_, states):
+        seen.append(None)
+        return jnp.sum(states["v"] ** 2, axis=1) / 2
+
+    dynamics, nodes = ex.FunctionEnergy(energy), ex.Nodes([ex.Node("v", (2,))], {}, "v", "v")
+    counts = []
+    for start, step in ((1.0, 0.1), (2.0, 0.2)):
+        ex.relax(dynamics, nodes, flow(step), clamp={}, start={"v": jnp.full((3, 2), start)})
+        counts.append(len(seen))
+    assert counts[0] == counts[1] > 0
