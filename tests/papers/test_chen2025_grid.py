@@ -121,6 +121,17 @@ def test_table_3_is_judged_by_its_numbers(bipc, gain, weak, outcomes):
     assert [one.outcome for one in table3.EXPERIMENT.judge({"cells": lost})][::2] == [Outcome.FAILED] * 2
 
 
+def test_every_net_of_the_parity_table_has_its_own_size():
+    """Oracle: the text of the settings; the recurrent net goes without EP, as in the paper."""
+    points = parity.points(parity.Settings(seeds=1))
+    sizes = {"mlp": (5, None, 4 * 7), "conv": (2, None, 4 * 4), "scrn-dense": (8, 8000, 3 * 4)}
+    for net, (epochs, rows, count) in sizes.items():
+        own = [point for point in points if point.net == net]
+        assert {(point.epochs, point.rows) for point in own} == {(epochs, rows)}
+        assert len(own) == count
+    assert not any(point.method == "ep" for point in points if point.net == "scrn-dense")
+
+
 def test_parity_is_judged_at_what_validation_chooses():
     """Oracle: by hand. The worse rate does not count, a rate of which a seed diverged neither."""
     rows = [
