@@ -76,6 +76,16 @@ def test_a_training_that_diverges_is_a_result(tmp_path, monkeypatch):
         train_point(cells, point())
 
 
+def test_ep_takes_units_and_time_that_suit_the_network():
+    """Oracle: the text: clipped units in shallow nets only; no time in recurrent ones; the others share tanh and T."""
+    found = {net: make_choice(net, "ep", "adam", 0.001, 64, 0.1, 6) for net in ("mlp", "conv", "hfn", "scrn")}
+    units = [choice.activation for choice in found.values()]
+    assert units == ["hard-sigmoid", "hard-sigmoid", "tanh", "tanh"]
+    assert (found["hfn"].gain, found["scrn"].length, found["scrn"].solver) == (1.0, 0, "flow")
+    other = make_choice("scrn", "bipc", "adam", 0.001, 64, 0.1, 6)
+    assert (other.activation, other.length) == ("tanh", 6)
+
+
 def test_names_and_rates_are_read_or_refused():
     """Oracle: the pairs; messages name what was given and what there is."""
     assert split_optimisers("adam, lalr:0.5") == [("adam", RATES["adam"]), ("lalr", 0.5)]

@@ -119,8 +119,10 @@ def make_choice(net: str, method: str, optimiser: str, rate: float, batch: int, 
         "learning_rate": rate,
         "batch": batch,
         "standardise": True,
-        "activation": "hard-sigmoid" if method == "ep" else "tanh",
+        "activation": "tanh",
     }
+    if method == "ep":  # in a deep net the clipped units of the lower blocks all rest at 0 or 1, without a gradient
+        shared |= {"activation": "hard-sigmoid"} if net in ("mlp", "conv") else {"gain": 1.0}
     if net == "mlp":
         shared["hidden"] = (128, 64)
     if net in ("hfn", "scrn", "scrn-complex"):
