@@ -127,6 +127,9 @@ def test_table_3_is_judged_by_its_numbers(bipc, gain, weak, outcomes):
     rows.append(row("hfn", "nudge", "lalr", 0.01, weak))
     found = [judgement.outcome for judgement in table3.EXPERIMENT.judge({"cells": rows})]
     assert [one != Outcome.FAILED for one in found] == [letter == "y" for letter in outcomes]
+    assert {one.outcome for one in table3.EXPERIMENT.judge({"cells": rows[:1]})} == {
+        Outcome.FAILED
+    }  # nothing to judge by
     lost = [*rows[:1], *(row("hfn", method, "lalr", 0.01, None) for method in ("bipc", "nudge"))]
     assert [one.outcome for one in table3.EXPERIMENT.judge({"cells": lost})][::2] == [Outcome.FAILED] * 2
 
