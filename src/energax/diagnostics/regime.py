@@ -25,8 +25,10 @@ class Regime(eqx.Module):
     """Where a rule stands on one batch. Ratios and cosines are per function of the graph and over all of them.
 
     Attributes:
-        cosine: function name -> cosine between the rule's gradient and the reference's; `all` for all parameters.
-        norm_ratio: function name -> norm of the rule's gradient over the reference's; `all` likewise.
+        cosine: function name -> cosine between the rule's gradient and the reference's, 0 where either is 0; `all` for
+            all parameters.
+        norm_ratio: function name -> norm of the rule's gradient over the reference's, infinite where only that is 0; `all`
+            likewise.
         residual: mean relative residual over samples and phases; NaN for rules that relax nothing.
         converged, stalled, out_of_steps, diverged: shares of the relaxations with that verdict. Phases that are known
             by construction are no relaxations.
@@ -103,7 +105,10 @@ def settled_gradient(dynamics, graph, batch: Batch, solver, rule: AbstractRule) 
 
 
 def compare_gradients(gradient, exact) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Cosines and norm ratios per part of the model that has parameters, and over all of them."""
+    """Cosines and norm ratios per part of the model that has parameters, and over all of them.
+
+    A gradient of exactly 0 has no direction (cosine 0), and by it every other one is infinitely long.
+    """
     others = name_parts(exact)
     pairs = {name: (flat(part), flat(others[name])) for name, part in name_parts(gradient).items()}
     pairs = {name: pair for name, pair in pairs.items() if pair[0].size}
@@ -113,7 +118,7 @@ def compare_gradients(gradient, exact) -> tuple[dict[str, Array], dict[str, Arra
     cosine = {
         name: jnp.vdot(a / (lengths[name][0] + tiny), b / (lengths[name][1] + tiny)) for name, (a, b) in pairs.items()
     }
-    return cosine, {name: a / (b + tiny) for name, (a, b) in lengths.items()}
+    return cosine, {name: jnp.where(a == 0, 0, a / b) for name, (a, b) in lengths.items()}
 
 
 def flat(tree: PyTree) -> Array:
