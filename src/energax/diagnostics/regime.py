@@ -27,8 +27,8 @@ class Regime(eqx.Module):
     Attributes:
         cosine: function name -> cosine between the rule's gradient and the reference's, 0 where either is 0; `all` for
             all parameters.
-        norm_ratio: function name -> norm of the rule's gradient over the reference's, infinite where only that is 0; `all`
-            likewise.
+        norm_ratio: function name -> norm of the rule's gradient over the reference's, infinite where only that is 0;
+            `all` likewise.
         residual: mean relative residual over samples and phases; NaN for rules that relax nothing.
         converged, stalled, out_of_steps, diverged: shares of the relaxations with that verdict. Phases that are known
             by construction are no relaxations.
