@@ -130,6 +130,7 @@ def test_table_3_is_judged_by_its_numbers(bipc, gain, weak, outcomes):
     assert {one.outcome for one in table3.EXPERIMENT.judge({"cells": rows[:1]})} == {
         Outcome.FAILED
     }  # nothing to judge by
+    assert "diverged" not in table3.EXPERIMENT.judge({"cells": rows[-1:]})[2].found  # backprop is only not there yet
     lost = [*rows[:1], *(row("hfn", method, "lalr", 0.01, None) for method in ("bipc", "nudge"))]
     assert [one.outcome for one in table3.EXPERIMENT.judge({"cells": lost})][::2] == [Outcome.FAILED] * 2
 

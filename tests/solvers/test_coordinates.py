@@ -52,7 +52,6 @@ NETS = {
 
 
 @eqx.filter_jit
-@eqx.filter_jit
 def begun(graph, dynamics, batch, beta=1.0):
     phase = prepare_phase(dynamics, graph, graph.clamp(batch.x), target=batch.y, beta=jnp.asarray(beta))
     return phase, phase.start().states

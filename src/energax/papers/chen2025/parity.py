@@ -31,7 +31,7 @@ class Settings:
     Attributes:
         data: data set, pixels normalised per channel.
         net: mlp, conv and scrn-dense, separated by commas.
-        methods: hpc, bipc, ep, backprop, separated by commas.
+        methods: hpc, nudge, bipc, ep, backprop, separated by commas.
         optimisers: of mlp, with their rates, separated by commas.
         few_optimisers: of conv and scrn-dense, which take longer.
         seeds: number of seeds, from 0.

@@ -91,9 +91,10 @@ def judge(numbers: Numbers) -> list[Judgement]:
         exact, adam = groups.get((net, data, "backprop", optimiser)), groups.get((net, data, method, "adam"))
         place = f"{TITLES[method]} on {NETS[net]}, {data}"
         gap = None if found is None or exact is None else 100 * (found - exact)
-        if method == "nudge":
+        known = (net, data, "backprop", optimiser) in groups
+        if method == "nudge" and known:
             weak[f"{optimiser} on {NETS[net]}, {data}"] = gap
-        if method == "bipc" and optimiser == "lalr" and exact is not None:
+        if method == "bipc" and optimiser == "lalr" and known:
             gaps[place] = gap
         if method in ("hpc", "bipc", "ep") and optimiser == "lalr" and (net, data, method, "adam") in groups:
             gains[place] = 100 * ((found or 0) - (adam or 0))
