@@ -29,3 +29,16 @@ def test_importing_the_library_does_not_wait_for_matplotlib():
     show = "import energax, sys; print(energax.plot.__name__, 'matplotlib' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["energax.plot", "False"]
+
+
+def test_float32_is_multiplied_as_float32_on_every_device(monkeypatch):
+    """Oracle: JAX's setting in a fresh interpreter. Its own default rounds to ten bits on a GPU; a user's choice stays."""
+    show = "import energax, jax; print(jax.config.jax_default_matmul_precision)"
+
+    def find() -> str:
+        return subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True).stdout.strip()
+
+    monkeypatch.delenv("JAX_DEFAULT_MATMUL_PRECISION", raising=False)
+    assert find() == "float32"
+    monkeypatch.setenv("JAX_DEFAULT_MATMUL_PRECISION", "tensorfloat32")
+    assert find() == "tensorfloat32"

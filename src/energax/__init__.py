@@ -2,7 +2,13 @@
 
 from importlib.metadata import version as _version
 
+import jax as _jax
+
 __version__ = _version("energax")
+
+if _jax.config.jax_default_matmul_precision is None:  # whoever sets it before the import has chosen
+    # By itself JAX lets a GPU round float32 to ten bits before it multiplies: a small nudge drowns in that.
+    _jax.config.update("jax_default_matmul_precision", "float32")
 
 from energax import activations as activations
 from energax import costs as costs

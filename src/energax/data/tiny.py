@@ -6,12 +6,14 @@
     val/val_annotations.txt              file name, tab, wnid, tab, bounding box
 
 The official test images have no labels, so the official validation images are the test split here, and the
-last tenth of every class's training images, in the order of their sorted names, is the validation split.
+last tenth of every class's training images, in the order of their sorted names, is the validation split. The rows of
+a split take the classes in turn.
 Described in the projects of Stanford's course CS231n.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,15 +67,15 @@ class TinyReader(AbstractReader):
 
     def _rows(self, folder: Path) -> tuple[list[_Row], list[_Row], list[_Row]]:
         classes = self._classes(folder / "wnids.txt")
-        train: list[_Row] = []
-        validation: list[_Row] = []
+        train: list[list[_Row]] = []
+        validation: list[list[_Row]] = []
         for wnid, label in classes.items():
             images = folder / "train" / wnid / "images"
             rows = [(path, label) for path in _jpegs(images)]
             kept = len(rows) - hold_out(len(rows), _ONE_IN, str(images))
-            train += rows[:kept]
-            validation += rows[kept:]
-        return train, validation, _annotated(folder / "val", classes)
+            train.append(rows[:kept])
+            validation.append(rows[kept:])
+        return _in_turn(train), _in_turn(validation), _annotated(folder / "val", classes)
 
     def _classes(self, path: Path) -> dict[str, int]:
         wnids = _text(path).split()
@@ -91,6 +93,11 @@ class TinyReader(AbstractReader):
         for image, (path, _) in zip(images, steps, strict=True):
             image[:] = _pixels(path, self.side)
         return check_arrays(images, np.array([label for _, label in rows]), self.classes, where)
+
+
+def _in_turn(classes: list[list[_Row]]) -> list[_Row]:
+    """One row of every class, then the next of every class: whoever keeps the first rows keeps all classes."""
+    return [row for rows in itertools.zip_longest(*classes) for row in rows if row is not None]
 
 
 def _pixels(path: Path, side: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 from matplotlib.figure import Figure
 
 import energax as ex
@@ -122,7 +123,8 @@ def make_choice(net: str, method: str, optimiser: str, rate: float, batch: int, 
         "activation": "tanh",
     }
     if method == "ep":  # in a deep net the clipped units of the lower blocks all rest at 0 or 1, without a gradient
-        shared |= {"activation": "hard-sigmoid"} if net in ("mlp", "conv") else {"gain": 1.0}
+        shallow = net in ("mlp", "conv")
+        shared |= {"activation": "hard-sigmoid"} if shallow else {"gain": 1.0, "max_relaxation_steps": 30}
     if net == "mlp":
         shared["hidden"] = (128, 64)
     if net in ("hfn", "scrn", "scrn-complex"):
@@ -130,7 +132,7 @@ def make_choice(net: str, method: str, optimiser: str, rate: float, batch: int, 
     if net.startswith("scrn"):
         shared["length"] = length
         if method == "ep":  # the cyclic graph itself; a node that leads back to itself is no block of its own
-            shared |= {"length": 0, "solver": "flow"}
+            shared |= {"length": 0, "solver": "flow", "check_every": None, "max_relaxation_steps": 60}
     return dataclasses.replace(METHODS[method][1], **shared)
 
 
@@ -190,7 +192,7 @@ def train_point(cells: Cells, point: Point) -> Row:
     except DivergenceError as error:
         found = {"diverged": str(error)}
     shutil.rmtree(folder.path, ignore_errors=True)
-    return {**point.facts(), **found}
+    return {**point.facts(), **found, "device": jax.devices()[0].device_kind}
 
 
 def train_points(cells: Cells, points: Sequence[Point]) -> list[Row]:
@@ -251,9 +253,9 @@ def show_percent(rows: Sequence[Row], name: str) -> str:
 
 
 def show_regime(rows: Sequence[Row]) -> list[str]:
-    """Verdicts of the last epoch's relaxations, residual, least cosine of any epoch and seed, and seconds, as texts."""
+    """Verdicts of the last epoch's relaxations, residual, least cosine of any epoch and seed, seconds and device."""
     if any(row["diverged"] is not None for row in rows):
-        return ["-"] * 5
+        return ["-"] * len(REGIME)
     shares = [mean(rows, f"{verdict}_fraction") for verdict in ("converged", "stalled", "out_of_steps")]
     verdicts = " / ".join("-" if share is None else f"{100 * share:.0f}" for share in shares)
     residual = mean(rows, "residual")
@@ -263,10 +265,11 @@ def show_regime(rows: Sequence[Row]) -> list[str]:
         f"{min(row['least_gradient_cosine'] for row in rows):.3f}",
         rows[0]["reference"],
         f"{statistics.median(row['seconds'] for row in rows):.0f}",
+        ", ".join(sorted({row["device"] for row in rows})),
     ]
 
 
-REGIME = ("converged / stalled / out of steps %", "residual", "least cosine", "to", "seconds")
+REGIME = ("converged / stalled / out of steps %", "residual", "least cosine", "to", "seconds", "on")
 
 
 def tabulate(title: str, rows: Sequence[Row], printed: Mapping[tuple, float] | None = None) -> Table:
