@@ -32,7 +32,7 @@ def test_importing_the_library_does_not_wait_for_matplotlib():
 
 
 def test_float32_is_multiplied_as_float32_on_every_device(monkeypatch):
-    """Oracle: JAX's setting in a fresh interpreter. Its own default rounds to ten bits on a GPU; a user's choice stays."""
+    """Oracle: JAX's setting in a fresh interpreter; its own default rounds to ten bits on a GPU. A choice stays."""
     show = "import energax, jax; print(jax.config.jax_default_matmul_precision)"
 
     def find() -> str:
