@@ -6,11 +6,12 @@ import jax as _jax
 
 __version__ = _version("energax")
 
-if _jax.config.jax_default_matmul_precision is None:  # whoever sets it before the import has chosen
+if _jax.config.values["jax_default_matmul_precision"] is None:  # whoever sets it before the import has chosen
     # By itself JAX lets a GPU round float32 to ten bits before it multiplies: a small nudge drowns in that.
     _jax.config.update("jax_default_matmul_precision", "float32")
 
 from energax import activations as activations
+from energax import certificates as certificates
 from energax import costs as costs
 from energax import diagnostics as diagnostics
 from energax import dynamics as dynamics
@@ -34,6 +35,8 @@ from energax.dynamics import Batch as Batch
 from energax.dynamics import Bidirectional as Bidirectional
 from energax.dynamics import FunctionEnergy as FunctionEnergy
 from energax.dynamics import Hopfield as Hopfield
+from energax.dynamics import LeakyDirected as LeakyDirected
+from energax.dynamics import LeakyFlow as LeakyFlow
 from energax.dynamics import LearnedPrecision as LearnedPrecision
 from energax.dynamics import Model as Model
 from energax.dynamics import Phase as Phase

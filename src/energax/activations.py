@@ -4,6 +4,7 @@ Any callable can be the transform of a node in a predictive-coding graph; a Hopf
 """
 
 import abc
+import functools
 from collections.abc import Callable
 
 import equinox as eqx
@@ -11,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from energax.checking import require_between
+from energax.checking import require_between, tell
+from energax.exceptions import SettingError
 
 
 class AbstractActivation(eqx.Module):
@@ -192,6 +194,37 @@ class Sigmoid(AbstractSmooth):
     def potential(self, state):
         """Integral of the logit."""
         return entropy(state) / self.gain + self.midpoint * state
+
+
+STEEPEST = {jnp.tanh: 1.0, jax.nn.relu: 1.0, jax.nn.sigmoid: 0.25, jax.nn.hard_sigmoid: 1 / 6, jax.nn.softplus: 1.0}
+
+
+@functools.singledispatch
+def steepest(activation: Callable) -> float:
+    """The largest slope of an activation anywhere: its Lipschitz bound.
+
+    Register your own: `steepest.register(MyActivation, lambda activation: 1.0)`.
+
+    Raises:
+        SettingError: an activation of which it is not known.
+    """
+    if activation in STEEPEST:
+        return STEEPEST[activation]
+    raise SettingError(
+        f"activation {tell(activation)}: its largest slope is not known, so that nothing can be certified; use one of "
+        "energax.activations, or register it with activations.steepest"
+    )
+
+
+@steepest.register
+def _(activation: Box) -> float:
+    return 1.0
+
+
+@steepest.register
+def _(activation: AbstractSmooth) -> float:
+    with jax.ensure_compile_time_eval():
+        return float(activation.slope(jnp.asarray(activation.centre, float)))
 
 
 def entropy(p: Array) -> Array:

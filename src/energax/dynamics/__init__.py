@@ -12,8 +12,15 @@ from energax.dynamics.bidirectional import AbstractBidirectional as AbstractBidi
 from energax.dynamics.bidirectional import BalancedFeedback as BalancedFeedback
 from energax.dynamics.bidirectional import Bidirectional as Bidirectional
 from energax.dynamics.bidirectional import SkewFeedback as SkewFeedback
+from energax.dynamics.directed import AbstractDirected as AbstractDirected
 from energax.dynamics.function_energy import FunctionEnergy as FunctionEnergy
 from energax.dynamics.hopfield import Hopfield as Hopfield
+from energax.dynamics.leaky_directed import LeakyDirected as LeakyDirected
+from energax.dynamics.leaky_flow import AbsoluteOutflow as AbsoluteOutflow
+from energax.dynamics.leaky_flow import AbstractOutflow as AbstractOutflow
+from energax.dynamics.leaky_flow import LeakyFlow as LeakyFlow
+from energax.dynamics.leaky_flow import NoOutflow as NoOutflow
+from energax.dynamics.leaky_flow import SignedOutflow as SignedOutflow
 from energax.dynamics.model import Model as Model
 from energax.dynamics.phase import Batch as Batch
 from energax.dynamics.phase import Phase as Phase

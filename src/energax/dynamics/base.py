@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from energax.checking import require_kind
 from energax.costs import AbstractCost
+from energax.exceptions import SettingError
 from energax.graph.parts import Clamped, States
 from energax.graph.structure import AnyGraph
 
@@ -82,9 +83,21 @@ class AbstractDynamics(eqx.Module):
         """Names of nodes that the dynamics itself holds somewhere, as by priors. None, unless said."""
         return ()
 
+    def safe_step(self, phase: "Phase") -> Array:
+        """The longest step of the states that is known to be stable, shape `()` or `(batch,)`.
+
+        Raises:
+            SettingError: none is known, unless said.
+        """
+        raise SettingError(f"{type(self).__name__} knows no safe step: take the step bound PerSample()")
+
     @abc.abstractmethod
     def start(self, phase: "Phase") -> Start:
         """Where the free phase begins."""
+
+    def activities(self, phase: "Phase", states: States) -> States:
+        """What nodes show: the cost reads it, and responses are measured in it. The states themselves, unless said."""
+        return states
 
     @abc.abstractmethod
     def force(self, phase: "Phase", states: States) -> States:

@@ -152,7 +152,11 @@ class Phase(eqx.Module):
 
     def output(self, states: States) -> Output:
         """What the cost reads."""
-        return self.graph.output_value(self.everywhere(states), self.sent)
+        return self.graph.output_value(self.activities(self.everywhere(states)), self.sent)
+
+    def activities(self, states: States) -> States:
+        """What these nodes show of their states."""
+        return self.dynamics.activities(self, states)
 
     def drive(self, start: States) -> Array:
         """The force that sets this phase in motion, per sample: what a residual is relative to. 0 where nothing does.

@@ -22,4 +22,5 @@ from energax.layers.random import Dropout as Dropout
 from energax.layers.random import takes_key as takes_key
 from energax.layers.routes import HeldMaximum as HeldMaximum
 from energax.layers.sparse import Sparse as Sparse
+from energax.layers.weights import change_weights as change_weights
 from energax.layers.wrapper import AbstractWrapper as AbstractWrapper

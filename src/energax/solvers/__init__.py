@@ -19,6 +19,7 @@ from energax.solvers.optimistix import Optimistix as Optimistix
 from energax.solvers.order import Alternating as Alternating
 from energax.solvers.order import Synchronous as Synchronous
 from energax.solvers.relax import relax as relax
+from energax.solvers.safe_step import SafeStep as SafeStep
 from energax.solvers.spectrum import largest_curvature as largest_curvature
 from energax.solvers.verdict import Equilibrium as Equilibrium
 from energax.solvers.verdict import Verdict as Verdict

@@ -9,3 +9,5 @@ from energax.graph.networks.chen2025 import hierarchical as hierarchical
 from energax.graph.networks.chen2025 import recurrent_complex as recurrent_complex
 from energax.graph.networks.chen2025 import recurrent_dense as recurrent_dense
 from energax.graph.networks.chen2025 import recurrent_simple as recurrent_simple
+from energax.graph.networks.directed import directed_complete as directed_complete
+from energax.graph.networks.directed import directed_mlp as directed_mlp

@@ -1,0 +1,198 @@
+"""Projections that keep a directed net certified while it trains: the last part of an optimiser's chain."""
+
+import abc
+from collections.abc import Callable, Sequence
+from functools import singledispatch
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from energax.certificates.comparison import Comparison
+from energax.certificates.criteria import find_weights
+from energax.checking import require_between, require_kind
+from energax.dynamics.base import AbstractDynamics
+from energax.dynamics.directed import leaks_of
+from energax.dynamics.leaky_directed import LeakyDirected
+from energax.dynamics.leaky_flow import LeakyFlow, SignedOutflow
+from energax.dynamics.model import Model, split_parameters
+from energax.exceptions import SettingError
+from energax.graph.graph import Graph
+from energax.graph.structure import AnyGraph
+from energax.graph.synapses import pull
+from energax.graph.topology import distances
+from energax.layers import Linear, Sparse, change_weights
+
+HALVINGS = 24
+
+
+class AbstractProjection(eqx.Module):
+    """Moves a model back into a set."""
+
+    @abc.abstractmethod
+    def __call__(self, model: Model) -> Model:
+        """The model with other weights."""
+
+
+def project(
+    projections: AbstractProjection | Sequence[AbstractProjection], dynamics: AbstractDynamics, graph: Graph
+) -> optax.GradientTransformation:
+    """Optax's form of projections: updates that end where these put the parameters; nothing may come after it.
+
+    As `optax.chain(optax.adam(1e-3), project(CapFeedback(), dynamics, graph))`.
+
+    Args:
+        projections: one or several, in this order.
+        dynamics: that of the learner.
+        graph: the learner's; of its numbers only what is not trained is read.
+
+    Raises:
+        SettingError: something else in the place of a projection; an update without parameters.
+    """
+    parts = [projections] if isinstance(projections, AbstractProjection) else list(projections)
+    for part in parts:
+        require_kind("project: projections", part, AbstractProjection, "give some, as CapFeedback()")
+    _, rest = split_parameters(Model(graph, dynamics))
+
+    def update(updates, state, params=None):
+        if params is None:
+            raise SettingError("a projection needs the parameters: give them to update as its third argument")
+        after = optax.apply_updates(params, updates)
+        model: Any = eqx.combine(after, rest)
+        for part in parts:
+            model = part(model)
+        # frozen groups have no update
+        moved = jax.tree.map(
+            lambda u, new, old: None if u is None else new - old,
+            updates,
+            split_parameters(model)[0],
+            params,
+            is_leaf=lambda leaf: leaf is None,
+        )
+        return moved, state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+class KeepPositive(AbstractProjection):
+    """Weights among free units at 0 or above: flows of signed or absolute outflow are then certified by any leak."""
+
+    def __call__(self, model):
+        """Negative ones become 0."""
+        return change_functions(model, free_functions(model.graph), lambda weight: jnp.maximum(weight, 0))
+
+
+class CapOutflow(AbstractProjection):
+    """Negative weight that leaves a unit at most `share` of half its leak: C1 of a flow with signed outflow.
+
+    Attributes:
+        share: in (0, 1).
+    """
+
+    share: float = eqx.field(static=True, default=0.9)
+
+    def __check_init__(self):
+        require_between("CapOutflow: share", self.share, 0, 1, open_least=True, open_most=True)
+
+    def __call__(self, model):
+        """Where there is more, it is scaled down, unit by unit."""
+        dynamics, graph = model.dynamics, model.graph
+        if not isinstance(dynamics, LeakyFlow) or not isinstance(dynamics.outflow, SignedOutflow):
+            raise SettingError(f"CapOutflow: {type(dynamics).__name__}: it is for LeakyFlow with SignedOutflow()")
+        net = Comparison.of(dynamics, graph)
+        negative = pull(net.graph, lambda weight: jnp.minimum(weight, 0), net.ones)
+        leaks = leaks_of(dynamics.leak, graph, net.losses)
+        factors = {
+            name: jnp.minimum(1, self.share * leaks[name] / 2 / jnp.maximum(-loss, jnp.finfo(loss.dtype).tiny))
+            for name, loss in negative.items()
+        }
+        functions = dict(graph.functions)
+        for edge in graph.edges:
+            if edge.source in factors and edge.target in factors:
+                functions[edge.function] = shrink_sources(functions[edge.function], factors[edge.source].reshape(-1))
+        return eqx.tree_at(lambda m: m.graph.functions, model, functions)
+
+
+class CapFeedback(AbstractProjection):
+    """Spectral radius of N / l at most `radius`, by scaling feedback alone: C5 of an additive net.
+
+    Feedback are the edges that do not lead away from the input. A cap on all weights would strangle what drives the
+    net; without feedback every such net is certified.
+
+    Attributes:
+        radius: in (0, 1).
+    """
+
+    radius: float = eqx.field(static=True, default=0.9)
+
+    def __check_init__(self):
+        require_between("CapFeedback: radius", self.radius, 0, 1, open_least=True, open_most=True)
+
+    def __call__(self, model):
+        """The largest factor up to 1 that is enough, by halving."""
+        if not isinstance(model.dynamics, LeakyDirected):
+            raise SettingError(f"CapFeedback: {type(model.dynamics).__name__}: it is for LeakyDirected")
+        back = feedback_functions(model.graph)
+        if not back:
+            return model
+        least, gains = Comparison.of(model.dynamics, model.graph).blocks()
+        without = change_functions(model, back, lambda weight: 0 * weight)
+        _, forward = Comparison.of(model.dynamics, without.graph).blocks()
+        ones = jnp.ones_like(least)
+
+        def radius_at(factor):
+            total = (forward + factor * (gains - forward)) / least[:, None]
+            weights = find_weights(lambda w: total @ w, ones)
+            return jnp.max(total @ weights / weights)
+
+        def halve(_, ends):
+            low, high = ends
+            middle = (low + high) / 2
+            fits = radius_at(middle) <= self.radius
+            return jnp.where(fits, middle, low), jnp.where(fits, high, middle)
+
+        one = jnp.ones((), least.dtype)
+        low, _ = jax.lax.fori_loop(0, HALVINGS, halve, (0 * one, one))
+        factor = jnp.where(radius_at(one) <= self.radius, one, low)
+        return change_functions(model, back, lambda weight: factor * weight)
+
+
+def free_functions(graph: AnyGraph) -> set[str]:
+    """Functions of the edges among free nodes."""
+    return {edge.function for edge in graph.edges if edge.source not in graph.inputs}
+
+
+def feedback_functions(graph: AnyGraph) -> set[str]:
+    """Functions of the edges that do not lead away from the inputs, counted in edges."""
+    links = [(edge.target, edge.source) for edge in graph.edges]
+    reached = [distances(name, links) for name in graph.inputs]
+    depth = {node.name: min((d[node.name] for d in reached if node.name in d), default=0) for node in graph.nodes}
+    return {edge.function for edge in graph.edges if depth[edge.source] >= depth[edge.target]}
+
+
+def change_functions(model: Model, names: set[str], change: Callable[[Array], Array]) -> Model:
+    """The model with the weights of some functions changed; biases stay."""
+    functions = dict(model.graph.functions)
+    functions |= {name: change_weights(functions[name], change) for name in names}
+    return eqx.tree_at(lambda m: m.graph.functions, model, functions)
+
+
+@singledispatch
+def shrink_sources(layer: Callable, factors: Array) -> Callable:
+    """The layer with its negative weights multiplied by a factor for every unit that they leave."""
+    raise SettingError(f"{type(layer).__name__}: negative weights are capped of Linear and Sparse layers only")
+
+
+@shrink_sources.register
+def _(layer: Linear, factors):
+    weight = jnp.where(layer.weight < 0, factors[:, None] * layer.weight, layer.weight)
+    return eqx.tree_at(lambda layer: layer.weight, layer, weight)
+
+
+@shrink_sources.register
+def _(layer: Sparse, factors):
+    weight = jnp.where(layer.weight < 0, factors[layer.sources] * layer.weight, layer.weight)
+    return eqx.tree_at(lambda layer: layer.weight, layer, weight)

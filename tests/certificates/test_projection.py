@@ -1,0 +1,104 @@
+"""Projections: where they put the weights, that they leave the rest, and that training stays certified."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from energax import Batch, GradientFlow, LeakyDirected, LeakyFlow, Stopping, VectorFieldRule
+from energax.certificates import CapFeedback, CapOutflow, KeepPositive, certify, project
+from energax.dynamics.model import Model, split_parameters
+from energax.exceptions import SettingError
+from energax.graph.networks import directed_complete, directed_mlp
+from energax.solvers import SafeStep
+from oracles import gradient, numbers
+
+FLOW = GradientFlow(1e9, bound=SafeStep(), stop=Stopping(1e-4, 2000))
+
+
+def layers(gain=3.0):
+    """Two hidden layers with strong feedback."""
+    return directed_mlp((2, 8, 6, 2), jnp.tanh, gain=gain, feedback_gain=3.0, key=jax.random.key(0))
+
+
+def test_feedback_is_capped_and_nothing_else():
+    """Oracle: the spectral radius of N / l from singular values in numpy; forward weights and biases stay."""
+    graph, dynamics = layers(), LeakyDirected({"hidden1": 1.0, "hidden2": 0.7, "output": 1.3})
+    capped = CapFeedback(0.8)(Model(graph, dynamics)).graph
+    norms = {name: np.linalg.norm(fn.weight, 2) for name, fn in capped.functions.items() if name != "activation"}
+    gains = np.zeros((3, 3))
+    gains[1, 0], gains[2, 1] = norms["forward2"] / 0.7, norms["forward3"] / 1.3
+    gains[0, 1], gains[1, 2] = norms["backward2"] / 1.0, norms["backward3"] / 0.7
+    radius = np.abs(np.linalg.eigvals(gains)).max()
+    assert 0.72 < radius <= 0.8
+    for name in ("forward1", "forward2", "forward3"):
+        assert np.all(numbers(capped.functions[name]) == numbers(graph.functions[name]))
+    ratio = capped.functions["backward2"].weight / graph.functions["backward2"].weight
+    np.testing.assert_allclose(ratio, float(ratio[0, 0]), rtol=1e-5)
+    assert certify(dynamics, capped).certified
+    weak = directed_mlp((2, 8, 6, 2), jnp.tanh, feedback_gain=0.01, key=jax.random.key(0))
+    assert np.all(numbers(CapFeedback()(Model(weak, dynamics)).graph) == numbers(weak))
+
+
+def test_negative_outflow_is_capped():
+    """What is kept of a unit's negative weight is share * l / 2, and C1 holds with a rate of (1 - share) l."""
+    graph = directed_complete(2, 4, 2, gain=2.0, key=jax.random.key(1))
+    capped = CapOutflow(0.9)(Model(graph, LeakyFlow(0.5))).graph
+    certificate = certify(LeakyFlow(0.5), capped)
+    np.testing.assert_allclose(certificate.rates[0], 0.05, rtol=1e-3)
+    for name, fn in graph.functions.items():
+        positive = np.asarray(fn.weight) >= 0
+        assert np.all(np.asarray(capped.functions[name].weight)[positive] == np.asarray(fn.weight)[positive])
+    assert np.all(numbers(capped.functions["input_to_hidden"]) == numbers(graph.functions["input_to_hidden"]))
+
+
+CASES = {
+    "additive": (layers, LeakyDirected(1.0), CapFeedback()),
+    "positive": (lambda: directed_complete(2, 4, 2, key=jax.random.key(2)), LeakyFlow(0.2), KeepPositive()),
+    "outflow": (lambda: directed_complete(2, 4, 2, key=jax.random.key(3)), LeakyFlow(0.2), CapOutflow()),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_training_stays_certified(case):
+    """Twenty steps of Adam at a rate that leaves the certified set at once without the projection."""
+    make, dynamics, projection = CASES[case]
+    batch = Batch(jnp.asarray([[0.0, 1.0], [1.0, 0.0]]), jnp.asarray([[1.0, 0.0], [0.0, 1.0]]))
+    sizes = {}
+    for chosen in ([projection], []):
+        graph = projection(Model(make(), dynamics)).graph
+        optimiser = optax.chain(optax.adam(0.3), project(chosen, dynamics, graph))
+        state = optimiser.init(split_parameters(Model(graph, dynamics))[0])
+        certified = []
+
+        @eqx.filter_jit
+        def advance(graph, state, grad, optimiser=optimiser):
+            parameters, rest = split_parameters(Model(graph, dynamics))
+            moves, state = optimiser.update(Model(grad, parameters.dynamics), state, parameters)
+            after = eqx.combine(eqx.apply_updates(parameters, moves), rest).graph
+            return after, state, certify(dynamics, after).certified
+
+        for _ in range(20):
+            graph, state, sound = advance(graph, state, gradient(VectorFieldRule(0.5), dynamics, graph, batch, FLOW))
+            certified.append(bool(sound))
+        sizes[len(chosen)] = certified
+    assert all(sizes[1])
+    assert not all(sizes[0])
+
+
+def test_bad_projections_are_refused():
+    """Every message names what fits."""
+    graph = layers()
+    with pytest.raises(SettingError, match="project: projections"):
+        project([0.9], LeakyDirected(), graph)
+    with pytest.raises(SettingError, match="CapFeedback: radius"):
+        CapFeedback(1.0)
+    with pytest.raises(SettingError, match="for LeakyDirected"):
+        CapFeedback()(Model(graph, LeakyFlow()))
+    with pytest.raises(SettingError, match="for LeakyFlow"):
+        CapOutflow()(Model(graph, LeakyDirected()))
+    transform = project(CapFeedback(), LeakyDirected(), graph)
+    with pytest.raises(SettingError, match="third argument"):
+        transform.update(None, transform.init(None))
