@@ -273,7 +273,9 @@ def test_a_learner_refuses_what_is_in_the_wrong_place(wrong, message):
         (lambda: ex.ContrastiveHebbian(1.5), r"ContrastiveHebbian: strength=1\.5: give a number above 0 to 1"),
         (lambda: ex.Incremental(0), r"Incremental: steps=0: give a whole number of at least 1"),
         (lambda: ex.Incremental(beta=-1.0), r"Incremental: beta=-1\.0: give a number above 0"),
-        (lambda: ex.VectorFieldRule(0.0), r"VectorFieldRule: beta=0\.0: give a number above 0"),
+        (lambda: ex.VectorFieldRule(unit_nudge()), "difference of equilibria"),
+        (lambda: ex.VectorFieldRule(holomorphic(0.1, 4)), "real"),
+        (lambda: ex.VectorFieldRule(0.0), r"beta=0\.0: the nudge strength must be positive"),
     ],
 )
 def test_constructors_name_the_value_the_place_and_the_remedy(build, message):

@@ -10,7 +10,7 @@ from energax import Adjoint, Batch, GradientFlow, LeakyDirected, LeakyFlow, Stop
 from energax.activations import Box
 from energax.exceptions import SettingError
 from energax.graph.networks import directed_complete, directed_mlp
-from energax.rules import AsymEP, Deep2020, DyadicEP, Homeostasis
+from energax.rules import AsymEP, Deep2020, DyadicEP, Homeostasis, one_sided
 from energax.rules.homeostasis import estimate_asymmetry
 from energax.solvers import SafeStep
 from oracles import gradient, informed, numbers, relative, slope
@@ -52,6 +52,16 @@ def test_corrected_responses_are_the_exact_gradient(net, rule):
     betas = [small * beta for beta in (0.1, 0.07, 0.05, 0.035, 0.025, 0.018, 0.0125)]
     errors = [relative(gradient(rule(beta), dynamics, graph, batch(), FLOW), exact) for beta in betas]
     assert abs(slope(betas, errors) - 2) < 0.1
+
+
+def test_one_sided_responses_are_of_first_order():
+    """Oracle: the adjoint; without a negative nudge the error falls as beta."""
+    dynamics, graph = NETS["layers"]
+    exact = gradient(Adjoint(), dynamics, graph, batch(), FLOW)
+    betas = [0.02, 0.014, 0.01, 0.007, 0.005, 0.0035, 0.0025]
+    errors = [relative(gradient(AsymEP(one_sided(beta)), dynamics, graph, batch(), FLOW), exact) for beta in betas]
+    assert abs(slope(betas, errors) - 1) < 0.1
+    assert relative(gradient(DyadicEP(one_sided(1.0)), dynamics, graph, batch(), FLOW), exact) < 1e-8
 
 
 @pytest.mark.parametrize("rule", [VectorFieldRule(1e-3), Deep2020(1e-3)])
@@ -109,7 +119,7 @@ def test_homeostasis_is_the_asymmetry():
 def test_bad_directed_rules_are_refused():
     """Every message says what to give."""
     dynamics, graph = NETS["additive"]
-    with pytest.raises(SettingError, match="AsymEP: beta"):
+    with pytest.raises(SettingError, match="must be positive"):
         AsymEP(0.0)
     with pytest.raises(SettingError, match="Homeostasis: rule"):
         Homeostasis(0.1)

@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from energax.exceptions import SettingError
@@ -32,8 +33,8 @@ class Sparse(eqx.Module):
 
     def __init__(
         self,
-        sources: Array,
-        targets: Array,
+        sources: Array | np.ndarray,
+        targets: Array | np.ndarray,
         in_features: int,
         out_features: int,
         *,
@@ -78,14 +79,14 @@ class Sparse(eqx.Module):
         return out if self.bias is None else out + self.bias
 
 
-def _check_units(name: str, units: Array, features: int) -> Array:
+def _check_units(name: str, given: Array | np.ndarray, features: int) -> Array:
     """Indices of units as an array, refused where they name none."""
-    units = jnp.asarray(units)
+    units = np.asarray(given)  # wiring is known before anything is traced
     if units.ndim != 1 or not jnp.issubdtype(units.dtype, jnp.integer):
         raise SettingError(f"{name} of shape {units.shape} and dtype {units.dtype}: give a list of whole numbers")
     if units.size and not (int(units.min()) >= 0 and int(units.max()) < features):
         raise SettingError(f"{name} from {units.min()} to {units.max()}: there are units 0 to {features - 1}")
-    return units
+    return jnp.asarray(units)
 
 
 @takes_batch.register

@@ -4,15 +4,14 @@ import dataclasses
 
 import equinox as eqx
 import jax
-from jaxtyping import Array
 
 from energax.arithmetic import subtract
-from energax.checking import as_setting
 from energax.costs import AbstractCost
 from energax.dynamics.base import AbstractDynamics, Prepared, descend
 from energax.dynamics.phase import Phase, prepare_phase
 from energax.rules.adjoint import through_force
-from energax.rules.vector_field import AbstractResponse
+from energax.rules.nudging import AbstractNudgingScheme, centred
+from energax.rules.vector_field import AbstractResponse, as_scheme
 
 
 class Corrected(AbstractDynamics):
@@ -75,12 +74,12 @@ class AsymEP(AbstractResponse):
     units, so that the rule is not local in the strict sense.
 
     Attributes:
-        beta: nudge strength.
+        scheme: as of `AbstractResponse`.
 
     Reference: Scurria et al. 2026, arXiv 2602.03670.
     """
 
-    beta: Array = eqx.field(converter=as_setting("AsymEP: beta"), default=0.1)
+    scheme: AbstractNudgingScheme = eqx.field(converter=as_scheme, default_factory=lambda: centred(0.1))
 
     def nudge(self, free, settled):
         """The corrected phase."""

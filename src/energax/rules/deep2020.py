@@ -2,28 +2,26 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from energax.arithmetic import add_all, total
-from energax.checking import as_setting
 from energax.rules.base import differentiate
-from energax.rules.vector_field import AbstractResponse
+from energax.rules.nudging import AbstractNudgingScheme, centred
+from energax.rules.vector_field import AbstractResponse, as_scheme
 
 
 class Deep2020(AbstractResponse):
     """dW_ij ~ s_i nu_j, with nu what unit j answers to the nudge: what a synapse does at its target alone.
 
     On a flow network it is no gradient, not even with symmetric weights, because it leaves out what a synapse takes
-    from its source. Take `VectorFieldRule` for that. The authors nudge once, in one direction; here the response is
-    centred, as in all rules.
+    from its source. Take `VectorFieldRule` for that. The authors nudge in one direction: `one_sided(beta)`.
 
     Attributes:
-        beta: nudge strength.
+        scheme: as of `AbstractResponse`.
 
     Reference: Farinha, Pequito, Santos & Figueiredo 2020, arXiv 2006.08798, with beta_0 = 0 and beta_1 = 1.
     """
 
-    beta: Array = eqx.field(converter=as_setting("Deep2020: beta"), default=1.0)
+    scheme: AbstractNudgingScheme = eqx.field(converter=as_scheme, default_factory=lambda: centred(1.0))
 
     def nudge(self, free, settled):
         """The free phase itself."""

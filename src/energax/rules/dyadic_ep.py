@@ -4,15 +4,14 @@ import dataclasses
 
 import equinox as eqx
 import jax
-from jaxtyping import Array
 
 from energax.arithmetic import add_trees
-from energax.checking import as_setting
 from energax.costs import AbstractCost
 from energax.dynamics.base import AbstractDynamics, Prepared, Start, descend
 from energax.dynamics.phase import Phase, prepare_phase
 from energax.rules.adjoint import through_force
-from energax.rules.vector_field import AbstractResponse
+from energax.rules.nudging import AbstractNudgingScheme, centred
+from energax.rules.vector_field import AbstractResponse, as_scheme
 
 
 class Covector(AbstractDynamics):
@@ -67,12 +66,12 @@ class DyadicEP(AbstractResponse):
     Jacobian is that of other units, so that the rule is not local in the strict sense.
 
     Attributes:
-        beta: nudge strength.
+        scheme: as of `AbstractResponse`.
 
     Reference: Scurria et al. 2026, arXiv 2602.03670.
     """
 
-    beta: Array = eqx.field(converter=as_setting("DyadicEP: beta"), default=1.0)
+    scheme: AbstractNudgingScheme = eqx.field(converter=as_scheme, default_factory=lambda: centred(1.0))
 
     def nudge(self, free, settled):
         """The second copy's."""

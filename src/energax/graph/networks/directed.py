@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from energax.checking import require_callable, require_key, require_sizes, require_whole
@@ -83,7 +83,7 @@ def directed_complete(
                 continue
             name = f"{source}_to_{target}"
             if source == target:
-                sources, targets = jnp.nonzero(~jnp.eye(units, dtype=bool))
+                sources, targets = np.nonzero(~np.eye(units, dtype=bool))
                 functions[name] = Sparse(sources, targets, units, units, use_bias=False, gain=gain, key=own)
             else:
                 functions[name] = Linear(sizes[source], units, use_bias=source == "input", gain=gain, key=own)
