@@ -202,6 +202,24 @@ def test_layers_are_certified_by_their_norms():
     assert not certify(LeakyDirected(1.0), graph).certified
 
 
+def test_certified_layers_settle_in_any_order():
+    """C5 implies asynchronous convergence: blocks updated in random order end where all at once do."""
+    graph = doubled(directed_mlp((2, 5, 4, 2), jnp.tanh, gain=1.5, feedback_gain=0.3, key=jax.random.key(1)))
+    assert certify(LeakyDirected(1.0), graph).criterion == "C5 small gain"
+    phase = prepare_phase(LeakyDirected(1.0), graph, graph.clamp(jnp.asarray([[0.3, -0.8]])))
+    force = eqx.filter_jit(lambda phase, states: phase.force(states))
+    together = phase.start().states
+    for _ in range(400):
+        together = jax.tree.map(jnp.add, together, force(phase, together))
+    rng = np.random.default_rng(0)
+    alone = phase.start().states
+    for _ in range(1200):
+        name = str(rng.choice(["hidden1", "hidden2", "output"]))
+        alone = {**alone, name: alone[name] + force(phase, alone)[name]}
+    for name, state in together.items():
+        np.testing.assert_allclose(alone[name], state, atol=1e-12)
+
+
 def test_norms_are_bounded_from_above():
     """Oracle: singular values of the layer written out; dense ones exact, convolutions within their borders."""
     layers = [

@@ -225,6 +225,44 @@ def test_the_rule_of_a_flow_is_what_two_ends_see():
     np.testing.assert_allclose(-found.functions["input_to_hidden"].bias, response[:HIDDEN], atol=1e-7)
 
 
+def pair(w, v):
+    """A hidden and an output unit, joined both ways, in float64."""
+    graph = directed_complete(1, 1, 1, key=jax.random.key(0))
+    maps = dict(graph.functions)
+    for name, weight in (("hidden_to_output", w), ("output_to_hidden", v), ("input_to_hidden", 1.0)):
+        maps[name] = eqx.tree_at(lambda m: m.weight, maps[name], np.asarray([[weight]]))
+    maps["input_to_hidden"] = eqx.tree_at(lambda m: m.bias, maps["input_to_hidden"], np.zeros(1))
+    silent = jax.tree.map(lambda a: np.zeros(a.shape), maps["input_to_output"])
+    return eqx.tree_at(lambda g: g.functions, graph, maps | {"input_to_output": silent})
+
+
+def test_two_neurons():
+    """Theorem 6, in closed form: the inverse Jacobian, and the rule's signs, right in every weight iff v <= w + l_h."""
+    leak = {"hidden": np.asarray(0.5), "output": np.asarray(0.25)}
+    dynamics = LeakyFlow(leak, box=Box())
+    graph = pair(1.0, 0.5)
+    phase = prepare_phase(dynamics, graph, graph.clamp(np.ones((1, 1))))
+
+    def force(state):
+        found = phase.force({"hidden": state[None, :1], "output": state[None, 1:]})
+        return jnp.concatenate([found["hidden"][0], found["output"][0]])
+
+    inverse = np.linalg.inv(-np.asarray(jax.jacfwd(force)(jnp.zeros(2))))
+    np.testing.assert_allclose(inverse, [[1.2, 0.8], [1.6, 2.4]], rtol=1e-12)
+    batch = Batch(np.ones((1, 1)), np.full((1, 1), 5.0))
+    agreed = 0
+    for w, v in ((1.0, 0.5), (0.2, 0.6), (0.2, 0.8), (0.5, 2.0), (2.0, 2.4), (2.0, 2.6)):
+        net = pair(w, v)
+        exact, found = (gradient(rule, dynamics, net, batch, FLOW) for rule in (Adjoint(), VectorFieldRule(1e-5)))
+        signs = [
+            np.sign(float(exact.functions[name].weight[0, 0] * found.functions[name].weight[0, 0]))
+            for name in ("hidden_to_output", "output_to_hidden", "input_to_hidden")
+        ]
+        assert all(sign > 0 for sign in signs) == (v <= w + 0.5)
+        agreed += v <= w + 0.5
+    assert agreed == 3
+
+
 def test_layers_of_directed_nets():
     """Oracle: the layers written out by hand."""
     graph = directed_mlp((3, 5, 4, 2), jnp.tanh, feedback_gain=0.5, key=jax.random.key(0))
