@@ -7,7 +7,6 @@ from jaxtyping import Array, PRNGKeyArray
 
 from energax.arithmetic import add_all, total
 from energax.checking import as_setting, require_kind, require_whole
-from energax.exceptions import SettingError
 from energax.graph.graph import Graph
 from energax.graph.synapses import push
 from energax.rules.base import AbstractRule, differentiate
@@ -16,7 +15,8 @@ from energax.rules.base import AbstractRule, differentiate
 class Homeostasis(AbstractRule):
     """Another rule's gradient plus strength times that of L = 2 |A|^2 / n, with A = (W - W^T) / 2 of all free units.
 
-    L is estimated without W: E[|W e|^2 - e^T W W e] / n over Gaussian e. Activations are left out, so that L is one of
+    L is estimated without W: E[|W e|^2 - e^T W W e] / n over Gaussian e, the same ones for every batch without a key.
+    Activations are left out, so that L is one of
     the weights alone. It needs the synapses of other units; the rest of the rule stays as local as it was.
 
     Attributes:
@@ -46,10 +46,8 @@ class Homeostasis(AbstractRule):
 
     def __call__(self, dynamics, graph, batch, solver, carry):
         """The other rule's gradient, and the regulariser's."""
-        if batch.key is None:
-            raise SettingError("Homeostasis draws at random: give Batch a key")
         gradient, carry, info = self.rule(dynamics, graph, batch, solver, carry)
-        key = jax.random.fold_in(batch.key, 1)
+        key = jax.random.key(0) if batch.key is None else jax.random.fold_in(batch.key, 1)
 
         def objective(model):
             return self.strength.astype(info.cost.dtype) * estimate_asymmetry(model.graph, key, self.samples)
