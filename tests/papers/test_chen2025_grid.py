@@ -10,6 +10,8 @@ from energax.papers.cells import Cells
 from energax.papers.chen2025 import grid, parity, table3
 from energax.papers.chen2025.grid import (
     KEPT,
+    METHODS,
+    NETS,
     RATES,
     Point,
     gather,
@@ -19,6 +21,7 @@ from energax.papers.chen2025.grid import (
     tabulate,
     train_point,
 )
+from energax.recipes import settings_read
 from energax.training.run_folder import finite
 
 
@@ -33,7 +36,16 @@ def row(net, method, optimiser, rate, accuracy, seed=0, data="mnist"):
         found = {"diverged": "the cost became inf"}
     else:
         found |= {"test_accuracy": accuracy, "validation_accuracy": accuracy, "selected_test_accuracy": accuracy}
-    return {"net": net, "data": data, "method": method, "optimiser": optimiser, "rate": rate, "seed": seed, **found}
+    return {
+        "net": net,
+        "data": data,
+        "method": method,
+        "optimiser": optimiser,
+        "rate": rate,
+        "seed": seed,
+        "device": "cpu",
+        **found,
+    }
 
 
 def test_a_cell_resumes_where_its_run_stopped(tmp_path):
@@ -86,6 +98,15 @@ def test_ep_takes_units_and_time_that_suit_the_network():
     assert (other.activation, other.length) == ("tanh", 6)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("net", NETS)
+def test_every_method_reads_what_it_is_given_on_every_network(net, method):
+    """Oracle: the settings that the recipe reads; one that it does not read, `make_learner` would refuse."""
+    choice = make_choice(net, method, "lalr", 0.01, 64, 0.0625, 6)
+    read = settings_read(METHODS[method][0], (28, 28, 1), 10, choice)
+    assert [name for name, value in vars(choice).items() if value is not None and getattr(read, name) is None] == []
+
+
 def test_names_and_rates_are_read_or_refused():
     """Oracle: the pairs; messages name what was given and what there is."""
     assert split_optimisers("adam, lalr:0.5") == [("adam", RATES["adam"]), ("lalr", 0.5)]
@@ -105,6 +126,7 @@ def test_the_table_has_the_papers_numbers_beside_ours():
     table = tabulate("", rows, table3.PRINTED)
     assert [line[4] for line in table.rows] == ["98.82", "23.05"]
     assert table.rows[0][5] == "98.00 ± 1.41"
+    assert (table.headings[-1], table.rows[0][-1]) == ("on", "cpu")
     assert list(gather(rows)) == [
         ("hfn", "mnist", "bipc", "lalr", 0.01),
         ("scrn", "tiny-imagenet", "hpc", "adam", 0.001),
