@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from energax import Batch, GradientFlow, LeakyDirected, LeakyFlow, PredictiveCoding, Stopping, Verdict
+from energax import Batch, GradientFlow, Graph, LeakyDirected, LeakyFlow, Node, PredictiveCoding, Stopping, Verdict
 from energax.activations import Box, Sigmoid, Tanh, hard_sigmoid, steepest
 from energax.certificates import certify as _certify
 from energax.certificates.norms import bound_norm
 from energax.dynamics import AbsoluteOutflow, NoOutflow, SignedOutflow, prepare_phase
 from energax.exceptions import SettingError
-from energax.graph.networks import directed_complete, directed_mlp
+from energax.graph.networks import directed_complete, directed_mlp, recurrent_dense
 from energax.layers import Chain, Conv2d, Flatten, Linear, Pool, Sparse, average
 from energax.solvers import SafeStep
 
@@ -247,8 +247,36 @@ def test_slopes_of_activations():
         np.testing.assert_allclose(steepest(rho), slope, rtol=1e-5)
 
 
+def test_the_safe_step_allows_for_steep_outputs():
+    """Oracle: the Jacobian of a nudged output whose activation rises by up to 2: a step must not overshoot."""
+    graph = doubled(directed_mlp((2, 3, 1), Sigmoid(8.0), key=jax.random.key(0)))
+    steep = Graph(
+        nodes=[*graph.nodes[:-1], Node("output", (1,), "activation")],
+        edges=graph.edges,
+        functions=graph.functions,
+        input="input",
+        output="output",
+    )
+    dynamics = LeakyDirected(1.5)
+    phase = prepare_phase(
+        dynamics, steep, steep.clamp(jnp.zeros((1, 2))), target=jnp.zeros((1, 1)), beta=jnp.asarray(3.0)
+    )
+    states = {"hidden1": jnp.zeros((1, 3)), "output": jnp.zeros((1, 1))}
+
+    def output_force(u):
+        return phase.force({**states, "output": u})["output"][0, 0]
+
+    diagonal = float(jax.grad(output_force)(states["output"])[0, 0])
+    np.testing.assert_allclose(diagonal, -1.5 - 3.0 * 2.0 * 2.0 / 2, rtol=1e-9)
+    np.testing.assert_allclose(dynamics.safe_step(phase), 1 / 7.5, rtol=1e-9)
+    np.testing.assert_allclose(certify(dynamics, steep).step(3.0), 1 / 7.5, rtol=1e-9)
+
+
 def test_what_cannot_be_certified_is_refused():
     """Every message says what to give instead."""
+    steps = recurrent_dense((2,), 2, jnp.tanh, length=4, output_state=True, key=jax.random.key(0))
+    with pytest.raises(SettingError, match="has axes"):
+        certify(LeakyDirected(), steps)
     graph = directed_complete(2, 3, 1, jnp.sin, key=jax.random.key(0))
     with pytest.raises(SettingError, match="largest slope is not known"):
         certify(LeakyDirected(), graph)

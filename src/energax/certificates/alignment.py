@@ -80,7 +80,7 @@ def align(phase: Phase, states: States) -> tuple[Array, Array]:
     slopes = jnp.diag(jax.jacfwd(shown)(vector))
     # at a wall the force pulls a unit back and reads no other
     alone = jnp.sum(jnp.abs(jacobian), axis=1) <= jnp.abs(jnp.diag(jacobian)) * (1 + 8 * jnp.finfo(vector.dtype).eps)
-    active = ~(alone & at_walls(phase, states)) & (slopes > 0)
+    active = ~(alone & at_walls(phase, states)) & (slopes != 0)
     both = active[:, None] & active[None, :]
     jacobian = jnp.where(
         both, jacobian / jnp.where(active, slopes, 1)[None, :], -jnp.eye(len(vector), dtype=vector.dtype)
@@ -108,7 +108,8 @@ def bound_alignment(dynamics: AbstractDynamics, graph: Graph) -> Array:
     """Kappa of the signals at every equilibrium of any input, shape `()`; infinite where nothing is proved.
 
     Corollary 4: |A| / -mu_2(J) of a flow, |skew W| / (l - lambda_max(sym W)) of an additive net whose activations rise
-    by at most 1, with l the least leak. Leak buys alignment, and costs signal. Writes W out, for small nets.
+    by at most 1 and never fall, with l the least leak. Leak buys alignment, and costs signal. For small nets: W is
+    written out.
 
     Raises:
         SettingError: another dynamics, or activations that are steeper than 1.

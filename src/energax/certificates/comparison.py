@@ -34,11 +34,14 @@ class Comparison(eqx.Module):
         """The comparison of a directed net.
 
         Raises:
-            SettingError: another dynamics, an edge that is not linear, or an activation of unknown slope.
+            SettingError: another dynamics, nodes with axes, an edge that is not linear, an activation of unknown slope.
         """
         if not isinstance(dynamics, AbstractDirected):
             raise SettingError(f"dynamics={tell(dynamics)}: only directed nets are certified, as LeakyFlow()")
         graph = as_graph(graph)
+        for node in graph.nodes:
+            if graph.axes(node.name):
+                raise SettingError(f"node {node.name!r} has axes, along which edges may add up: give a net without any")
         arrays = [leaf for leaf in jax.tree.leaves(graph.functions) if eqx.is_inexact_array(leaf)]
         like = jnp.zeros(1, jnp.result_type(*arrays) if arrays else float)
         free = graph.zeros(graph.free(graph.inputs), like)

@@ -92,12 +92,15 @@ class AbstractDirected(AbstractDynamics):
         return self.losses(phase.graph, phase.graph.zeros(phase.graph.free(phase.clamped.values), like))
 
     def safe_step(self, phase: Phase) -> Array:
-        """1 / max(loss + |beta|): the longest step in which no unit overshoots by what it loses, `()` or `(batch,)`.
+        """1 / max(loss + |beta| rho'), shape `()` or `(batch,)`: no unit overshoots by what it loses in such a step.
 
-        The 1 beside beta is the curvature of a squared error; that of a cross-entropy is below it.
+        rho' is the steepest slope of an output, and no less than 1; it is multiplied by the curvature of a squared
+        error, 1, below which that of a cross-entropy is.
         """
         fastest = jnp.max(jnp.stack([jnp.max(jnp.abs(loss)) for loss in phase.linear.values()]))
-        fastest = fastest if phase.beta is None else fastest + jnp.abs(phase.beta)
+        if phase.beta is not None:
+            slopes = (self.slope(phase.graph, place.node) for place in phase.graph.outputs)
+            fastest = fastest + max(1.0, *slopes) * jnp.abs(phase.beta)
         return 1 / jnp.maximum(fastest, jnp.finfo(fastest.dtype).tiny)
 
     def lose(self, phase: Phase, states: States, arriving: States) -> States:

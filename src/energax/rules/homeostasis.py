@@ -16,8 +16,8 @@ class Homeostasis(AbstractRule):
     """Another rule's gradient plus strength times that of L = 2 |A|^2 / n, with A = (W - W^T) / 2 of all free units.
 
     L is estimated without W: E[|W e|^2 - e^T W W e] / n over Gaussian e, the same ones for every batch without a key.
-    Activations are left out, so that L is one of
-    the weights alone. It needs the synapses of other units; the rest of the rule stays as local as it was.
+    Activations are left out, so that L is one of the weights alone. It needs the synapses of other units; the rest of
+    the rule stays as local as it was.
 
     Attributes:
         rule: the other rule.

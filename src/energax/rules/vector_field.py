@@ -51,12 +51,12 @@ class AbstractResponse(AbstractRule):
         return settled
 
     def measure(self, nudged: Phase, states: States) -> States:
-        """What is compared of the two nudged phases: what nodes show, unless said."""
+        """What is compared of the phases: what nodes show, unless said."""
         return nudged.activities(states)
 
-    @abc.abstractmethod
     def learn(self, free: Phase, settled: States, signal: States, target: Output, weights: Array) -> Model:
-        """The gradient, from the answer of every free unit; arguments as of `through_force`."""
+        """The gradient, from the answer of every free unit: by all that a parameter does to the force, unless said."""
+        return through_force(free, settled, signal, target, weights)
 
     def __call__(self, dynamics, graph, batch, solver, carry):
         """Settle, nudge, and learn from the answer."""
@@ -108,7 +108,3 @@ class VectorFieldRule(AbstractResponse):
     def nudge(self, free, settled):
         """The free phase itself."""
         return free.prepare_again(reference=settled)
-
-    def learn(self, free, settled, signal, target, weights):
-        """All that a parameter does to the force."""
-        return through_force(free, settled, signal, target, weights)

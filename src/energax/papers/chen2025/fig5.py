@@ -94,7 +94,6 @@ def judge(numbers: Numbers) -> list[Judgement]:
 
 EXPERIMENT = Experiment(
     name="chen2025-fig5",
-    small_decides=False,  # digits are soon learned by either
     paper=PAPER,
     summary="training loss of HPC and BiPC on four data sets",
     small=Settings(data="digits", net="scrn-dense", rows=512, stretches=4),
