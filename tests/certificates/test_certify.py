@@ -274,7 +274,7 @@ def test_the_safe_step_allows_for_steep_outputs():
 
 def test_what_cannot_be_certified_is_refused():
     """Every message says what to give instead."""
-    steps = recurrent_dense((2,), 2, jnp.tanh, length=4, output_state=True, key=jax.random.key(0))
+    steps = recurrent_dense((4, 4, 1), 2, jnp.tanh, length=4, output_state=True, key=jax.random.key(0))
     with pytest.raises(SettingError, match="has axes"):
         certify(LeakyDirected(), steps)
     graph = directed_complete(2, 3, 1, jnp.sin, key=jax.random.key(0))
