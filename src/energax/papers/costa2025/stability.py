@@ -21,7 +21,7 @@ from energax.papers.pictures import QUIET, panels
 from energax.papers.tables import Table
 from energax.training.learner import root_key
 
-PAPER = "Costa & Santos 2025"
+PAPER = "energax, after the abstract of Costa & Santos 2025"
 HIDDEN, OUTPUTS = 6, 2
 LEAKS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 KINDS = {"signed": SignedOutflow(), "absolute": AbsoluteOutflow(), "none": NoOutflow(), "additive": None}
