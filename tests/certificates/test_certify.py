@@ -173,6 +173,30 @@ def test_certified_nets_contract_as_promised(beta):
     assert found >= 15
 
 
+def test_forces_grow_at_first_by_no_more_than_said():
+    """Oracle: norms of powers of the step's matrix, of linear flows; strong chains grow far before they decay."""
+    grown = 0
+    chain = scaled(TEMPLATES[None], {"output_to_hidden": 0.0, "hidden_to_hidden": 0.0, "output_to_output": 0.0})
+    chain = scaled(chain, {"hidden_to_output": 30.0})
+    nets = [draw(seed) for seed in range(40) if seed % 4] + [
+        (LeakyFlow({"hidden": 0.2, "output": 1.0}, NoOutflow()), chain)
+    ]
+    for dynamics, graph in nets:
+        certificate = certify(dynamics, graph)
+        matrix = np.asarray(jacobian(dynamics, graph, FREE))
+        steps, factors = (np.asarray(part) for part in certificate._steps_and_factors(0.0))
+        for rate, stretch, step, factor in zip(certificate.rates, certificate.stretches, steps, factors, strict=True):
+            if not rate > 0:
+                continue
+            power = np.eye(len(matrix))
+            for t in range(60):
+                norm = np.linalg.norm(power, 2)
+                assert norm <= float(stretch) * factor**t * (1 + 1e-9)
+                grown += norm > factor**t * 1.01
+                power = power @ (np.eye(len(matrix)) + step * matrix)
+    assert grown > 30
+
+
 def test_the_solver_needs_no_more_steps_than_bounded():
     """`GradientFlow` with `SafeStep` from silence: every sample converges within `certificate.steps(tol)`."""
     checked = 0
