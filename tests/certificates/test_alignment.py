@@ -79,6 +79,22 @@ def test_no_update_is_further_from_the_gradient_than_proved(kind):
     assert min(measured) < 0.999
 
 
+@pytest.mark.parametrize("off", [0.0, 1e-16, -1e-16, 1e-17])
+def test_a_unit_at_a_wall_but_for_rounding_has_no_part(off):
+    """Oracle: the unit exactly at the wall; a step along the force ends there but for rounding."""
+    dynamics, graph = LeakyFlow(np.asarray(1.0)), redraw(template(None, 2), np.random.default_rng(3), -0.6, 0.6)
+    for wall, pull in ((0.0, -9.0), (1.0, 9.0)):
+        held = eqx.tree_at(lambda g: g.functions["input_to_output"].bias, graph, np.asarray([0.4, pull]))
+        x = np.full((1, 2), 0.3)
+        phase = prepare_phase(dynamics, held, held.clamp(x))
+        states = solve(FLOW, phase, phase.start()).states
+        assert float(states["output"][0, 1]) == pytest.approx(wall, abs=1e-15)
+        exact = aligned(dynamics, held, x, {**states, "output": states["output"].at[0, 1].set(wall)})
+        near = aligned(dynamics, held, x, {**states, "output": states["output"].at[0, 1].set(wall + off)})
+        np.testing.assert_allclose(near.signal, exact.signal, rtol=1e-9)
+        np.testing.assert_allclose(near.update, exact.update, rtol=1e-9)
+
+
 def test_a_leak_buys_alignment():
     """Corollary 4: the bound falls with the leak, as 1 / l in the end."""
     graph = redraw(template(jnp.tanh, 2), np.random.default_rng(0), -1, 1)
@@ -90,7 +106,7 @@ def test_a_leak_buys_alignment():
     assert float(least_cosine(jnp.asarray(1.5))) == -1
 
 
-def test_cooperative_nets_move_every_weight_the_right_way():
+def test_cooperative_nets_answer_with_the_right_sign():
     """Theorem 5: signals of one sign in every unit, whatever the input weights; refused for other nets."""
     graph = template(None, 1)
     for outflow in (SignedOutflow(), AbsoluteOutflow()):

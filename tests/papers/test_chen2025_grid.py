@@ -9,7 +9,6 @@ from energax.papers import Outcome
 from energax.papers.cells import Cells
 from energax.papers.chen2025 import grid, parity, table3
 from energax.papers.chen2025.grid import (
-    KEPT,
     METHODS,
     NETS,
     RATES,

@@ -6,6 +6,8 @@ norm kappa of K in the metric Q is below 1, cos_Q(a, nu) >= (1 - kappa^2) / (1 +
 docs/directed.md, this library's own).
 """
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -100,7 +102,15 @@ def align(phase: Phase, states: States) -> tuple[Array, Array]:
 def at_walls(phase: Phase, states: States) -> Array:
     """Which units the box of the dynamics holds; none where it has none."""
     box = getattr(phase.dynamics, "box", Box())
-    held = jax.tree.map(lambda v: (v <= box.lower) | (v >= box.upper), states)
+
+    # a step of h along (P - s) / h ends at the wall but for rounding
+    reach = 8 * max([1.0, *(abs(wall) for wall in (box.lower, box.upper) if math.isfinite(wall))])
+
+    def held_of(v):
+        room = reach * jnp.finfo(v.dtype).eps
+        return (v <= box.lower + room) | (v >= box.upper - room)
+
+    held = jax.tree.map(held_of, states)
     return jnp.concatenate([one.reshape(-1) for one in jax.tree.leaves(held)])
 
 
@@ -128,7 +138,7 @@ def bound_alignment(dynamics: AbstractDynamics, graph: Graph) -> Array:
 
 
 def is_cooperative(dynamics: AbstractDynamics, graph: Graph) -> Array:
-    """Whether theorem 5 holds, shape `()`: the local rule then moves every weight in the gradient's direction.
+    """Whether theorem 5 holds, shape `()`: every unit's response then has the sign of its exact signal.
 
     A flow of signed or absolute outflow with a leak everywhere, no negative weight among its free units and one output
     unit; weights from the input may have any sign.

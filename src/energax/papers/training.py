@@ -1,7 +1,8 @@
 """Training with something measured every few batches, resumable after every epoch."""
 
 import itertools
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -10,15 +11,38 @@ import jax.numpy as jnp
 
 import energax as ex
 from energax.data import Dataset
-from energax.papers.cells import Cells
-from energax.training import checkpoint
+from energax.exceptions import DivergenceError
+from energax.papers.cells import Cells, Tell
+from energax.training import RunFolder, checkpoint, fit
 from energax.training.device_split import make_device_split
+from energax.training.display import Silent
 from energax.training.epoch import stretch
 from energax.training.evaluation import evaluate_device_split
 from energax.training.learner import Progress, begin, root_key
 
 Measure = Callable[[Progress, ex.Batch], dict[str, Any]]
 """`(progress, batch) -> numbers`, between two stretches of training."""
+
+Row = dict[str, Any]
+
+KEPT = (
+    "test_accuracy",
+    "selected_test_accuracy",
+    "selected_epoch",
+    "validation_accuracy",
+    "converged_fraction",
+    "stalled_fraction",
+    "out_of_steps_fraction",
+    "diverged_fraction",
+    "residual",
+    "steps",
+    "gradient_cosine",
+    "least_gradient_cosine",
+    "reference",
+    "seconds",
+    "compile_seconds",
+)
+"""What a table needs of a run's result."""
 
 
 def train_net(
@@ -85,6 +109,66 @@ def row(averages: dict[str, float], epoch: float) -> dict[str, float]:
     settled = averages["converged_fraction"] + averages["stalled_fraction"]
     used = {name: averages[name] for name in ("accuracy", "cost")}
     return {"epoch": epoch, **used, "settled": settled, "diverged": averages["diverged_fraction"]}
+
+
+def fit_cell(
+    cells: Cells, name: str, learner: ex.Learner, data: Dataset, *, epochs: int, config: dict[str, Any], **plan: Any
+) -> Row:
+    """Train by `fit`, or go on where an interrupted run finished an epoch.
+
+    Args:
+        cells: where the run's folder is while it lasts.
+        name: of the folder.
+        learner: what to train.
+        data: the data set.
+        epochs: passes over the training rows.
+        config: what the folder says of the learner.
+        plan: batch, seed, standardise and the like, as `fit` takes them.
+
+    Returns:
+        `KEPT` of the result, and `history`: cost, accuracy and cosine of every epoch. A training whose cost is no
+        number any more is a result too: `diverged` says when.
+    """
+    folder = RunFolder(cells.file(name))
+    display = EpochLines(name, cells.tell)
+    try:
+        run = fit(
+            learner,
+            data,
+            epochs=epochs,
+            folder=folder,
+            resume=folder.last.exists(),
+            display=display,
+            config=config,
+            **plan,
+        )
+        found = {name: run.result[name] for name in KEPT}
+        found |= {"history": history(run.history), "diverged": None}
+    except DivergenceError as error:
+        found = {"diverged": str(error)}
+    shutil.rmtree(folder.path, ignore_errors=True)
+    return found
+
+
+def history(rows: Sequence[Row]) -> list[Row]:
+    """The course of a run, in short."""
+    names = ("epoch", "train_cost", "train_accuracy", "validation_accuracy", "gradient_cosine", "residual")
+    return [{name: row[name] for name in names} for row in rows]
+
+
+class EpochLines(Silent):
+    """A line per epoch."""
+
+    def __init__(self, name: str, tell: Tell):
+        self._name, self._tell = name, tell
+
+    def epoch(self, row):
+        """Tell."""
+        accuracy, cosine = row["validation_accuracy"], row["gradient_cosine"]
+        self._tell(
+            f"{self._name}, epoch {row['epoch']}: validation accuracy {accuracy:.4f}, gradient cosine {cosine:.3f}, "
+            f"{row['seconds']:.0f} s"
+        )
 
 
 def keep_rows(data: Dataset, rows: int | None) -> Dataset:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 
 from energax import rules
 from energax.activations import AbstractActivation, Tanh, hard_sigmoid, rectifier
@@ -14,12 +13,13 @@ from energax.costs import CrossEntropy, SquaredError
 from energax.dynamics import BalancedFeedback, Hopfield, PredictiveCoding, SkewFeedback
 from energax.dynamics.base import AbstractDynamics
 from energax.exceptions import SettingError
-from energax.optimisers import OPTIMISERS, make_optimiser
+from energax.optimisers import OPTIMISERS
+from energax.recipes.directed import make_additive, make_flow_network
 from energax.recipes.graphs import graph_of
+from energax.recipes.parts import frozen_of, make_single_steps, make_unused_solver, optimiser_of, solver_of
 from energax.recipes.settings import COMMON, Chosen, Reader, Settings, require_ranges
 from energax.rules import AbstractRule
-from energax.solvers import AbstractSolver, ConjugateGradient, FixedPoint, GradientFlow, Stopping, Unbounded
-from energax.solvers.coordinates import ErrorCoordinates
+from energax.solvers import AbstractSolver
 from energax.training import Learner
 from energax.training.learner import root_key
 
@@ -39,83 +39,6 @@ class Recipe:
     defaults: Settings
     build: Callable[[Chosen, Sequence[int], int, jax.Array], Learner]
     epochs: int = 5
-
-
-def optimiser_of(settings: Chosen) -> optax.GradientTransformation:
-    """The optimiser by its name, made of the settings that it reads."""
-    own = {name: getattr(settings, name) for name in OPTIMISERS[settings.optimiser].reads}
-    return make_optimiser(
-        settings.optimiser,
-        settings.learning_rate,
-        decay_steps=settings.lr_decay_steps,
-        clip=settings.clip,
-        **own,
-    )
-
-
-def frozen_of(settings: Chosen) -> tuple[str, ...]:
-    """The functions that stay as they are."""
-    names = settings.freeze or ""
-    return tuple(name.strip() for name in names.split(",") if name.strip())
-
-
-def make_cg_errors(settings: Chosen) -> AbstractSolver:
-    """Conjugate gradients on the prediction errors, tested after every step."""
-    return ConjugateGradient(
-        Stopping(settings.relaxation_tol, settings.max_relaxation_steps, check_every=1), ErrorCoordinates()
-    )
-
-
-def make_cg_states(settings: Chosen) -> AbstractSolver:
-    """Conjugate gradients on the states, tested after every step."""
-    return ConjugateGradient(Stopping(settings.relaxation_tol, settings.max_relaxation_steps, check_every=1))
-
-
-def make_blocks(settings: Chosen) -> AbstractSolver:
-    """Exact minimisation block after block."""
-    return FixedPoint(stop=Stopping(settings.relaxation_tol, settings.max_relaxation_steps, settings.check_every))
-
-
-def make_flow(settings: Chosen) -> AbstractSolver:
-    """Gradient flow of the states with momentum, its step bounded by the measured curvature; or papers' plain steps."""
-    if settings.fixed_steps is not None:
-        stop = Stopping(settings.relaxation_tol, settings.fixed_steps, check_every=0)
-        return GradientFlow(step_size=settings.step_size, stop=stop, bound=Unbounded())
-    return GradientFlow(
-        step_size=settings.step_size,
-        momentum=settings.state_momentum or None,
-        stop=Stopping(settings.relaxation_tol, settings.max_relaxation_steps),
-    )
-
-
-SOLVERS: dict[str, Callable[[Chosen], AbstractSolver]] = {
-    "cg-errors": make_cg_errors,
-    "cg-states": make_cg_states,
-    "flow": make_flow,
-    "blocks": make_blocks,
-}
-"""Name of a setting -> the solver that it stands for."""
-
-
-def solver_of(settings: Chosen) -> AbstractSolver:
-    """The solver by its name, stopped at the settings' tolerance."""
-    if settings.fixed_steps is not None and settings.solver != "flow":
-        raise SettingError(
-            f"solver={settings.solver}: fixed_steps are steps of gradient flow; leave the solver out, or give flow"
-        )
-    return SOLVERS[settings.solver](settings)
-
-
-def make_unused_solver(settings: Chosen) -> AbstractSolver:
-    """For rules that settle nothing: any solver, of which no setting is read."""
-    return ConjugateGradient(coordinates=ErrorCoordinates())
-
-
-def make_single_steps(settings: Chosen) -> AbstractSolver:
-    """Gradient flow, for rules that take its steps one by one."""
-    if settings.solver != "flow":
-        raise SettingError(f"solver={settings.solver}: this recipe takes single steps of the states; give flow")
-    return make_flow(settings)
 
 
 def make_predictive(
@@ -181,6 +104,20 @@ BIDIRECTIONAL = dataclasses.replace(SMALL, solver="flow", feedback=0.3, relaxati
 EP = Settings(
     hidden=(512,), solver="blocks", learning_rate=0.02, gain=0.7, beta=0.2, relaxation_tol=1e-2, max_relaxation_steps=60
 )
+DIRECTED = Settings(
+    hidden=(256, 64),
+    activation="tanh",
+    solver="certified-flow",
+    optimiser="adam",
+    learning_rate=1e-3,
+    beta=0.1,
+    leak=1.0,
+    feedback_radius=0.9,
+    homeostasis=0.0,
+    relaxation_tol=1e-2,
+    max_relaxation_steps=300,
+    check_every=5,
+)
 
 RECIPES: dict[str, Recipe] = {
     "backprop": Recipe(
@@ -245,6 +182,24 @@ RECIPES: dict[str, Recipe] = {
         "contrastive Hebbian learning with weak feedback: the output clamped",
         dataclasses.replace(EP, gamma=0.3),
         make_hopfield(lambda s: rules.ContrastiveHebbian(), make_hopfield_dynamics),
+        epochs=10,
+    ),
+    "deep": Recipe(
+        "directed EP in a leaky flow network (DEEP), certified, by the consistent local rule",
+        dataclasses.replace(DIRECTED, hidden=(64,), activation=None, leak=0.5),
+        make_flow_network(lambda s: rules.VectorFieldRule(s.beta)),
+        epochs=10,
+    ),
+    "vf-ep": Recipe(
+        "vector-field EP in a directed additive net, certified: what activities answer to a nudge",
+        dataclasses.replace(DIRECTED, homeostasis=1.0),
+        make_additive(lambda s: rules.VectorFieldRule(s.beta)),
+        epochs=10,
+    ),
+    "asym-ep": Recipe(
+        "directed EP in an additive net, certified, its nudged phase corrected to give the exact gradient",
+        DIRECTED,
+        make_additive(lambda s: rules.AsymEP(s.beta)),
         epochs=10,
     ),
 }

@@ -12,7 +12,7 @@ from energax.optimisers import DEFAULTS, OPTIMISERS
 
 Network = Literal["mlp", "conv", "residual", "hfn", "scrn", "scrn-dense", "scrn-complex"]
 Pool = Literal["stride", "average", "maximum"]
-Solver = Literal["cg-errors", "cg-states", "flow", "blocks"]
+Solver = Literal["cg-errors", "cg-states", "flow", "blocks", "certified-flow"]
 Activation = Literal["hard-sigmoid", "rectifier", "tanh"]
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 
@@ -69,15 +69,26 @@ class Settings:
     gamma: Annotated[
         float | None, describe("feedback scale of a Hopfield net; 1 is symmetric feedback (ep: 1 where left out)")
     ] = None
+    leak: Annotated[float | None, describe("directed nets: the share of its state that a unit loses per time")] = None
+    feedback_radius: Annotated[
+        float | None,
+        describe(
+            "additive directed nets: feedback is scaled down to this spectral radius, below 1 certified; inf: as is"
+        ),
+    ] = None
+    homeostasis: Annotated[
+        float | None, describe("directed nets: strength of the regulariser that makes their synapses more symmetric")
+    ] = None
     solver: Annotated[
         Solver | None,
         describe(
             "cg-errors: conjugate gradients on the prediction errors (fast); cg-states: the same on the states; "
-            "flow: gradient flow of the states, a local neural dynamics; blocks: exact minimisation block after block"
+            "flow: gradient flow of the states, a local neural dynamics; blocks: exact minimisation block after block; "
+            "certified-flow: plain steps, as long as the certificate of a directed net holds for"
         ),
     ] = None
     relaxation_tol: Annotated[float | None, describe("relative residual at which a sample has converged")] = None
-    check_every: Annotated[int | None, describe("blocks: sweeps between tests of the residual")] = None
+    check_every: Annotated[int | None, describe("blocks, certified-flow: steps between tests of the residual")] = None
     max_relaxation_steps: Annotated[int | None, describe("most relaxation steps (ipc: steps per batch)")] = None
     step_size: Annotated[
         float | None, describe("flow: nominal step of the states; the measured curvature bounds it")
@@ -163,6 +174,12 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_relaxation_steps": COUNT,
     "batch": COUNT,
     "feedback": NOT_NEGATIVE,
+    "leak": POSITIVE,
+    "homeostasis": NOT_NEGATIVE,
+    "feedback_radius": (
+        lambda value: value > 0 and (value < 1 or value == math.inf),
+        "give a number above 0 and below 1, or inf",
+    ),
     "gain": POSITIVE,
     "learning_rate": POSITIVE,
     "step_size": POSITIVE,

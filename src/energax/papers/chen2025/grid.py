@@ -1,7 +1,6 @@
 """Trainings in a grid of data sets, networks, methods and optimisers, each a cell of its own that resumes."""
 
 import dataclasses
-import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,17 +9,13 @@ import jax
 from matplotlib.figure import Figure
 
 import energax as ex
-from energax.exceptions import DivergenceError, SettingError
-from energax.papers.cells import Cells, Tell
+from energax.exceptions import SettingError
+from energax.papers.cells import Cells
 from energax.papers.pictures import panels
 from energax.papers.tables import Table
-from energax.papers.training import keep_rows
+from energax.papers.training import Row, fit_cell, keep_rows
 from energax.recipes import Settings as Choice
 from energax.recipes import make_learner
-from energax.training import RunFolder, fit
-from energax.training.display import Silent
-
-Row = dict[str, Any]
 
 METHODS: dict[str, tuple[str, Choice]] = {
     "hpc": ("pc", Choice(relaxation_tol=1e-2, max_relaxation_steps=4)),
@@ -44,25 +39,6 @@ RATES = {"adam": 0.001, "lalr": 0.01, "lars": 0.05, "lamb": 0.001, "adamw": 0.00
 """Learning rates where none is given."""
 
 TITLES = {"hpc": "HPC", "nudge": "PC-Nudge", "bipc": "BiPC", "ep": "EP", "backprop": "backprop"}
-
-KEPT = (
-    "test_accuracy",
-    "selected_test_accuracy",
-    "selected_epoch",
-    "validation_accuracy",
-    "converged_fraction",
-    "stalled_fraction",
-    "out_of_steps_fraction",
-    "diverged_fraction",
-    "residual",
-    "steps",
-    "gradient_cosine",
-    "least_gradient_cosine",
-    "reference",
-    "seconds",
-    "compile_seconds",
-)
-"""What a table needs of a run's result."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,23 +151,14 @@ def train_point(cells: Cells, point: Point) -> Row:
     """Train one point, or go on where an interrupted run finished an epoch.
 
     Returns:
-        What the table says of it, and `history`: cost, accuracy and cosine of every epoch. A training whose cost is no
-        number any more is a result too: `diverged` says when.
+        Where in the grid it is, what `fit_cell` says, and the device.
     """
     data = keep_rows(ex.load(point.data), point.rows)
     recipe = METHODS[point.method][0]
     learner, complete = make_learner(recipe, data.image_shape, data.classes, seed=point.seed, settings=point.choice)
-    folder = RunFolder(cells.file(point.name))
     plan = {"epochs": point.epochs, "batch": complete.batch, "seed": point.seed, "standardise": complete.standardise}
     config = {"recipe": recipe, "settings": dataclasses.asdict(complete)}
-    display = Progress(point.name, cells.tell)
-    try:
-        run = fit(learner, data, folder=folder, resume=folder.last.exists(), display=display, config=config, **plan)
-        found = {name: run.result[name] for name in KEPT}
-        found |= {"history": history(run.history), "diverged": None}
-    except DivergenceError as error:
-        found = {"diverged": str(error)}
-    shutil.rmtree(folder.path, ignore_errors=True)
+    found = fit_cell(cells, point.name, learner, data, config=config, **plan)
     return {**point.facts(), **found, "device": jax.devices()[0].device_kind}
 
 
@@ -200,27 +167,6 @@ def train_points(cells: Cells, points: Sequence[Point]) -> list[Row]:
     for point in points:
         cells.offer(point.name, lambda point=point: train_point(cells, point))
     return list(cells.finished().values())
-
-
-def history(rows: Sequence[Row]) -> list[Row]:
-    """The course of a run, in short."""
-    names = ("epoch", "train_cost", "train_accuracy", "validation_accuracy", "gradient_cosine", "residual")
-    return [{name: row[name] for name in names} for row in rows]
-
-
-class Progress(Silent):
-    """A line per epoch."""
-
-    def __init__(self, name: str, tell: Tell):
-        self._name, self._tell = name, tell
-
-    def epoch(self, row):
-        """Tell."""
-        accuracy, cosine = row["validation_accuracy"], row["gradient_cosine"]
-        self._tell(
-            f"{self._name}, epoch {row['epoch']}: validation accuracy {accuracy:.4f}, gradient cosine {cosine:.3f}, "
-            f"{row['seconds']:.0f} s"
-        )
 
 
 def gather(rows: Sequence[Row]) -> dict[tuple, list[Row]]:

@@ -1,0 +1,64 @@
+"""Recipes of directed nets, which stay certified while they train."""
+
+from collections.abc import Callable, Sequence
+from math import inf, prod
+
+import jax.numpy as jnp
+import optax
+
+from energax import networks
+from energax.activations import hard_sigmoid, rectifier
+from energax.certificates import AbstractProjection, CapFeedback, KeepPositive, project
+from energax.dynamics import AbstractDynamics, LeakyDirected, LeakyFlow, Model
+from energax.dynamics.directed import as_graph
+from energax.graph.graph import Graph
+from energax.recipes.parts import frozen_of, optimiser_of, solver_of
+from energax.recipes.settings import Chosen
+from energax.rules import AbstractRule, Homeostasis
+from energax.training import Learner
+
+MakeRule = Callable[[Chosen], AbstractRule]
+
+
+def make_additive(rule: MakeRule):
+    """Layers of leaky units with forward and feedback synapses of their own; feedback is capped."""
+
+    def build(settings: Chosen, shape: Sequence[int], classes: int, key) -> Learner:
+        units = {"rectifier": rectifier(), "tanh": jnp.tanh, "hard-sigmoid": hard_sigmoid()}[settings.activation]
+        graph = networks.directed_mlp(
+            [prod(shape), *settings.hidden, classes], units, shape=shape, gain=settings.gain, key=key
+        )
+        capped = () if settings.feedback_radius == inf else (CapFeedback(settings.feedback_radius),)
+        return assemble(settings, graph, LeakyDirected(leak=settings.leak), rule, capped)
+
+    return build
+
+
+def make_flow_network(rule: MakeRule):
+    """A leaky flow network in layers; what flows among free units is never negative."""
+
+    def build(settings: Chosen, shape: Sequence[int], classes: int, key) -> Learner:
+        graph = networks.directed_mlp(
+            [prod(shape), *settings.hidden, classes], shape=shape, gain=settings.gain, key=key
+        )
+        return assemble(settings, graph, LeakyFlow(leak=settings.leak), rule, (KeepPositive(),))
+
+    return build
+
+
+def assemble(
+    settings: Chosen,
+    graph: Graph,
+    dynamics: AbstractDynamics,
+    rule: MakeRule,
+    projections: Sequence[AbstractProjection],
+) -> Learner:
+    """The learner, its net certified from the beginning where there are projections."""
+    chosen, optimiser = rule(settings), optimiser_of(settings)
+    if settings.homeostasis > 0:
+        chosen = Homeostasis(chosen, settings.homeostasis)
+    for projection in projections:
+        graph = as_graph(projection(Model(graph, dynamics)).graph)
+    if projections:
+        optimiser = optax.chain(optimiser, project(projections, dynamics, graph))
+    return Learner(graph, dynamics, solver_of(settings), chosen, optimiser, freeze=frozen_of(settings))
