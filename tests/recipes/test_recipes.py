@@ -15,8 +15,11 @@ from energax import (
     FirstStep,
     Hopfield,
     Incremental,
+    LeakyDirected,
+    LeakyFlow,
     PredictiveCoding,
     SkewFeedback,
+    VectorFieldRule,
     networks,
 )
 from energax.activations import rectifier
@@ -27,6 +30,7 @@ from energax.optimisers import OPTIMISERS
 from energax.recipes import RECIPES, make_learner, settings_read
 from energax.recipes.recipes import complete_settings
 from energax.recipes.settings import COMMON, Settings
+from energax.rules import AsymEP, Homeostasis
 from energax.rules.base import open_batch
 from energax.rules.nudging import centred, holomorphic, nudge, one_sided, unit_nudge
 
@@ -43,7 +47,12 @@ TABLE = {
     "ep-one-sided": (Contrastive(one_sided(0.2)), Hopfield, "adjoint", 0.95, True),
     "ep-holomorphic": (Contrastive(holomorphic(0.2, 4)), Hopfield, "adjoint", 0.99, True),
     "chl": (ContrastiveHebbian(), Hopfield, "adjoint", 0.9, True),
+    "deep": (VectorFieldRule(0.1), LeakyFlow, "adjoint", 0.3, True),
+    "vf-ep": (Homeostasis(VectorFieldRule(0.1)), LeakyDirected, "adjoint", 0.3, True),
+    "asym-ep": (AsymEP(0.1), LeakyDirected, "adjoint", 0.999, True),
 }
+
+QUICK = dict.fromkeys(("deep", "vf-ep", "asym-ep"), {"learning_rate": 0.02})  # of Adam, for 22 updates
 
 
 def test_the_table_knows_every_recipe():
@@ -59,7 +68,7 @@ def test_a_recipe_trains_in_its_regime(name, learner, train):
     Verdicts must be shares that add up to 1 where the rule relaxes, and absent where it does not.
     """
     rule, dynamics, reference, cosine, relaxes = TABLE[name]
-    one = learner(name)
+    one = learner(name, **QUICK.get(name, {}))
     assert type(one.rule) is type(rule)
     assert isinstance(one.dynamics, dynamics)
     run = train(one, epochs=2)

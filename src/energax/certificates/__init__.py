@@ -7,6 +7,8 @@ from energax.certificates.alignment import is_cooperative as is_cooperative
 from energax.certificates.alignment import least_cosine as least_cosine
 from energax.certificates.certify import Certificate as Certificate
 from energax.certificates.certify import certify as certify
+from energax.certificates.keep import KeepSigns as KeepSigns
+from energax.certificates.keep import KeepSymmetric as KeepSymmetric
 from energax.certificates.projection import AbstractProjection as AbstractProjection
 from energax.certificates.projection import CapFeedback as CapFeedback
 from energax.certificates.projection import CapOutflow as CapOutflow

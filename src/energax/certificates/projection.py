@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from functools import singledispatch
 from typing import Any
 
@@ -27,14 +28,20 @@ from energax.graph.topology import distances
 from energax.layers import Linear, Sparse, change_weights
 
 HALVINGS = 24
+NONE: AbstractSet[str] = frozenset()
 
 
 class AbstractProjection(eqx.Module):
     """Moves a model back into a set."""
 
     @abc.abstractmethod
-    def __call__(self, model: Model) -> Model:
-        """The model with other weights."""
+    def __call__(self, model: Model, frozen: AbstractSet[str] = NONE) -> Model:
+        """The model with other weights.
+
+        Args:
+            model: what is trained.
+            frozen: functions of the graph whose weights stay as they are.
+        """
 
 
 def project(
@@ -47,7 +54,7 @@ def project(
     Args:
         projections: one or several, in this order.
         dynamics: that of the learner.
-        graph: the learner's; of its numbers only what is not trained is read.
+        graph: the learner's; of its numbers only what is not trained is read. Frozen functions stay as they are here.
 
     Raises:
         SettingError: something else in the place of a projection; an update without parameters.
@@ -55,15 +62,16 @@ def project(
     parts = [projections] if isinstance(projections, AbstractProjection) else list(projections)
     for part in parts:
         require_kind("project: projections", part, AbstractProjection, "give some, as CapFeedback()")
-    _, rest = split_parameters(Model(graph, dynamics))
+    known, rest = split_parameters(Model(graph, dynamics))
 
     def update(updates, state, params=None):
         if params is None:
             raise SettingError("a projection needs the parameters: give them to update as its third argument")
         after = optax.apply_updates(params, updates)
-        model: Any = eqx.combine(after, rest)
+        frozen = {name for name, function in params.graph.functions.items() if not jax.tree.leaves(function)}
+        model: Any = eqx.combine(after, known, rest)
         for part in parts:
-            model = part(model)
+            model = part(model, frozen)
         # frozen groups have no update
         moved = jax.tree.map(
             lambda u, new, old: None if u is None else new - old,
@@ -80,9 +88,10 @@ def project(
 class KeepPositive(AbstractProjection):
     """Weights among free units at 0 or above: flows of signed or absolute outflow are then certified by any leak."""
 
-    def __call__(self, model):
+    def __call__(self, model, frozen=NONE):
         """Negative ones become 0."""
-        return change_functions(model, free_functions(model.graph), lambda weight: jnp.maximum(weight, 0))
+        names = free_functions(model.graph) - frozen
+        return change_functions(model, names, lambda weight: jnp.maximum(weight, 0))
 
 
 class CapOutflow(AbstractProjection):
@@ -97,7 +106,7 @@ class CapOutflow(AbstractProjection):
     def __check_init__(self):
         require_between("CapOutflow: share", self.share, 0, 1, open_least=True, open_most=True)
 
-    def __call__(self, model):
+    def __call__(self, model, frozen=NONE):
         """Where there is more, it is scaled down, unit by unit."""
         dynamics, graph = model.dynamics, model.graph
         if not isinstance(dynamics, LeakyFlow) or not isinstance(dynamics.outflow, SignedOutflow):
@@ -111,7 +120,7 @@ class CapOutflow(AbstractProjection):
         }
         functions = dict(graph.functions)
         for edge in graph.edges:
-            if edge.source in factors and edge.target in factors:
+            if edge.source in factors and edge.target in factors and edge.function not in frozen:
                 functions[edge.function] = shrink_sources(functions[edge.function], factors[edge.source].reshape(-1))
         return eqx.tree_at(lambda m: m.graph.functions, model, functions)
 
@@ -131,11 +140,11 @@ class CapFeedback(AbstractProjection):
     def __check_init__(self):
         require_between("CapFeedback: radius", self.radius, 0, 1, open_least=True, open_most=True)
 
-    def __call__(self, model):
+    def __call__(self, model, frozen=NONE):
         """The largest factor up to 1 that is enough, by halving."""
         if not isinstance(model.dynamics, LeakyDirected):
             raise SettingError(f"CapFeedback: {type(model.dynamics).__name__}: it is for LeakyDirected")
-        back = feedback_functions(model.graph)
+        back = feedback_functions(model.graph) - frozen
         if not back:
             return model
         least, gains = Comparison.of(model.dynamics, model.graph).blocks()

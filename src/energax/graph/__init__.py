@@ -1,6 +1,9 @@
 """Networks as graphs: nodes, edges, axes, the feed-forward pass, and builders of networks."""
 
 from energax.graph import networks as networks
+from energax.graph.edge_list import EdgeList as EdgeList
+from energax.graph.edge_list import draw_edges as draw_edges
+from energax.graph.edge_list import read_edges as read_edges
 from energax.graph.graph import Graph as Graph
 from energax.graph.groups import group_norms as group_norms
 from energax.graph.groups import parameter_groups as parameter_groups

@@ -11,3 +11,4 @@ from energax.graph.networks.chen2025 import recurrent_dense as recurrent_dense
 from energax.graph.networks.chen2025 import recurrent_simple as recurrent_simple
 from energax.graph.networks.directed import directed_complete as directed_complete
 from energax.graph.networks.directed import directed_mlp as directed_mlp
+from energax.graph.networks.wired import from_edges as from_edges

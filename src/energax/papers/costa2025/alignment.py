@@ -207,6 +207,8 @@ def draw(numbers: Numbers) -> Figure:
     left.plot([0, 1], [0, 1], "k-", lw=1)
     left.set(xlabel="least cosine that is proved", ylabel="cosine of the local rule's update to the gradient")
     middle.set(xlabel="leak", xscale="log", ylabel="cosine")
+    middle.set_xticks(LEAKS, [f"{leak:g}" for leak in LEAKS])
+    middle.minorticks_off()
     right.set(xlabel="share of the skew part that is kept", ylabel="cosine, all leaks")
     for axes in (left, middle, right):
         axes.legend(**{**QUIET, "fontsize": "x-small"})

@@ -1,0 +1,80 @@
+"""Projections that keep what a circuit is known by: the sign of every synapse, and the symmetry of gap junctions."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from energax.certificates.projection import NONE, AbstractProjection, change_functions
+from energax.checking import require_kind
+from energax.exceptions import SettingError
+from energax.graph.graph import Graph
+from energax.layers import Sparse
+
+
+class KeepSigns(AbstractProjection):
+    """Weights keep their signs: one that would change it becomes 0 (Dale's principle, where all of a unit's agree).
+
+    Attributes:
+        signs: function -> above 0, below 0, or 0 for a weight that is free; shaped like the function's weights.
+    """
+
+    signs: dict[str, Array] = eqx.field(converter=lambda given: {name: jnp.asarray(one) for name, one in given.items()})
+
+    def __call__(self, model, frozen=NONE):
+        """Weights of the wrong sign become 0."""
+        for name, signs in self.signs.items():
+
+            def clip(weight, signs=signs):
+                return jnp.where(signs * weight < 0, 0, weight)
+
+            model = change_functions(model, {name} - frozen, clip)
+        return model
+
+
+class KeepSymmetric(AbstractProjection):
+    """Synapses of one function stay as strong as those the other way, as gap junctions are: both become their mean.
+
+    Attributes:
+        function: its name; a `Sparse` layer.
+        partner: index of the synapse the other way, shape `(synapses,)`; its own for those that have none.
+    """
+
+    function: str = eqx.field(static=True)
+    partner: Array
+
+    @classmethod
+    def of(cls, graph: Graph, function: str, among: np.ndarray | None = None) -> "KeepSymmetric":
+        """Find the pairs.
+
+        Args:
+            graph: the network.
+            function: a `Sparse` layer of it.
+            among: mask of the synapses that are symmetric, shape `(synapses,)`; left out: all.
+
+        Raises:
+            SettingError: a synapse without one the other way.
+        """
+        layer: Any = graph.functions[function]
+        require_kind(f"KeepSymmetric: {function}", layer, Sparse, "give a function that is a Sparse layer")
+        ends = np.stack([np.asarray(layer.sources), np.asarray(layer.targets)]).astype(np.int64)
+        chosen = np.arange(ends.shape[1]) if among is None else np.flatnonzero(among)
+        there, back = (a * layer.in_features + b for a, b in (ends[:, chosen], ends[::-1, chosen]))
+        order = np.argsort(there)
+        at = np.minimum(np.searchsorted(there[order], back), len(order) - 1)
+        found = there[order][at] == back
+        if not found.all():
+            one = chosen[np.flatnonzero(~found)[0]]
+            raise SettingError(
+                f"{function}: the synapse from unit {ends[0, one]} to {ends[1, one]} has none the other way: give it "
+                "one, or leave it out of `among`"
+            )
+        partner = np.arange(ends.shape[1])
+        partner[chosen] = chosen[order[at]]
+        return cls(function, jnp.asarray(partner))
+
+    def __call__(self, model, frozen=NONE):
+        """Pairs become their mean."""
+        return change_functions(model, {self.function} - frozen, lambda weight: (weight + weight[self.partner]) / 2)

@@ -1,0 +1,139 @@
+"""Nets whose synapses are given one by one: circuits that were measured, or drawn from probabilities."""
+
+from collections.abc import Callable, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from energax.checking import require_callable, require_key
+from energax.exceptions import SettingError
+from energax.graph.edge_list import EdgeList, read_edges
+from energax.graph.graph import Graph
+from energax.graph.parts import Edge, Node
+from energax.layers import Chain, Flatten, Sparse
+
+Units = Sequence[str] | np.ndarray
+"""Names of units, or their indices."""
+
+
+def from_edges(
+    edges: EdgeList | str | Path,
+    shape: Sequence[int],
+    classes: int,
+    activation: Callable | None = None,
+    *,
+    reading: Units,
+    shown: Units,
+    weights: np.ndarray | str | None = None,
+    share: float = 1.0,
+    gain: float = 1.0,
+    feedback_gain: float = 1.0,
+    mirrored: bool = False,
+    key: PRNGKeyArray,
+) -> Graph:
+    """A circuit between an input and an output: nodes `input`, `units` and `output`.
+
+    Its functions, all of them lists of synapses: `entering` from the input to the units that read it, `synapses` among
+    the units, `leaving` from the units that are shown to every output unit, and `returning` the same way back. Only
+    `entering` and `leaving` have biases, one for each unit and output unit. What shall stay as it is, is named to
+    `Learner.freeze`.
+
+    Args:
+        edges: an edge list, or the file of one as `read_edges` takes it.
+        shape: of one input.
+        classes: units of the output, which is linear.
+        activation: of the units; None for a flow network.
+        reading: the units that the input reaches.
+        shown: the units that the output reads and answers to.
+        weights: of `synapses`, shape `(synapses,)`, or the column of the file that holds them; left out: drawn from
+            U(+-gain / sqrt(mean number of synapses per unit)).
+        share: of the pairs of an input and a reading unit that are joined, drawn at random.
+        gain: scale of `entering` and `leaving`, and of `synapses` where they are drawn.
+        feedback_gain: scale of `returning`.
+        mirrored: whether `returning` is `leaving` the other way round, times `feedback_gain`; it is drawn otherwise.
+        key: PRNG key.
+
+    Raises:
+        DataError: a file that cannot be read, or a name that no unit has.
+        SettingError: an index that is no unit's, weights of another number than there are synapses, or a share that is
+            not in (0, 1].
+    """
+    require_key("from_edges: key", key)
+    if not 0 < share <= 1:
+        raise SettingError(f"from_edges: share={share}: give a number above 0 and up to 1")
+    if not isinstance(edges, EdgeList):
+        edges = read_edges(edges, columns=[weights] if isinstance(weights, str) else [])
+    if isinstance(weights, str):
+        weights = edges.columns[weights]
+    units, inputs = len(edges.names), prod(shape)
+    keys = jax.random.split(key, 5)
+    reads, shows = (_as_indices(edges, *pair) for pair in (("reading", reading), ("shown", shown)))
+    entering = _join(np.arange(inputs), reads)
+    if share < 1:
+        chosen = np.asarray(jax.random.bernoulli(keys[4], share, entering[0].shape))
+        entering = (entering[0][chosen], entering[1][chosen])
+    leaving = _join(shows, np.arange(classes))
+    # the scale is by the synapses of a unit that is reached, and not by their mean over all units
+    into = gain * (len(reads) / units) ** 0.5
+    back = feedback_gain * (len(shows) / units) ** 0.5
+    functions: dict[str, Any] = {
+        "entering": Chain((Flatten(), _without_bias(Sparse(*entering, inputs, units, gain=into, key=keys[0])))),
+        "synapses": Sparse(edges.sources, edges.targets, units, units, use_bias=False, gain=gain, key=keys[1]),
+        "leaving": _without_bias(Sparse(*leaving, units, classes, gain=gain, key=keys[2])),
+        "returning": Sparse(leaving[1], leaving[0], classes, units, use_bias=False, gain=back, key=keys[3]),
+    }
+    if mirrored:
+        functions["returning"] = eqx.tree_at(
+            lambda layer: layer.weight, functions["returning"], feedback_gain * functions["leaving"].weight
+        )
+    if weights is not None:
+        given = jnp.asarray(weights, float)
+        if given.shape != (len(edges),):
+            raise SettingError(f"from_edges: weights of shape {given.shape} for {len(edges)} synapses: give one each")
+        functions["synapses"] = eqx.tree_at(lambda layer: layer.weight, functions["synapses"], given)
+    if activation is not None:
+        require_callable("from_edges: activation", activation)
+        functions["activation"] = activation
+    nodes = [
+        Node("input", tuple(shape)),
+        Node("units", (units,), None if activation is None else "activation"),
+        Node("output", (classes,)),
+    ]
+    links = [
+        Edge("input", "units", "entering"),
+        Edge("units", "units", "synapses"),
+        Edge("units", "output", "leaving"),
+        Edge("output", "units", "returning"),
+    ]
+    return Graph(nodes=nodes, edges=links, functions=functions, input="input", output="output")
+
+
+def _as_indices(edges: EdgeList, place: str, given: Units) -> np.ndarray:
+    """Indices of units that are named or numbered."""
+    units = np.asarray(given)
+    if units.dtype.kind in "US":
+        units = edges.find(units.tolist())
+    if units.ndim != 1 or not len(units) or units.dtype.kind not in "iu":
+        raise SettingError(f"from_edges: {place}: give names or indices of at least one unit")
+    if units.min() < 0 or units.max() >= len(edges.names) or len(np.unique(units)) < len(units):
+        raise SettingError(
+            f"from_edges: {place}: indices from {units.min()} to {units.max()}: give each unit once, from 0 to "
+            f"{len(edges.names) - 1}"
+        )
+    return units
+
+
+def _join(sources: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs: what they leave, and what they reach."""
+    return np.repeat(sources, len(targets)).astype(np.int32), np.tile(targets, len(sources)).astype(np.int32)
+
+
+def _without_bias(layer: Sparse) -> Sparse:
+    """The layer with a bias of 0, to be learnt."""
+    return eqx.tree_at(lambda layer: layer.bias, layer, jnp.zeros(layer.out_features))
