@@ -8,10 +8,11 @@ import optax
 import pytest
 
 from energax import Batch, GradientFlow, LeakyDirected, LeakyFlow, Stopping, VectorFieldRule
-from energax.certificates import CapFeedback, CapOutflow, KeepPositive, certify, project
-from energax.dynamics.model import Model, split_parameters
+from energax.certificates import CapFeedback, CapOutflow, KeepPositive, KeepSigns, KeepSymmetric, certify, project
+from energax.dynamics.model import Model, select_parameters, split_parameters
 from energax.exceptions import SettingError
-from energax.graph.networks import directed_complete, directed_mlp
+from energax.graph import EdgeList
+from energax.graph.networks import directed_complete, directed_mlp, from_edges
 from energax.solvers import SafeStep
 from oracles import gradient, numbers
 
@@ -52,6 +53,56 @@ def test_negative_outflow_is_capped():
         positive = np.asarray(fn.weight) >= 0
         assert np.all(np.asarray(capped.functions[name].weight)[positive] == np.asarray(fn.weight)[positive])
     assert np.all(numbers(capped.functions["input_to_hidden"]) == numbers(graph.functions["input_to_hidden"]))
+
+
+def pairs():
+    """Three units joined both ways, and one of them to a fourth; the last two of seven synapses have no partner."""
+    sources, targets = [0, 1, 0, 2, 1, 2, 3], [1, 0, 2, 0, 2, 3, 1]
+    edges = EdgeList(np.asarray(["a", "b", "c", "d"]), np.asarray(sources), np.asarray(targets))
+    return from_edges(edges, (2,), 2, reading=[0, 1], shown=[2], key=jax.random.key(0))
+
+
+def test_signs_are_kept():
+    """Oracle: the weights of the right sign, and those that are free; 0 for the others."""
+    graph, signs = pairs(), np.asarray([1, -1, 0, 1, -1, 1, -1])
+    old = np.asarray(graph.functions["synapses"].weight)
+    kept = KeepSigns({"synapses": signs})(Model(graph, LeakyFlow())).graph
+    np.testing.assert_array_equal(kept.functions["synapses"].weight, np.where(signs * old < 0, 0, old))
+    assert 0 < np.sum(signs * old < 0) < np.sum(signs != 0)
+
+
+def test_gap_junctions_stay_symmetric():
+    """Oracle: means of the weights of both directions; others stay; what has no partner is refused."""
+    graph = pairs()
+    old = np.asarray(graph.functions["synapses"].weight)
+    symmetric = KeepSymmetric.of(graph, "synapses", np.arange(7) < 4)
+    new = symmetric(Model(graph, LeakyFlow())).graph.functions["synapses"].weight
+    expected = old.copy()
+    expected[:2], expected[2:4] = old[:2].mean(), old[2:4].mean()
+    np.testing.assert_allclose(new, expected, rtol=1e-6)
+    with pytest.raises(SettingError, match="from unit 1 to 2 has none the other way"):
+        KeepSymmetric.of(graph, "synapses")
+    with pytest.raises(SettingError, match="Sparse"):
+        KeepSymmetric.of(layers(), "forward1")
+
+
+def test_projections_leave_frozen_functions_alone():
+    """Oracle: the frozen weights, bit for bit, and a net that is certified with them as they are."""
+    graph, dynamics = layers(), LeakyDirected(1.0)
+    graph = CapFeedback(0.5)(Model(graph, dynamics)).graph
+    capped = eqx.tree_at(
+        lambda g: g.functions["backward2"].weight, graph, 100 * graph.functions["backward2"].weight
+    )  # the other must give way
+    after = CapFeedback(0.99)(Model(capped, dynamics), frozenset({"backward3"})).graph
+    assert np.all(numbers(after.functions["backward3"]) == numbers(capped.functions["backward3"]))
+    assert certify(dynamics, after).certified
+    optimiser = optax.chain(optax.sgd(1.0), project(CapFeedback(0.9), dynamics, capped))
+    parameters = select_parameters(Model(capped, dynamics), ("backward3",))
+    zero = jax.tree.map(jnp.zeros_like, parameters)
+    moved, _ = optimiser.update(zero, optimiser.init(parameters), parameters)
+    assert moved.graph.functions["backward3"].weight is None
+    ended = eqx.apply_updates(Model(capped, dynamics), moved)
+    assert certify(dynamics, ended.graph).certified
 
 
 CASES = {

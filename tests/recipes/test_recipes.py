@@ -52,7 +52,7 @@ TABLE = {
     "asym-ep": (AsymEP(0.1), LeakyDirected, "adjoint", 0.999, True),
 }
 
-QUICK = dict.fromkeys(("deep", "vf-ep", "asym-ep"), {"learning_rate": 0.02})  # of Adam, for 22 updates
+QUICK = {name: {"learning_rate": 0.02} for name in ("deep", "vf-ep", "asym-ep")}  # of Adam, for 22 updates
 
 
 def test_the_table_knows_every_recipe():

@@ -20,6 +20,7 @@ from energax.rules import AbstractRule
 
 PAPER = "energax, after the abstract of Costa & Santos 2025"
 UNCAPPED = float("inf")
+MARKS = (1, 2, 5, 10, 20, 50, 100)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +145,9 @@ def draw(numbers: Numbers) -> Figure:
             }
             errors.plot(epochs, [100 * (1 - one["validation_accuracy"]) for one in row["history"]], **style)
             cosines.plot(epochs, [one["gradient_cosine"] for one in row["history"]], **style)
-        errors.set(xlabel="epoch", ylabel="validation error, %", yscale="log", title=data)
+        errors.set(xlabel="epoch", ylabel="validation error, %", yscale="log", ylim=(1, 400), title=data)
+        errors.set_yticks(MARKS, [str(mark) for mark in MARKS])
+        errors.minorticks_off()
         cosines.set(xlabel="epoch", ylabel="cosine to the adjoint's gradient", title=f"{data}, seed 0")
         errors.legend(**{**QUIET, "fontsize": "x-small"})
     return figure

@@ -1,0 +1,158 @@
+"""Edge lists: what is read, drawn and refused, and the nets made of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet
+import pytest
+
+from energax import LeakyDirected, LeakyFlow, networks
+from energax.certificates import certify
+from energax.dynamics import AbsoluteOutflow, prepare_phase
+from energax.exceptions import DataError, SettingError
+from energax.graph import EdgeList, draw_edges, read_edges
+
+ROWS = [("a", "b", 1.5, "gap"), ("b", "c", -2.0, "chemical"), ("c", "a", 0.5, "chemical"), ("a", "c", 3.0, "gap")]
+HEADING = ("from", "to", "weight", "kind")
+
+
+def write(folder, suffix):
+    file = folder / f"edges{suffix}"
+    if suffix in (".csv", ".tsv"):
+        between = "," if suffix == ".csv" else "\t"
+        file.write_text("\n".join(between.join(map(str, row)) for row in (HEADING, *ROWS)) + "\n\n")
+        return file
+    table = pa.table({name: [row[at] for row in ROWS] for at, name in enumerate(HEADING)})
+    (pa.parquet.write_table if suffix == ".parquet" else pa.feather.write_feather)(table, file)
+    return file
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".feather", ".arrow", ".parquet"])
+def test_every_kind_of_file_is_read(suffix, tmp_path):
+    """Oracle: the rows written."""
+    edges = read_edges(write(tmp_path, suffix), source="from", target="to", columns=("weight", "kind"))
+    assert edges.names.tolist() == ["a", "b", "c"]
+    assert edges.sources.tolist() == [0, 1, 2, 0]
+    assert edges.targets.tolist() == [1, 2, 0, 2]
+    np.testing.assert_array_equal(edges.columns["weight"], [row[2] for row in ROWS])
+    assert edges.columns["kind"].tolist() == [row[3] for row in ROWS]
+    gaps = edges.select(edges.columns["kind"] == "gap")
+    assert (len(gaps), gaps.targets.tolist(), gaps.names.tolist()) == (2, [1, 2], ["a", "b", "c"])
+
+
+def test_units_may_be_given_in_their_order(tmp_path):
+    """Oracle: the order given; a unit without a synapse is one all the same."""
+    file = write(tmp_path, ".csv")
+    edges = read_edges(file, source="from", target="to", units=["d", "c", "b", "a"])
+    assert edges.sources.tolist() == [3, 2, 1, 3]
+    assert edges.find(["a", "d"]).tolist() == [3, 0]
+    with pytest.raises(DataError, match="unit 'c' is not among the 2"):
+        read_edges(file, source="from", target="to", units=["a", "b"])
+
+
+def test_numbers_are_names_in_every_kind_of_file(tmp_path):
+    """Oracle: the identifiers as text, as in tables of a fly's neurons."""
+    large = 720575940628908548
+    pa.feather.write_feather(pa.table({"source": [large, 1], "target": [1, large]}), tmp_path / "ids.feather")
+    (tmp_path / "ids.csv").write_text(f"source,target\n{large},1\n1,{large}\n")
+    for suffix in (".csv", ".feather"):
+        assert read_edges(tmp_path / f"ids{suffix}").names.tolist() == [str(large), "1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "source,goal\n1,2\n", "no column 'target'; it has 'source', 'goal'"),
+        ("a.csv", "source,target\n1,2\n3\n", "line 3: 1 columns of 2"),
+        ("a.csv", "source,target\n", "no rows"),
+        ("a.csv", "", "no column"),
+        ("a.xls", "x", "edge lists end in"),
+        ("a.feather", "no table", "cannot be read"),
+        ("a.parquet", "no table", "cannot be read"),
+    ],
+)
+def test_bad_files_are_refused(name, text, message, tmp_path):
+    """Oracle: the messages; each names the file."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        read_edges(tmp_path / name)
+    assert name in str(caught.value)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_edges(tmp_path / "missing.csv")
+
+
+def test_circuits_are_drawn_with_their_probabilities():
+    """Oracle: binomial counts within five deviations, no unit joined to itself, no pair twice."""
+    sizes, table = {"E": 300, "I": 80}, np.asarray([[0.1, 0.3], [0.0, 1.0]])
+    edges = draw_edges(sizes, table, seed=3)
+    assert len(np.unique(edges.sources.astype(np.int64) * 380 + edges.targets)) == len(edges)
+    assert np.all(edges.sources != edges.targets)
+    assert (edges.names[0], edges.names[299], edges.names[300], len(edges.names)) == ("E/0", "E/299", "I/0", 380)
+    counts = np.zeros((2, 2))
+    np.add.at(counts, ((edges.targets >= 300).astype(int), (edges.sources >= 300).astype(int)), 1)
+    for target in range(2):
+        for source in range(2):
+            pairs = [300, 80][target] * ([300, 80][source] - (target == source))
+            p = table[target, source]
+            assert abs(counts[target, source] - p * pairs) <= 5 * (pairs * p * (1 - p)) ** 0.5
+    again = draw_edges(sizes, table, seed=3)
+    np.testing.assert_array_equal(again.sources, edges.sources)
+    with pytest.raises(DataError, match="for 2 populations"):
+        draw_edges(sizes, np.asarray([[0.5]]), seed=0)
+    with pytest.raises(DataError, match="from -1 to 0"):
+        draw_edges(sizes, np.asarray([[0.5, 0.5], [0.5, -1.0]]), seed=0)
+
+
+def circuit(**options):
+    edges = EdgeList(np.asarray(["a", "b", "c", "d"]), np.asarray([0, 1, 2, 3]), np.asarray([1, 2, 3, 0]))
+    chosen = {"reading": ["a", "b"], "shown": [2, 3], "weights": np.asarray([1.0, -2.0, 0.5, 0.25])} | options
+    return networks.from_edges(edges, (2, 2), 3, key=jax.random.key(0), **chosen)
+
+
+def test_a_circuit_is_what_its_list_says():
+    """Oracle: the force of a flow without outflow or leak, from dense matrices in numpy."""
+    graph = circuit()
+    x, units, output = (np.random.default_rng(0).normal(size=shape) for shape in ((5, 2, 2), (5, 4), (5, 3)))
+    dense = {}
+    for name, inner in (("entering", -1), ("synapses", None), ("leaving", None), ("returning", None)):
+        layer = graph.functions[name] if inner is None else graph.functions[name].layers[inner]
+        dense[name] = np.zeros((layer.in_features, layer.out_features))
+        np.add.at(dense[name], (np.asarray(layer.sources), np.asarray(layer.targets)), np.asarray(layer.weight))
+    assert np.all(dense["entering"][:, 2:] == 0)
+    assert np.all(dense["leaving"][:2] == 0)
+    assert np.all(dense["returning"][:, :2] == 0)
+    assert [dense["synapses"][i, (i + 1) % 4] for i in range(4)] == [1.0, -2.0, 0.5, 0.25]
+    phase = prepare_phase(LeakyDirected(leak=1.0), graph, graph.clamp(x))
+    force = phase.force({"units": jnp.asarray(units), "output": jnp.asarray(output)})
+    driven = x.reshape(5, 4) @ dense["entering"] + units @ dense["synapses"] + output @ dense["returning"]
+    np.testing.assert_allclose(force["units"], driven - units, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(force["output"], units @ dense["leaving"] - output, rtol=1e-5, atol=1e-6)
+    assert certify(LeakyFlow(0.1, AbsoluteOutflow()), graph).certified
+
+
+def test_feedback_may_mirror_the_readout():
+    """Oracle: the same numbers, scaled; half of the pairs of the input are left out by a share of one half."""
+    graph = circuit(mirrored=True, feedback_gain=0.1)
+    leaving, returning = graph.functions["leaving"], graph.functions["returning"]
+    np.testing.assert_allclose(returning.weight, 0.1 * leaving.weight, rtol=1e-6)
+    np.testing.assert_array_equal(returning.sources, leaving.targets)
+    assert 0 < len(circuit(share=0.5).functions["entering"].layers[-1].weight) < 8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reading": ["x"]}, "no unit is called 'x'"),
+        ({"reading": []}, "at least one unit"),
+        ({"shown": [4]}, "indices from 4 to 4"),
+        ({"shown": [1, 1]}, "give each unit once"),
+        ({"weights": np.ones(3)}, "for 4 synapses"),
+        ({"share": 0.0}, "share=0.0"),
+    ],
+)
+def test_bad_circuits_are_refused(options, message):
+    """Oracle: the messages."""
+    with pytest.raises((DataError, SettingError), match=message):
+        circuit(**options)
