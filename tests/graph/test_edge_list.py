@@ -139,6 +139,8 @@ def test_feedback_may_mirror_the_readout():
     np.testing.assert_allclose(returning.weight, 0.1 * leaving.weight, rtol=1e-6)
     np.testing.assert_array_equal(returning.sources, leaving.targets)
     assert 0 < len(circuit(share=0.5).functions["entering"].layers[-1].weight) < 8
+    one = circuit(share=np.asarray([1.0, 1e-9])).functions["entering"].layers[-1]
+    assert (one.sources.tolist(), one.targets.tolist()) == ([0, 1, 2, 3], [0] * 4)
 
 
 @pytest.mark.parametrize(
@@ -150,6 +152,7 @@ def test_feedback_may_mirror_the_readout():
         ({"shown": [1, 1]}, "give each unit once"),
         ({"weights": np.ones(3)}, "for 4 synapses"),
         ({"share": 0.0}, "share=0.0"),
+        ({"share": np.ones(3)}, "for each of the 2 units"),
     ],
 )
 def test_bad_circuits_are_refused(options, message):

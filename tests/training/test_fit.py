@@ -13,10 +13,11 @@ import numpy as np
 import optax
 import pytest
 
-from energax import Backprop, Equilibrium, GradientFlow, Stopping, Verdict
+from energax import Backprop, Contrastive, Equilibrium, GradientFlow, Stopping, Verdict
 from energax.data import Split
 from energax.diagnostics.regime import measure_regime
 from energax.exceptions import DivergenceError, RunError, SettingError
+from energax.rules import RandomSign
 from energax.solvers import AbstractSolver, Unbounded
 from energax.training import RunFolder, evaluate, loop
 from energax.training.alarms import find_alarms, gather_alarms
@@ -440,3 +441,11 @@ def test_nothing_is_said_of_what_is_right():
         find_alarms(row_of(1, diverged_fraction=nan, out_of_steps_fraction=nan, train_cost=9.9), stepwise=False) == []
     )
     assert find_alarms(row_of(1, out_of_steps_fraction=1.0), stepwise=True) == []
+
+
+def test_a_rule_that_draws_signs_is_measured_too(learner, train):
+    """Oracle: the adjoint's gradient; the report's batch has a key, the same one in every report."""
+    one = eqx.tree_at(lambda l: l.rule, learner("ep"), Contrastive(RandomSign(0.2)))
+    first, second = (train(one, epochs=1, seed=seed).history[0] for seed in (1, 1))
+    assert first["gradient_cosine"] > 0.8
+    assert first["gradient_cosine"] == second["gradient_cosine"]

@@ -25,9 +25,7 @@ def make_additive(rule: MakeRule):
 
     def build(settings: Chosen, shape: Sequence[int], classes: int, key) -> Learner:
         units = {"rectifier": rectifier(), "tanh": jnp.tanh, "hard-sigmoid": hard_sigmoid()}[settings.activation]
-        graph = networks.directed_mlp(
-            [prod(shape), *settings.hidden, classes], units, shape=shape, gain=settings.gain, key=key
-        )
+        graph = make_layers(settings, shape, classes, units, key)
         capped = () if settings.feedback_radius == inf else (CapFeedback(settings.feedback_radius),)
         return assemble(settings, graph, LeakyDirected(leak=settings.leak), rule, capped)
 
@@ -38,12 +36,22 @@ def make_flow_network(rule: MakeRule):
     """A leaky flow network in layers; what flows among free units is never negative."""
 
     def build(settings: Chosen, shape: Sequence[int], classes: int, key) -> Learner:
-        graph = networks.directed_mlp(
-            [prod(shape), *settings.hidden, classes], shape=shape, gain=settings.gain, key=key
-        )
+        graph = make_layers(settings, shape, classes, None, key)
         return assemble(settings, graph, LeakyFlow(leak=settings.leak), rule, (KeepPositive(),))
 
     return build
+
+
+def make_layers(settings: Chosen, shape: Sequence[int], classes: int, activation: Callable | None, key) -> Graph:
+    """Forward and feedback weights of their own."""
+    return networks.directed_mlp(
+        [prod(shape), *settings.hidden, classes],
+        activation,
+        shape=shape,
+        gain=settings.gain,
+        feedback_gain=settings.feedback_gain,
+        key=key,
+    )
 
 
 def assemble(

@@ -113,6 +113,7 @@ DIRECTED = Settings(
     beta=0.1,
     leak=1.0,
     feedback_radius=0.9,
+    feedback_gain=1.0,
     homeostasis=0.0,
     relaxation_tol=1e-2,
     max_relaxation_steps=300,

@@ -76,6 +76,9 @@ class Settings:
             "additive directed nets: feedback is scaled down to this spectral radius, below 1 certified; inf: as is"
         ),
     ] = None
+    feedback_gain: Annotated[
+        float | None, describe("directed nets: initial feedback weights are U(+-feedback_gain / sqrt(fan_in))")
+    ] = None
     homeostasis: Annotated[
         float | None, describe("directed nets: strength of the regulariser that makes their synapses more symmetric")
     ] = None
@@ -176,6 +179,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "feedback": NOT_NEGATIVE,
     "leak": POSITIVE,
     "homeostasis": NOT_NEGATIVE,
+    "feedback_gain": POSITIVE,
     "feedback_radius": (
         lambda value: value > 0 and (value < 1 or value == math.inf),
         "give a number above 0 and below 1, or inf",

@@ -149,7 +149,9 @@ class _Trainer:
         self.key, self.first_cost, self.compiled = root_key(seed), None, None
         self.stepwise = learner.rule.updates_per_batch > 1
         self.batches = len(data.train) // batch
-        self.probe = self.train.batch(jnp.arange(min(64, len(data.train))))
+        first = self.train.batch(jnp.arange(min(64, len(data.train))))
+        # not augmented; rules and layers that draw at random draw the same in every report, the reference too
+        self.probe = dataclasses.replace(first, key=jax.random.fold_in(self.key, 0))
         self.regime = eqx.filter_jit(measure_regime)
 
     def run(self, progress: Progress, history: History, epochs: int, folder: RunFolder | None, settings) -> Run:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from energax.checking import require_callable, require_key
+from energax.checking import require_callable, require_key, tell
 from energax.exceptions import SettingError
 from energax.graph.edge_list import EdgeList, read_edges
 from energax.graph.graph import Graph
@@ -31,7 +31,7 @@ def from_edges(
     reading: Units,
     shown: Units,
     weights: np.ndarray | str | None = None,
-    share: float = 1.0,
+    share: float | np.ndarray = 1.0,
     gain: float = 1.0,
     feedback_gain: float = 1.0,
     mirrored: bool = False,
@@ -53,7 +53,8 @@ def from_edges(
         shown: the units that the output reads and answers to.
         weights: of `synapses`, shape `(synapses,)`, or the column of the file that holds them; left out: drawn from
             U(+-gain / sqrt(mean number of synapses per unit)).
-        share: of the pairs of an input and a reading unit that are joined, drawn at random.
+        share: of the pairs of an input and a reading unit that are joined, drawn at random; one for each reading unit,
+            or one for all.
         gain: scale of `entering` and `leaving`, and of `synapses` where they are drawn.
         feedback_gain: scale of `returning`.
         mirrored: whether `returning` is `leaving` the other way round, times `feedback_gain`; it is drawn otherwise.
@@ -65,8 +66,6 @@ def from_edges(
             not in (0, 1].
     """
     require_key("from_edges: key", key)
-    if not 0 < share <= 1:
-        raise SettingError(f"from_edges: share={share}: give a number above 0 and up to 1")
     if not isinstance(edges, EdgeList):
         edges = read_edges(edges, columns=[weights] if isinstance(weights, str) else [])
     if isinstance(weights, str):
@@ -74,10 +73,15 @@ def from_edges(
     units, inputs = len(edges.names), prod(shape)
     keys = jax.random.split(key, 5)
     reads, shows = (_as_indices(edges, *pair) for pair in (("reading", reading), ("shown", shown)))
+    shares = np.asarray(share, float)
+    if shares.shape not in ((), reads.shape) or not np.all((shares > 0) & (shares <= 1)):
+        raise SettingError(
+            f"from_edges: share={tell(share)}: give numbers above 0 and up to 1, one for all or for each of the "
+            f"{len(reads)} units that read"
+        )
     entering = _join(np.arange(inputs), reads)
-    if share < 1:
-        chosen = np.asarray(jax.random.bernoulli(keys[4], share, entering[0].shape))
-        entering = (entering[0][chosen], entering[1][chosen])
+    chosen = np.asarray(jax.random.uniform(keys[4], (inputs, len(reads)))) < shares
+    entering = (entering[0][chosen.reshape(-1)], entering[1][chosen.reshape(-1)])
     leaving = _join(shows, np.arange(classes))
     # the scale is by the synapses of a unit that is reached, and not by their mean over all units
     into = gain * (len(reads) / units) ** 0.5

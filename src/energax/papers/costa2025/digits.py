@@ -71,6 +71,12 @@ WAYS = {
     "activity-uncapped": Way(
         "activity response, no cap", "vf-ep", Choice(homeostasis=0.0, feedback_radius=UNCAPPED), True
     ),
+    "fixed": Way(
+        "activity response, weak fixed feedback",
+        "vf-ep",
+        Choice(homeostasis=0.0, feedback_gain=0.1, freeze="backward2,backward3"),
+        True,
+    ),
     "homeostasis": Way("activity response, homeostasis", "vf-ep", Choice(), False),
     "homeostasis-uncapped": Way(
         "activity response, homeostasis, no cap", "vf-ep", Choice(feedback_radius=UNCAPPED), False
@@ -78,15 +84,15 @@ WAYS = {
     "flow": Way("leaky flow, W >= 0, R1", "deep", Choice(leak=1.0), True),
 }
 HIDDEN = {"digits": (64, 32), "mnist": (256, 64)}
-ON_MNIST = ("asym", "activity", "homeostasis", "flow")
+ON_MNIST = ("asym", "activity", "fixed", "homeostasis", "flow")
 
 
 def train(cells: Cells, data: str, way: str, seed: int, epochs: int) -> Row:
     """One training."""
     found, one = ex.load(data), WAYS[way]
     shared: dict[str, Any] = {"hidden": HIDDEN[data], "learning_rate": 2e-3 if data == "digits" else 1e-3, "batch": 50}
-    if data == "mnist":
-        shared["lr_decay_steps"] = epochs * (len(found.train) // 50)
+    if data == "mnist":  # a nudge of .1 is too small for float32 where a row is learnt almost perfectly
+        shared |= {"lr_decay_steps": epochs * (len(found.train) // 50), "beta": 0.5}
     choice = dataclasses.replace(one.choice, **shared)
     learner, complete = make_learner(one.recipe, found.image_shape, found.classes, seed=seed, settings=choice)
     if one.rule is not None:
@@ -227,6 +233,12 @@ def judge(numbers: Numbers) -> list[Judgement]:
                 for one, bare in pairs
                 for name in ("test_accuracy", "converged_fraction")
             ),
+        ),
+        judge_ways(
+            "digits: a rule that is local in the strict sense reaches 95 %: the activity response, weak fixed feedback",
+            "digits",
+            ("fixed",),
+            lambda: reaches("digits", "fixed", 0.95),
         ),
         judge_ways(
             "MNIST: AsymEP reaches 97 %, every relaxation of the last epoch converged",
