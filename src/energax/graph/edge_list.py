@@ -1,5 +1,6 @@
 """Lists of synapses: who sends to whom, read from files of any circuit."""
 
+import collections
 import csv
 import dataclasses
 import itertools
@@ -88,12 +89,14 @@ def read_edges(
         chunks = _read_arrow(path, wanted)
     else:
         raise DataError(f"{path}: edge lists end in .csv, .tsv, .feather, .arrow or .parquet")
-    places = {} if units is None else {name: index for index, name in enumerate(units)}
+    places: dict[str, int] = collections.defaultdict(itertools.count().__next__)  # a new name gets the next index
+    if units is not None:
+        places = {name: index for index, name in enumerate(units)}
     ends: list[list[np.ndarray]] = [[], []]
     kept: list[list[np.ndarray]] = [[] for _ in columns]
     for chunk in chunks:
         for parts, names in zip(ends, chunk[:2], strict=True):
-            parts.append(_number(path, names, places, closed=units is not None))
+            parts.append(_number(path, names, places))
         for parts, values in zip(kept, chunk[2:], strict=True):
             parts.append(np.asarray(values))
     if not ends[0]:
@@ -103,11 +106,8 @@ def read_edges(
     return EdgeList(np.asarray(list(places)), sources, targets, found)
 
 
-def _number(path: Path, names: Sequence[Any], places: dict[str, int], *, closed: bool) -> np.ndarray:
-    """Indices of names; new ones are added, unless the units are given."""
-    if not closed:
-        for name in dict.fromkeys(names):
-            places.setdefault(name, len(places))
+def _number(path: Path, names: Sequence[Any], places: dict[str, int]) -> np.ndarray:
+    """Indices of names."""
     try:
         return np.fromiter(map(places.__getitem__, names), np.int32, len(names))
     except KeyError as error:
@@ -122,9 +122,9 @@ def _read_text(path: Path, wanted: Sequence[str]) -> Iterable[list[Sequence[str]
             heading = [name.strip() for name in next(rows, [])]
             _require_columns(path, wanted, heading)
             at = [heading.index(name) for name in wanted]
-            line = 1
+            least, line = max(at) + 1, 1
             while chunk := list(itertools.islice(rows, CHUNK)):
-                short = [index for index, row in enumerate(chunk) if len(row) <= max(at)]
+                short = [index for index, row in enumerate(chunk) if len(row) < least]
                 empty = [index for index in short if not chunk[index]]
                 if len(short) > len(empty):
                     first = min(set(short) - set(empty))
