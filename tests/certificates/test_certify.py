@@ -12,7 +12,8 @@ from energax.certificates import certify as _certify
 from energax.certificates.norms import bound_norm
 from energax.dynamics import AbsoluteOutflow, NoOutflow, SignedOutflow, prepare_phase
 from energax.exceptions import SettingError
-from energax.graph.networks import directed_complete, directed_mlp, recurrent_dense
+from energax.graph import draw_edges
+from energax.graph.networks import directed_complete, directed_mlp, from_edges, recurrent_dense
 from energax.layers import Chain, Conv2d, Flatten, Linear, Pool, Sparse, average
 from energax.solvers import SafeStep
 
@@ -308,3 +309,22 @@ def test_what_cannot_be_certified_is_refused():
         certify(PredictiveCoding(), graph)
     with pytest.raises(SettingError, match="made of edges"):
         certify(LeakyFlow(), Batch(jnp.zeros((1, 2))))
+
+
+def test_certificates_of_sparse_circuits_write_no_matrix_out():
+    """Oracle: the compiler's own account of memory, beside a matrix of all pairs of units."""
+    units = 4000
+    edges = draw_edges({"E": units}, np.asarray([[0.002]]), seed=0)
+    graph = from_edges(edges, (4,), 3, reading=np.arange(9), shown=np.arange(7), key=jax.random.key(0))
+    for dynamics in (LeakyFlow(0.5, AbsoluteOutflow()), LeakyDirected(1.0)):
+        arrays, static = eqx.partition((dynamics, graph), eqx.is_array)
+
+        def rates_of(arrays, static=static):
+            return _certify(*eqx.combine(arrays, static)).rates
+
+        compiled = jax.jit(rates_of).lower(arrays).compile()
+        needed = compiled.memory_analysis()
+        assert needed is not None
+        assert needed.temp_size_in_bytes < 8 * units**2 / 20
+        rates = compiled(arrays)
+        assert bool(jnp.any(rates > 0)) == isinstance(dynamics, LeakyFlow)

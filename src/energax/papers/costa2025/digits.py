@@ -180,7 +180,7 @@ def tabulate(numbers: Numbers) -> Table:
                 f"{statistics.fmean(tests):.2f} ({min(tests):.2f} to {max(tests):.2f})",
                 f"{100 * mean(rows, 'selected_test_accuracy'):.2f}",
                 str(len(rows)),
-                " / ".join(f"{share:.1f}" for share in shares),
+                " / ".join(f"{share:.2f}" for share in shares),
                 f"{mean(rows, 'gradient_cosine'):.2f} / {min(row['least_gradient_cosine'] for row in rows):.2f}",
                 f"{mean(rows, 'steps'):.0f}",
                 f"{statistics.median(row['seconds'] for row in rows):.0f}",
@@ -202,7 +202,7 @@ def judge(numbers: Numbers) -> list[Judgement]:
     def show(data: str, *ways: str) -> str:
         return "; ".join(
             f"{WAYS[way].title}: {100 * mean(groups[data, way], 'test_accuracy'):.2f} %, "
-            f"{100 * mean(groups[data, way], 'converged_fraction'):.1f} % converged"
+            f"{100 * mean(groups[data, way], 'converged_fraction'):.2f} % converged"
             for way in ways
         )
 
