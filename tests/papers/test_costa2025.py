@@ -8,7 +8,7 @@ import pytest
 import energax as ex
 from energax.dynamics import prepare_phase
 from energax.papers import Outcome
-from energax.papers.costa2025 import stability, xor
+from energax.papers.costa2025 import alignment, connectome, digits, populations, stability, xor
 
 
 def way(solved, late, certified):
@@ -55,3 +55,132 @@ def test_centred_nets_rest_at_one_half():
         np.testing.assert_allclose(force, 0, atol=1e-5)
     free = [fn.weight for name, fn in graph.functions.items() if not name.startswith("input")]
     assert all(np.all(np.asarray(weight) >= 0) for weight in free)
+
+
+@pytest.mark.parametrize(
+    ("change", "outcomes"),
+    [({}, "yyy"), ({"below": 1}, "nyy"), ({"above": 1}, "yny"), ({"turned": 1}, "yyn"), ({"proved": 0}, "nyy")],
+)
+def test_bounds_on_cosines_are_judged_by_their_numbers(change, outcomes):
+    """Oracle: one violation is enough, and nothing is shown where nothing has a bound."""
+    names = ("counted", "proved", "bounded", "cooperative")
+    point = dict.fromkeys(names, 5) | {"below": 0, "above": 0, "turned": 0} | change
+    found = alignment.EXPERIMENT.judge({"points": [point]})
+    assert [one.outcome != Outcome.FAILED for one in found] == [letter == "y" for letter in outcomes]
+
+
+def test_drawn_nets_keep_the_share_of_the_skew_part():
+    """Oracle: matrices in numpy: at share 0 the net is symmetric, and the skew part grows with the share."""
+    template = ex.networks.directed_complete(2, alignment.HIDDEN, 2, key=jax.random.key(0))
+    for seed in range(4):
+        graph, share = alignment.draw_net("signed", template, jax.random.key(seed))
+        one, two = (np.asarray(graph.functions[f].weight) for f in ("hidden_to_output", "output_to_hidden"))
+        symmetric, skew = (one + two.T) / 2, (one - two.T) / 2
+        again, larger = alignment.draw_net("cooperative", template, jax.random.key(seed))
+        assert float(larger) == float(share)
+        assert min(np.min(fn.weight) for n, fn in again.functions.items() if not n.startswith("input")) >= 0
+        assert np.linalg.norm(skew) < 3 * float(share) * np.linalg.norm(symmetric)
+
+
+def way_on(data, way, accuracy, converged=1.0):
+    return {
+        "data": data,
+        "way": way,
+        "seed": 0,
+        "diverged": None,
+        "test_accuracy": accuracy,
+        "converged_fraction": converged,
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "outcomes"),
+    [
+        ({}, "yyyy"),
+        ({("digits", "asym"): (0.95, 1.0)}, "nyyy"),
+        ({("digits", "homeostasis-uncapped"): (0.99, 0.9)}, "ynyy"),
+        ({("digits", "activity-uncapped"): (0.5, 1.0)}, "ynyy"),
+        ({("digits", "fixed"): (0.94, 1.0)}, "yyny"),
+        ({("mnist", "asym"): (0.98, 0.999)}, "yyyn"),
+        ({("mnist", "asym"): None}, "yyyn"),
+    ],
+)
+def test_digits_are_judged_by_their_numbers(change, outcomes):
+    """Oracle: numbers on either side of every bound; what was not run is not reproduced."""
+    ways = ("asym", "activity", "homeostasis")
+    found = {("digits", way): (0.97, 1.0) for way in (*ways, "fixed")} | {("mnist", "asym"): (0.98, 1.0)}
+    found |= {("digits", f"{way}-uncapped"): (0.9, 0.9) for way in ways} | change
+    rows = [way_on(*at, *numbers) for at, numbers in found.items() if numbers is not None]
+    judged = digits.EXPERIMENT.judge({"rows": rows})
+    assert [one.outcome != Outcome.FAILED for one in judged] == [letter == "y" for letter in outcomes]
+
+
+def counts(worm):
+    """Of every neuron and kind: chemical synapses to and from it, and gap junctions."""
+    codes = np.unique(worm.kinds, return_inverse=True)[1]
+    sources, targets = worm.edges.sources, worm.edges.targets
+    found = np.zeros((3, len(worm.names), codes.max() + 1), int)
+    np.add.at(found[0], (sources[~worm.gaps], codes[targets[~worm.gaps]]), 1)
+    np.add.at(found[1], (targets[~worm.gaps], codes[sources[~worm.gaps]]), 1)
+    np.add.at(found[2], (sources[worm.gaps], codes[targets[worm.gaps]]), 1)
+    return found
+
+
+def test_the_worm_is_what_its_paper_counts():
+    """Oracle: Cook et al. 2019: 302 neurons; the numbers of the folder's tables without autapses."""
+    worm = connectome.read_worm()
+    assert len(worm.names) == 302
+    assert {kind: int((worm.kinds == kind).sum()) for kind in ("sensory", "inter", "motor")} == {
+        "sensory": 83,
+        "inter": 89,
+        "motor": 123,
+    }
+    assert (int((~worm.gaps).sum()), int(worm.gaps.sum())) == (3671, 2182)
+    assert worm.signs[worm.names.index("DD1")] == -1
+    assert worm.signs[worm.names.index("AVAL")] == 1
+
+
+@pytest.mark.parametrize("wiring", ["shuffled", "random"])
+def test_other_wirings_keep_what_they_say(wiring):
+    """Oracle: counts of every neuron by kind, or totals alone; no pair twice, none to itself, gaps both ways."""
+    worm = connectome.read_worm()
+    other, again = (connectome.rewire(worm, wiring, 4) for _ in range(2))
+    pairs = set(zip(other.edges.sources.tolist(), other.edges.targets.tolist(), other.gaps.tolist(), strict=True))
+    assert len(pairs) == len(other.edges) == len(worm.edges)
+    assert all(source != target for source, target, _ in pairs)
+    assert all((target, source, True) in pairs for source, target, gap in pairs if gap)
+    assert (int(other.gaps.sum()), len(other.edges)) == (int(worm.gaps.sum()), len(worm.edges))
+    assert np.array_equal(counts(other), counts(worm)) == (wiring == "shuffled")
+    np.testing.assert_array_equal(other.edges.sources, again.edges.sources)
+    before = set(zip(worm.edges.sources.tolist(), worm.edges.targets.tolist(), worm.gaps.tolist(), strict=True))
+    assert len(pairs & before) < 0.6 * len(pairs)
+
+
+@pytest.mark.parametrize(
+    ("worm", "others", "certified", "outcomes"),
+    [((70, 71), (60, 61), True, "yyyy"), ((70, 60), (60, 61), True, "nynn"), ((70, 71), (75, 76), False, "ynnn")],
+)
+def test_wirings_are_compared_seed_by_seed(worm, others, certified, outcomes):
+    """Oracle: accuracies on either side, in per cent."""
+    rows = [
+        {
+            "wiring": wiring,
+            "rule": "local",
+            "seed": seed,
+            "diverged": None,
+            "test_accuracy": accuracies[seed] / 100,
+            "certified": certified,
+        }
+        for wiring, accuracies in (("worm", worm), ("shuffled", others), ("random", others))
+        for seed in range(2)
+    ]
+    found = connectome.EXPERIMENT.judge({"rows": rows})
+    assert [one.outcome != Outcome.FAILED for one in found] == [letter == "y" for letter in outcomes]
+
+
+def test_the_microcircuit_has_its_published_size():
+    """Oracle: Potjans & Diesmann 2014: 77,169 neurons, about 0.3 billion synapses."""
+    assert sum(populations.SIZES.values()) == 77169
+    sizes = np.asarray(list(populations.SIZES.values()))
+    assert 2.8e8 < sizes @ populations.PROBABILITIES @ sizes < 3.1e8
+    assert populations.scale_sizes(1e-3)["L5I"] == 1

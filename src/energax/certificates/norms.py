@@ -95,7 +95,7 @@ def _(layer, shape):
 
 
 def norm_of(weight: Array) -> Array:
-    """The largest singular value, from the smaller Gram matrix: a decomposition would hold square ones of both sides."""
+    """The largest singular value, from the smaller Gram matrix: a decomposition holds square ones of both sides."""
     short = weight if weight.shape[0] <= weight.shape[1] else weight.T
     gram = jnp.matmul(short, short.T, precision="highest")
     return jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(gram)[-1], 0))

@@ -33,6 +33,7 @@ def from_edges(
     weights: np.ndarray | str | None = None,
     share: float | np.ndarray = 1.0,
     gain: float = 1.0,
+    readout_gain: float = 1.0,
     feedback_gain: float = 1.0,
     mirrored: bool = False,
     key: PRNGKeyArray,
@@ -55,7 +56,8 @@ def from_edges(
             U(+-gain / sqrt(mean number of synapses per unit)).
         share: of the pairs of an input and a reading unit that are joined, drawn at random; one for each reading unit,
             or one for all.
-        gain: scale of `entering` and `leaving`, and of `synapses` where they are drawn.
+        gain: scale of `entering`, and of `synapses` where they are drawn.
+        readout_gain: scale of `leaving`.
         feedback_gain: scale of `returning`.
         mirrored: whether `returning` is `leaving` the other way round, times `feedback_gain`; it is drawn otherwise.
         key: PRNG key.
@@ -89,7 +91,7 @@ def from_edges(
     functions: dict[str, Any] = {
         "entering": Chain((Flatten(), _without_bias(Sparse(*entering, inputs, units, gain=into, key=keys[0])))),
         "synapses": Sparse(edges.sources, edges.targets, units, units, use_bias=False, gain=gain, key=keys[1]),
-        "leaving": _without_bias(Sparse(*leaving, units, classes, gain=gain, key=keys[2])),
+        "leaving": _without_bias(Sparse(*leaving, units, classes, gain=readout_gain, key=keys[2])),
         "returning": Sparse(leaving[1], leaving[0], classes, units, use_bias=False, gain=back, key=keys[3]),
     }
     if mirrored:
