@@ -9,6 +9,7 @@ import pytest
 from energax import Batch, GradientFlow, Graph, LeakyDirected, LeakyFlow, Node, PredictiveCoding, Stopping, Verdict
 from energax.activations import Box, Sigmoid, Tanh, hard_sigmoid, steepest
 from energax.certificates import certify as _certify
+from energax.certificates.comparison import Comparison
 from energax.certificates.norms import bound_norm
 from energax.dynamics import AbsoluteOutflow, NoOutflow, SignedOutflow, prepare_phase
 from energax.exceptions import SettingError
@@ -309,6 +310,20 @@ def test_what_cannot_be_certified_is_refused():
         certify(PredictiveCoding(), graph)
     with pytest.raises(SettingError, match="made of edges"):
         certify(LeakyFlow(), Batch(jnp.zeros((1, 2))))
+
+
+def test_rounding_is_allowed_for_by_the_synapses_of_a_unit():
+    """Oracle: counts of synapses in numpy; in float32 a large sparse net keeps nearly all of its rate."""
+    edges = draw_edges({"E": 5000}, np.asarray([[0.002]]), seed=0)
+    graph = from_edges(edges, (4,), 3, reading=np.arange(9), shown=np.arange(7), key=jax.random.key(0))
+    out = np.bincount(edges.sources, minlength=5000) + 3 * (np.arange(5000) < 7)
+    into = np.bincount(edges.targets, minlength=5000) + 3 * (np.arange(5000) < 7)
+    net = Comparison.of(LeakyFlow(0.5, AbsoluteOutflow()), graph)
+    assert int(net.degree()) == max(out.max(), into.max(), 7)
+    single = jax.tree.map(lambda a: jnp.asarray(1000 * a, jnp.float32) if eqx.is_inexact_array(a) else a, graph)
+    certificate = certify(LeakyFlow(jnp.asarray(10.0, jnp.float32), AbsoluteOutflow()), single)
+    lost = 2048 * np.finfo(np.float32).eps * float(certificate.fastest)
+    assert 10 - lost - 0.1 <= float(certificate.rates[0]) <= 10 - lost + 0.1
 
 
 def test_certificates_of_sparse_circuits_write_no_matrix_out():

@@ -85,6 +85,11 @@ class Comparison(eqx.Module):
         """How many free units there are."""
         return sum(loss.size for loss in self.losses.values())
 
+    def degree(self) -> Array:
+        """The most synapses that reach or leave a free unit, shape `()`."""
+        ends = [move(self.graph, jnp.ones_like, self.ones) for move in (push, pull)]
+        return jnp.max(jnp.stack([jnp.max(count) for counts in ends for count in counts.values()]))
+
     def matrix(self) -> Array:
         """W of all free units, [to, from], written out: for small nets."""
         ends, units = [], self.units

@@ -278,7 +278,7 @@ EXPERIMENT = Experiment(
     name="costa2025-alignment",
     paper=PAPER,
     summary="cosines of local updates to the gradient against leak and asymmetry, and the bounds on them",
-    small=Settings(kinds="cooperative,additive", nets=30),
+    small=Settings(kinds="cooperative", nets=60),
     full=Settings(),
     run=run,
     draw=draw,

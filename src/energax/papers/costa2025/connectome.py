@@ -314,7 +314,7 @@ EXPERIMENT = Experiment(
     small_decides=False,  # one seed compares nothing
     paper=PAPER,
     summary="digits by the wiring of a worm's nervous system, against shuffled and random ones",
-    small=Settings(wirings="worm,shuffled", rules="local", seeds=1, epochs=5),
+    small=Settings(wirings="worm,shuffled", rules="local", seeds=1, epochs=3),
     full=Settings(),
     run=run,
     draw=draw,
