@@ -132,6 +132,19 @@ def test_a_circuit_is_what_its_list_says():
     assert certify(LeakyFlow(0.1, AbsoluteOutflow()), graph).certified
 
 
+def test_weights_may_be_a_column_of_the_file(tmp_path):
+    """Oracle: the numbers written; text, and a column that was not read, are refused."""
+    file = tmp_path / "edges.csv"
+    file.write_text("source,target,strength,kind\na,b,1.5,x\nb,a,-2,y\n")
+    chosen = {"reading": ["a"], "shown": ["b"], "key": jax.random.key(0)}
+    graph = networks.from_edges(file, (2,), 3, weights="strength", **chosen)
+    assert graph.functions["synapses"].weight.tolist() == [1.5, -2.0]
+    with pytest.raises(DataError, match="and no numbers"):
+        networks.from_edges(file, (2,), 3, weights="kind", **chosen)
+    with pytest.raises(DataError, match="columns that were read: none"):
+        networks.from_edges(read_edges(file), (2,), 3, weights="strength", **chosen)
+
+
 def test_feedback_may_mirror_the_readout():
     """Oracle: the same numbers, scaled; half of the pairs of the input are left out by a share of one half."""
     graph = circuit(mirrored=True, feedback_gain=0.1)

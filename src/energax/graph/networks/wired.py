@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from energax.checking import require_callable, require_key, tell
-from energax.exceptions import SettingError
+from energax.exceptions import DataError, SettingError
 from energax.graph.edge_list import EdgeList, read_edges
 from energax.graph.graph import Graph
 from energax.graph.parts import Edge, Node
@@ -63,7 +63,7 @@ def from_edges(
         key: PRNG key.
 
     Raises:
-        DataError: a file that cannot be read, or a name that no unit has.
+        DataError: a file that cannot be read, a column that is not there or holds no numbers, a name that no unit has.
         SettingError: an index that is no unit's, weights of another number than there are synapses, or a share that is
             not in (0, 1].
     """
@@ -71,7 +71,7 @@ def from_edges(
     if not isinstance(edges, EdgeList):
         edges = read_edges(edges, columns=[weights] if isinstance(weights, str) else [])
     if isinstance(weights, str):
-        weights = edges.columns[weights]
+        weights = _column(edges, weights)
     units, inputs = len(edges.names), prod(shape)
     keys = jax.random.split(key, 5)
     reads, shows = (_as_indices(edges, *pair) for pair in (("reading", reading), ("shown", shown)))
@@ -118,6 +118,18 @@ def from_edges(
         Edge("output", "units", "returning"),
     ]
     return Graph(nodes=nodes, edges=links, functions=functions, input="input", output="output")
+
+
+def _column(edges: EdgeList, name: str) -> np.ndarray:
+    """A column of numbers."""
+    if name not in edges.columns:
+        kept = ", ".join(map(repr, edges.columns)) or "none"
+        raise DataError(f"from_edges: weights={name!r}: columns that were read: {kept}; name it to read_edges")
+    if edges.columns[name].dtype.kind not in "fiu":
+        raise DataError(
+            f"from_edges: weights={name!r}: the column holds {tell(edges.columns[name][0])}, and no numbers"
+        )
+    return edges.columns[name]
 
 
 def _as_indices(edges: EdgeList, place: str, given: Units) -> np.ndarray:
