@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 
 from energax.exceptions import DivergenceError, RunError, SettingError
-from energax.papers import Outcome
+from energax.papers import Outcome, training
 from energax.papers.cells import Cells
-from energax.papers.chen2025 import grid, parity, table3
+from energax.papers.chen2025 import parity, table3
 from energax.papers.chen2025.grid import (
     METHODS,
     NETS,
@@ -20,6 +20,7 @@ from energax.papers.chen2025.grid import (
     tabulate,
     train_point,
 )
+from energax.papers.training import KEPT
 from energax.recipes import settings_read
 from energax.training.run_folder import finite
 
@@ -74,7 +75,7 @@ def test_a_training_that_diverges_is_a_result(tmp_path, monkeypatch):
         raise DivergenceError("the cost became inf in epoch 1")
 
     cells = Cells(tmp_path, {}, lambda text: None)
-    monkeypatch.setattr(grid, "fit", diverge)
+    monkeypatch.setattr(training, "fit", diverge)
     found = train_point(cells, point())
     assert found["diverged"] == "the cost became inf in epoch 1"
     assert tabulate("", [found, {**found, "seed": 1}]).rows[0][4] == "diverged (2 of 2)"
@@ -82,7 +83,7 @@ def test_a_training_that_diverges_is_a_result(tmp_path, monkeypatch):
     def fail(*args, **options):
         raise RunError("the disk is full")
 
-    monkeypatch.setattr(grid, "fit", fail)
+    monkeypatch.setattr(training, "fit", fail)
     with pytest.raises(RunError, match="the disk is full"):
         train_point(cells, point())
 
