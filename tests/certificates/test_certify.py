@@ -1,5 +1,7 @@
 """Certificates against dense matrices in numpy, and against what certified nets then do."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -338,8 +340,7 @@ def test_certificates_of_sparse_circuits_write_no_matrix_out():
             return _certify(*eqx.combine(arrays, static)).rates
 
         compiled = jax.jit(rates_of).lower(arrays).compile()
-        needed = compiled.memory_analysis()
-        assert needed is not None
-        assert needed.temp_size_in_bytes < 8 * units**2 / 20
+        needed: Any = compiled.memory_analysis()
+        assert 0 < needed.temp_size_in_bytes < 8 * units**2 / 20
         rates = compiled(arrays)
         assert bool(jnp.any(rates > 0)) == isinstance(dynamics, LeakyFlow)

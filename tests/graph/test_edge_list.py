@@ -52,6 +52,15 @@ def test_units_may_be_given_in_their_order(tmp_path):
         read_edges(file, source="from", target="to", units=["a", "b"])
 
 
+def test_a_synapse_without_an_end_is_refused(tmp_path):
+    """Oracle: the message; None must not become a unit of that name. Blanks after a comma are no part of a name."""
+    pa.feather.write_feather(pa.table({"source": ["a", None], "target": ["b", "a"]}), tmp_path / "a.feather")
+    with pytest.raises(DataError, match="names no 'source'"):
+        read_edges(tmp_path / "a.feather")
+    (tmp_path / "a.csv").write_text("source, target\na, b\nb, a\n")
+    assert read_edges(tmp_path / "a.csv").names.tolist() == ["a", "b"]
+
+
 def test_numbers_are_names_in_every_kind_of_file(tmp_path):
     """Oracle: the identifiers as text, as in tables of a fly's neurons."""
     large = 720575940628908548
@@ -67,6 +76,7 @@ def test_numbers_are_names_in_every_kind_of_file(tmp_path):
         ("a.csv", "source,goal\n1,2\n", "no column 'target'; it has 'source', 'goal'"),
         ("a.csv", "source,target\n1,2\n3\n", "line 3: 1 columns of 2"),
         ("a.csv", "source,target\n", "no rows"),
+        ("a.csv", "source,target\n1,2\n,2\n", "names no 'source'"),
         ("a.csv", "", "no column"),
         ("a.xls", "x", "edge lists end in"),
         ("a.feather", "no table", "cannot be read"),

@@ -67,8 +67,7 @@ def read_edges(
 ) -> EdgeList:
     """Read an edge list from a CSV file with a heading, or from a feather or Parquet file.
 
-    Ten million rows take less than a minute (`python -m benchmarks.synapses`). Feather and Parquet need the package
-    `pyarrow`.
+    `python -m benchmarks.synapses --read N` tells what N rows take. Feather and Parquet need the package `pyarrow`.
 
     Args:
         file: ending in `.csv`, `.tsv` (columns separated by tabs), `.feather`, `.arrow` or `.parquet`.
@@ -78,8 +77,8 @@ def read_edges(
         units: names of all units, in their order; left out: those that the file names, in the order of their first row.
 
     Raises:
-        DataError: no such file or column, an unknown ending, a row with too few columns, a unit that is not among
-            `units`, no rows, or a package that is missing.
+        DataError: no such file or column, an unknown ending, a row with too few columns or without a name, a unit that
+            is not among `units`, no rows, or a package that is missing.
     """
     path = Path(file)
     wanted = (source, target, *columns)
@@ -101,6 +100,8 @@ def read_edges(
             parts.append(np.asarray(values))
     if not ends[0]:
         raise DataError(f"{path}: no rows below the heading")
+    if "" in places:
+        raise DataError(f"{path}: a row names no {source!r} or no {target!r}: give every synapse both ends")
     sources, targets = (np.concatenate(parts) for parts in ends)
     found = {name: _as_numbers(np.concatenate(parts)) for name, parts in zip(columns, kept, strict=True)}
     return EdgeList(np.asarray(list(places)), sources, targets, found)
@@ -118,7 +119,7 @@ def _read_text(path: Path, wanted: Sequence[str]) -> Iterable[list[Sequence[str]
     """The wanted columns of a text file, some rows at a time."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+            rows = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", skipinitialspace=True)
             heading = [name.strip() for name in next(rows, [])]
             _require_columns(path, wanted, heading)
             at = [heading.index(name) for name in wanted]
@@ -151,7 +152,7 @@ def _read_arrow(path: Path, wanted: Sequence[str]) -> Iterable[list[Sequence[Any
     _require_columns(path, wanted, table.column_names)
     for first in range(0, len(table), CHUNK):
         part = table.slice(first, CHUNK)
-        ends = [list(map(str, part.column(name).to_pylist())) for name in wanted[:2]]
+        ends = [["" if v is None else str(v) for v in part.column(name).to_pylist()] for name in wanted[:2]]
         yield [*ends, *(part.column(name).to_pylist() for name in wanted[2:])]
 
 

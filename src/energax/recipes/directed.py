@@ -1,4 +1,4 @@
-"""Recipes of directed nets, which stay certified while they train."""
+"""Recipes of directed nets, which stay certified while they train, but for what is frozen: that is not projected."""
 
 from collections.abc import Callable, Sequence
 from math import inf, prod
