@@ -1,5 +1,7 @@
 """Projections: where they put the weights, that they leave the rest, and that training stays certified."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,11 +10,22 @@ import optax
 import pytest
 
 from energax import Batch, GradientFlow, LeakyDirected, LeakyFlow, Stopping, VectorFieldRule
-from energax.certificates import CapFeedback, CapOutflow, KeepPositive, KeepSigns, KeepSymmetric, certify, project
+from energax.certificates import (
+    CapFeedback,
+    CapIncoming,
+    CapOutflow,
+    KeepPositive,
+    KeepSigns,
+    KeepSymmetric,
+    certify,
+    project,
+    weaker,
+)
 from energax.dynamics.model import Model, select_parameters, split_parameters
 from energax.exceptions import SettingError
-from energax.graph import EdgeList
+from energax.graph import Edge, EdgeList, Graph, Node
 from energax.graph.networks import directed_complete, directed_mlp, from_edges
+from energax.layers import Conv2d
 from energax.solvers import SafeStep
 from oracles import gradient, numbers
 
@@ -55,6 +68,59 @@ def test_negative_outflow_is_capped():
     assert np.all(numbers(capped.functions["input_to_hidden"]) == numbers(graph.functions["input_to_hidden"]))
 
 
+def convolutions():
+    """A convolution between free nodes."""
+    nodes = [Node(name, (6, 6, 2)) for name in ("input", "hidden", "output")]
+    functions = {name: Conv2d(2, 2, 3, padding=1, key=jax.random.key(0)) for name in ("first", "second")}
+    edges = [Edge("input", "hidden", "first"), Edge("hidden", "output", "second")]
+    return Graph(nodes=nodes, edges=edges, functions=functions, input="input", output="output")
+
+
+def incoming(graph, name):
+    """Sums of the sizes of the weights that reach the units of a node, in numpy; the input's are left out."""
+    total: Any = 0
+    for edge in graph.edges:
+        if edge.target == name and edge.source not in graph.inputs:
+            total = total + np.abs(np.asarray(graph.functions[edge.function].weight)).sum(0)
+    return total
+
+
+def test_incoming_synapses_are_scaled_unit_by_unit():
+    """Oracle: sums in numpy; every unit at its own cap, or as it was; C2 holds at the least margin of a leak."""
+    graph, dynamics = layers(), LeakyDirected({"hidden1": 1.0, "hidden2": 0.7, "output": 1.3})
+    small = eqx.tree_at(
+        lambda g: g.functions["forward3"].weight, graph, graph.functions["forward3"].weight * jnp.asarray([0.01, 1.0])
+    )
+    capped = CapIncoming(0.8)(Model(small, dynamics)).graph
+    for name, leak in dynamics.leak.items():
+        np.testing.assert_allclose(
+            incoming(capped, name), np.minimum(incoming(small, name), 0.8 * leak), rtol=1e-5, err_msg=name
+        )
+    assert incoming(small, "output")[0] < 0.5 < 1.04 < incoming(small, "output")[1]
+    assert np.all(numbers(capped.functions["forward1"]) == numbers(small.functions["forward1"]))
+    shape = capped.functions["forward2"].weight / small.functions["forward2"].weight
+    np.testing.assert_allclose(shape, np.broadcast_to(shape[:1], shape.shape), rtol=1e-5)
+    np.testing.assert_allclose(certify(dynamics, capped).rates[1], 0.2 * 0.7, rtol=1e-3)
+
+
+def test_incoming_synapses_give_way_to_frozen_ones():
+    """Oracle: what is left of a unit's cap beside frozen synapses; nothing where they exceed it alone."""
+    graph, dynamics = layers(), LeakyDirected(1.0)
+    frozen = jnp.asarray([0.1, 0.5, 0.89, 0.91, 2.0, 9.0])  # what reaches the units of hidden2
+    weight = graph.functions["forward2"].weight
+    weight = weight * frozen / jnp.sum(jnp.abs(weight), axis=0)
+    graph = eqx.tree_at(lambda g: g.functions["forward2"].weight, graph, weight)
+    capped = CapIncoming(0.9)(Model(graph, dynamics), frozenset({"backward2", "forward2"})).graph
+    for name in ("backward2", "forward2"):
+        assert np.all(numbers(capped.functions[name]) == numbers(graph.functions[name]))
+    left = np.asarray([0.8, 0.4, 0.01, 0, 0, 0])
+    back = np.abs(np.asarray(graph.functions["backward3"].weight)).sum(0)
+    np.testing.assert_allclose(
+        np.abs(np.asarray(capped.functions["backward3"].weight)).sum(0), np.minimum(back, left), rtol=1e-3, atol=1e-6
+    )
+    assert np.all(back > left)
+
+
 def pairs():
     """Three units joined both ways, and one of them to a fourth; the last two of seven synapses have no partner."""
     sources, targets = [0, 1, 0, 2, 1, 2, 3], [1, 0, 2, 0, 2, 3, 1]
@@ -86,6 +152,31 @@ def test_gap_junctions_stay_symmetric():
         KeepSymmetric.of(layers(), "forward1")
 
 
+def test_gap_junctions_stay_symmetric_under_a_cap():
+    """Oracle: numpy: after the cap, the weight nearer to 0 of both; no unit is above its cap, and C2 certifies."""
+    graph, dynamics = pairs(), LeakyDirected(1.0)
+    graph = eqx.tree_at(lambda g: g.functions["synapses"].weight, graph, 3 * jnp.asarray([1.0, 1, 2, 2, 1, -1, 1]))
+    gaps, fixed = np.arange(7) < 4, frozenset({"entering", "leaving", "returning"})
+    graph = eqx.tree_at(lambda g: g.functions["returning"].weight, graph, replace_fn=lambda weight: 0 * weight)
+    capped = CapIncoming(0.9)(Model(graph, dynamics), fixed)
+    once = np.asarray(capped.graph.functions["synapses"].weight)
+    assert abs(once[0] - once[1]) > 0.1
+    agreed = KeepSymmetric.of(graph, "synapses", gaps, agree=weaker)(capped, fixed).graph
+    weights = np.asarray(agreed.functions["synapses"].weight)
+    expected = np.concatenate([np.full(2, once[:2].min()), np.full(2, once[2:4].min()), once[4:]])
+    np.testing.assert_array_equal(weights, expected)
+    assert np.bincount([1, 0, 2, 0, 2, 3, 1], np.abs(weights)).max() <= 0.9 + 1e-6
+    assert certify(dynamics, agreed).certified
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "kept"), [(1.0, -2.0, 1.0), (-1.0, 1.0, 1.0), (-3.0, 0.5, 0.5), (2.0, 2.0, 2.0)]
+)
+def test_the_weaker_of_two_is_the_same_for_both(one, other, kept):
+    """Whichever is one's own, the same weight is kept."""
+    assert weaker(jnp.asarray(one), jnp.asarray(other)) == weaker(jnp.asarray(other), jnp.asarray(one)) == kept
+
+
 def test_projections_leave_frozen_functions_alone():
     """Oracle: the frozen weights, bit for bit, and a net that is certified with them as they are."""
     graph, dynamics = layers(), LeakyDirected(1.0)
@@ -107,6 +198,7 @@ def test_projections_leave_frozen_functions_alone():
 
 CASES = {
     "additive": (layers, LeakyDirected(1.0), CapFeedback()),
+    "scaled": (layers, LeakyDirected(1.0), CapIncoming()),
     "positive": (lambda: directed_complete(2, 4, 2, key=jax.random.key(2)), LeakyFlow(0.2), KeepPositive()),
     "outflow": (lambda: directed_complete(2, 4, 2, key=jax.random.key(3)), LeakyFlow(0.2), CapOutflow()),
 }
@@ -148,6 +240,12 @@ def test_bad_projections_are_refused():
         CapFeedback(1.0)
     with pytest.raises(SettingError, match="for LeakyDirected"):
         CapFeedback()(Model(graph, LeakyFlow()))
+    with pytest.raises(SettingError, match="CapIncoming: share"):
+        CapIncoming(0.0)
+    with pytest.raises(SettingError, match="for LeakyDirected"):
+        CapIncoming()(Model(graph, LeakyFlow()))
+    with pytest.raises(SettingError, match="Linear and Sparse layers only"):
+        CapIncoming()(Model(convolutions(), LeakyDirected(1.0)))
     with pytest.raises(SettingError, match="for LeakyFlow"):
         CapOutflow()(Model(graph, LeakyDirected()))
     transform = project(CapFeedback(), LeakyDirected(), graph)

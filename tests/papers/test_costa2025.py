@@ -158,7 +158,12 @@ def test_other_wirings_keep_what_they_say(wiring):
 
 @pytest.mark.parametrize(
     ("worm", "others", "certified", "outcomes"),
-    [((70, 71), (60, 61), True, "yyyy"), ((70, 60), (60, 61), True, "nynn"), ((70, 71), (75, 76), False, "ynnn")],
+    [
+        ((70, 71), (60, 61), {}, "yyyy"),
+        ((70, 60), (60, 61), {}, "nynn"),
+        ((70, 71), (75, 76), {"after": "none"}, "ynnn"),
+        ((70, 71), (60, 61), {"before": "none"}, "ynyy"),
+    ],
 )
 def test_wirings_are_compared_seed_by_seed(worm, others, certified, outcomes):
     """Oracle: accuracies on either side, in per cent."""
@@ -169,7 +174,9 @@ def test_wirings_are_compared_seed_by_seed(worm, others, certified, outcomes):
             "seed": seed,
             "diverged": None,
             "test_accuracy": accuracies[seed] / 100,
-            "certified": certified,
+            "before": "C3 Perron",
+            "after": "C3 Perron",
+            **certified,
         }
         for wiring, accuracies in (("worm", worm), ("shuffled", others), ("random", others))
         for seed in range(2)

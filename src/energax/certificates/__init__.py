@@ -9,8 +9,10 @@ from energax.certificates.certify import Certificate as Certificate
 from energax.certificates.certify import certify as certify
 from energax.certificates.keep import KeepSigns as KeepSigns
 from energax.certificates.keep import KeepSymmetric as KeepSymmetric
+from energax.certificates.keep import weaker as weaker
 from energax.certificates.projection import AbstractProjection as AbstractProjection
 from energax.certificates.projection import CapFeedback as CapFeedback
+from energax.certificates.projection import CapIncoming as CapIncoming
 from energax.certificates.projection import CapOutflow as CapOutflow
 from energax.certificates.projection import KeepPositive as KeepPositive
 from energax.certificates.projection import project as project

@@ -87,7 +87,7 @@ class Perron(AbstractCriterion):
         """The difference under the weights that a power iteration finds; any positive ones prove it."""
 
         def spread(weights):
-            return jax.tree.map(jnp.divide, net.deliver(weights), floor_of(net.losses))
+            return jax.tree.map(lambda m, d: m / floor_of(d), net.deliver(weights), net.losses)
 
         return weighted(net.losses, net.deliver, find_weights(spread, net.ones), net.units)
 
@@ -128,8 +128,7 @@ class SmallGain(AbstractCriterion):
     def __call__(self, net):
         """In the largest of the nodes' weighted Euclidean norms."""
         least, gains = net.blocks()
-        safe = jnp.maximum(least, jnp.finfo(least.dtype).tiny)
-        weights = find_weights(lambda w: gains @ w / safe, jnp.ones_like(least))
+        weights = find_weights(lambda w: gains @ w / floor_of(least), jnp.ones_like(least))
         rate = jnp.min(least - gains @ weights / weights)
         return Bound(rate, len(least) ** 0.5 * jnp.max(weights) / jnp.min(weights), 0 * rate)
 
@@ -161,6 +160,6 @@ def find_weights(spread: Callable, ones):
     return jax.lax.fori_loop(0, ROUNDS, advance, ones)
 
 
-def floor_of(losses: States) -> States:
+def floor_of(losses: Array) -> Array:
     """Losses as divisors: what is not above 0 certifies nothing anyway."""
-    return jax.tree.map(lambda loss: jnp.maximum(loss, jnp.finfo(loss.dtype).tiny), losses)
+    return jnp.maximum(losses, jnp.finfo(losses.dtype).tiny)

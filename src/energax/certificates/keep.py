@@ -1,5 +1,6 @@
 """Projections that keep what a circuit is known by: the sign of every synapse, and the symmetry of gap junctions."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -34,25 +35,41 @@ class KeepSigns(AbstractProjection):
         return model
 
 
+def mean(one: Array, other: Array) -> Array:
+    """Half their sum."""
+    return (one + other) / 2
+
+
+def weaker(one: Array, other: Array) -> Array:
+    """The one nearer to 0; the larger where both are as near."""
+    near = jnp.abs(one) < jnp.abs(other)
+    return jnp.where(jnp.abs(one) == jnp.abs(other), jnp.maximum(one, other), jnp.where(near, one, other))
+
+
 class KeepSymmetric(AbstractProjection):
-    """Synapses of one function stay as strong as those the other way, as gap junctions are: both become their mean.
+    """Synapses of one function stay as strong as those the other way, as gap junctions are.
 
     Attributes:
         function: its name; a `Sparse` layer.
         partner: index of the synapse the other way, shape `(synapses,)`; its own for those that have none.
+        agree: what both become, of the two weights; `weaker` after a cap, which a mean would exceed again.
     """
 
     function: str = eqx.field(static=True)
     partner: Array
+    agree: Callable[[Array, Array], Array] = eqx.field(static=True, default=mean)
 
     @classmethod
-    def of(cls, graph: Graph, function: str, among: np.ndarray | None = None) -> "KeepSymmetric":
+    def of(
+        cls, graph: Graph, function: str, among: np.ndarray | None = None, agree: Callable = mean
+    ) -> "KeepSymmetric":
         """Find the pairs.
 
         Args:
             graph: the network.
             function: a `Sparse` layer of it.
             among: mask of the synapses that are symmetric, shape `(synapses,)`; left out: all.
+            agree: what the two of a pair become.
 
         Raises:
             SettingError: a synapse without one the other way.
@@ -73,8 +90,10 @@ class KeepSymmetric(AbstractProjection):
             )
         partner = np.arange(ends.shape[1])
         partner[chosen] = chosen[order[at]]
-        return cls(function, jnp.asarray(partner))
+        return cls(function, jnp.asarray(partner), agree)
 
     def __call__(self, model, frozen=NONE):
-        """Pairs become their mean."""
-        return change_functions(model, {self.function} - frozen, lambda weight: (weight + weight[self.partner]) / 2)
+        """Pairs agree."""
+        return change_functions(
+            model, {self.function} - frozen, lambda weight: self.agree(weight, weight[self.partner])
+        )

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array
 
 from energax.certificates.comparison import Comparison
-from energax.certificates.criteria import find_weights
+from energax.certificates.criteria import find_weights, floor_of
 from energax.checking import require_between, require_kind
 from energax.dynamics.base import AbstractDynamics
 from energax.dynamics.directed import leaks_of
@@ -118,11 +118,51 @@ class CapOutflow(AbstractProjection):
             name: jnp.minimum(1, self.share * leaks[name] / 2 / jnp.maximum(-loss, jnp.finfo(loss.dtype).tiny))
             for name, loss in negative.items()
         }
-        functions = dict(graph.functions)
         for edge in graph.edges:
             if edge.source in factors and edge.target in factors and edge.function not in frozen:
-                functions[edge.function] = shrink_sources(functions[edge.function], factors[edge.source].reshape(-1))
-        return eqx.tree_at(lambda m: m.graph.functions, model, functions)
+                spread, _ = spread_ends(graph.functions[edge.function])
+                kept = spread(factors[edge.source].reshape(-1))
+                model = change_functions(
+                    model, {edge.function}, lambda weight, kept=kept: jnp.where(weight < 0, kept * weight, weight)
+                )
+        return model
+
+
+class CapIncoming(AbstractProjection):
+    """What reaches a unit, sum |W| rho', at most `share` of its leak: C2 of an additive net, by synaptic scaling.
+
+    Every unit scales its own incoming synapses, so that nothing but what is at the synapse's end is known. Inputs do
+    not count. Frozen functions count and stay: a unit that they alone drive beyond its leak stays so, and C2 with it;
+    C3 may still certify the net.
+
+    Attributes:
+        share: in (0, 1).
+    """
+
+    share: float = eqx.field(static=True, default=0.9)
+
+    def __check_init__(self):
+        require_between("CapIncoming: share", self.share, 0, 1, open_least=True, open_most=True)
+
+    def __call__(self, model, frozen=NONE):
+        """Where there is more, it is scaled down, unit by unit."""
+        dynamics, graph = model.dynamics, model.graph
+        if not isinstance(dynamics, LeakyDirected):
+            raise SettingError(f"CapIncoming: {type(dynamics).__name__}: it is for LeakyDirected")
+        net = Comparison.of(dynamics, graph)
+        learnt = free_functions(graph) - frozen
+        without = change_functions(model, learnt, lambda weight: 0 * weight)
+        total, fixed = (one.deliver(net.ones) for one in (net, Comparison.of(dynamics, without.graph)))
+        factors = {
+            name: jnp.clip((self.share * loss - fixed[name]) / floor_of(total[name] - fixed[name]), 0, 1).reshape(-1)
+            for name, loss in net.losses.items()
+        }
+        for edge in graph.edges:
+            if edge.source in factors and edge.function in learnt:
+                _, spread = spread_ends(graph.functions[edge.function])
+                kept = spread(factors[edge.target])
+                model = change_functions(model, {edge.function}, lambda weight, kept=kept: kept * weight)
+        return model
 
 
 class CapFeedback(AbstractProjection):
@@ -190,18 +230,16 @@ def change_functions(model: Model, names: set[str], change: Callable[[Array], Ar
 
 
 @singledispatch
-def shrink_sources(layer: Callable, factors: Array) -> Callable:
-    """The layer with its negative weights multiplied by a factor for every unit that they leave."""
-    raise SettingError(f"{type(layer).__name__}: negative weights are capped of Linear and Sparse layers only")
+def spread_ends(layer: Callable) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+    """How values of the units that weights leave, and of those that they reach, are laid out over the weights."""
+    raise SettingError(f"{type(layer).__name__}: weights are capped unit by unit of Linear and Sparse layers only")
 
 
-@shrink_sources.register
-def _(layer: Linear, factors):
-    weight = jnp.where(layer.weight < 0, factors[:, None] * layer.weight, layer.weight)
-    return eqx.tree_at(lambda layer: layer.weight, layer, weight)
+@spread_ends.register
+def _(layer: Linear):
+    return lambda values: values[:, None], lambda values: values[None, :]
 
 
-@shrink_sources.register
-def _(layer: Sparse, factors):
-    weight = jnp.where(layer.weight < 0, factors[layer.sources] * layer.weight, layer.weight)
-    return eqx.tree_at(lambda layer: layer.weight, layer, weight)
+@spread_ends.register
+def _(layer: Sparse):
+    return lambda values: values[layer.sources], lambda values: values[layer.targets]

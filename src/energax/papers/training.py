@@ -112,7 +112,15 @@ def row(averages: dict[str, float], epoch: float) -> dict[str, float]:
 
 
 def fit_cell(
-    cells: Cells, name: str, learner: ex.Learner, data: Dataset, *, epochs: int, config: dict[str, Any], **plan: Any
+    cells: Cells,
+    name: str,
+    learner: ex.Learner,
+    data: Dataset,
+    *,
+    epochs: int,
+    config: dict[str, Any],
+    examine: Callable[[ex.Learner], Row] = lambda learner: {},
+    **plan: Any,
 ) -> Row:
     """Train by `fit`, or go on where an interrupted run finished an epoch.
 
@@ -123,6 +131,7 @@ def fit_cell(
         data: the data set.
         epochs: passes over the training rows.
         config: what the folder says of the learner.
+        examine: what else to note of the trained learner.
         plan: batch, seed, standardise and the like, as `fit` takes them.
 
     Returns:
@@ -143,7 +152,7 @@ def fit_cell(
             **plan,
         )
         found = {name: run.result[name] for name in KEPT}
-        found |= {"history": history(run.history), "diverged": None}
+        found |= {"history": history(run.history), "diverged": None, **examine(run.learner)}
     except DivergenceError as error:
         found = {"diverged": str(error)}
     shutil.rmtree(folder.path, ignore_errors=True)

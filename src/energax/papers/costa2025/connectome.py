@@ -13,7 +13,7 @@ import optax
 from matplotlib.figure import Figure
 
 import energax as ex
-from energax.certificates import CapFeedback, KeepSigns, KeepSymmetric, certify, project
+from energax.certificates import CapIncoming, KeepSigns, KeepSymmetric, certify, project, weaker
 from energax.dynamics import Model
 from energax.dynamics.directed import as_graph
 from energax.graph import EdgeList, read_edges
@@ -151,12 +151,17 @@ def make_learner(worm: Worm, rule: str, seed: int, updates: int) -> ex.Learner:
         shown=np.flatnonzero(worm.kinds == "motor"),
         weights=signs * sizes / np.sqrt(entering)[edges.targets],
         readout_gain=8.0,
-        feedback_gain=0.003,
+        feedback_gain=3e-4,
         mirrored=True,
         key=key,
     )
     dynamics = ex.LeakyDirected(leak=1.0)
-    projections = (KeepSigns({"synapses": signs}), KeepSymmetric.of(graph, "synapses", worm.gaps), CapFeedback(0.9))
+    projections = (
+        KeepSigns({"synapses": signs}),
+        KeepSymmetric.of(graph, "synapses", worm.gaps),
+        CapIncoming(0.9),
+        KeepSymmetric.of(graph, "synapses", worm.gaps, agree=weaker),
+    )
     for projection in projections:
         graph = as_graph(projection(Model(graph, dynamics), frozenset(FIXED)).graph)
     solver = ex.GradientFlow(step_size=1e9, bound=SafeStep(), stop=ex.Stopping(1e-2, 500, check_every=5))
@@ -170,10 +175,30 @@ def train(cells: Cells, worm: Worm, wiring: str, rule: str, seed: int, epochs: i
     """One training."""
     data, wired = ex.load("digits"), rewire(worm, wiring, seed)
     learner = make_learner(wired, rule, seed, epochs * (len(data.train) // BATCH))
-    certificate = eqx.filter_jit(certify)(learner.dynamics, as_graph(learner.graph))
-    name = f"{wiring}-{rule}-{seed}"
-    row = fit_cell(cells, name, learner, data, epochs=epochs, config={"wiring": wiring}, batch=BATCH, seed=seed)
-    return {"wiring": wiring, "rule": rule, "seed": seed, "certified": bool(certificate.certified), **row}
+
+    before = name_criterion(learner)
+    row = fit_cell(
+        cells,
+        f"{wiring}-{rule}-{seed}",
+        learner,
+        data,
+        epochs=epochs,
+        config={"wiring": wiring},
+        examine=lambda trained: {"after": name_criterion(trained)},
+        batch=BATCH,
+        seed=seed,
+    )
+    return {"wiring": wiring, "rule": rule, "seed": seed, "before": before, **row}
+
+
+def name_criterion(learner: ex.Learner) -> str:
+    """The criterion that certifies the net, or none."""
+    return eqx.filter_jit(certify)(learner.dynamics, as_graph(learner.graph)).criterion
+
+
+def is_certified(row: Row) -> bool:
+    """Whether the net was certified before and after its training."""
+    return "none" not in (row["before"], row.get("after", "none"))
 
 
 def run(settings: Settings, cells: Cells) -> Numbers:
@@ -243,7 +268,7 @@ def tabulate(numbers: Numbers) -> Table:
                 f"{statistics.fmean(tests):.2f}{spread}",
                 f"{min(tests):.1f} to {max(tests):.1f}",
                 str(len(rows)),
-                str(sum(row["certified"] for row in rows)),
+                str(sum(map(is_certified, rows))),
                 *(
                     [
                         f"{100 * statistics.fmean(row['converged_fraction'] for row in sound):.2f}",
@@ -268,8 +293,8 @@ def tabulate(numbers: Numbers) -> Table:
     note = (
         "302 neurons; only synapses learn, with the signs of their transmitters (GABA inhibits), gap junctions "
         "symmetric. "
-        "Fixed, seeded maps from pixels to 83 sensory and from 123 motor neurons to classes. Certified: at the "
-        "beginning of the training, which projections keep."
+        "Fixed, seeded maps from pixels to 83 sensory and from 123 motor neurons to classes. Certified: before "
+        "and after the training."
     )
     return Table("Digits by the worm's wiring", [*headings, "seconds"], lines, [note])
 
@@ -300,9 +325,9 @@ def judge(numbers: Numbers) -> list[Judgement]:
         ),
         judge_claim(
             "energax",
-            "every net is certified",
-            all(row["certified"] for row in sure),
-            f"{sum(row['certified'] for row in sure)} of {len(sure)}",
+            "every net is certified, before and after its training",
+            all(map(is_certified, sure)),
+            f"{sum(map(is_certified, sure))} of {len(sure)}",
         ),
         compare("shuffled"),
         compare("random"),
