@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from energax.compilation import make_room
 from energax.data import Dataset, Split, load
 from energax.recipes import make_learner
 from energax.recipes.settings import Settings
@@ -71,16 +72,11 @@ def pytest_collection_modifyitems(items):
             item.add_marker("fast")
 
 
-MAPS = Path("/proc/self/maps")
-MANY = 45_000  # of the 65,530 memory maps that Linux allows a process; beyond them the compiler crashes
-
-
 @pytest.fixture(autouse=True, scope="module")
 def room():
-    """Forget compiled programs before there are too many for one process; each takes several memory maps."""
+    """Forget compiled programs before there are too many for one process."""
     yield
-    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MANY:
-        jax.clear_caches()
+    make_room()
 
 
 ROWS = 203  # no multiple of the batch: three rows rest in every epoch

@@ -11,7 +11,9 @@ import optimistix as optx
 import pytest
 
 import energax as ex
+from energax import compilation
 from energax.activations import Tanh
+from energax.exceptions import SettingError
 from energax.graph.networks import mlp
 from energax.rules import centred, holomorphic, nudge
 from energax.solvers import Held, PerSample
@@ -110,3 +112,22 @@ def test_relax_compiles_once():
         ex.relax(dynamics, nodes, flow(step), clamp={}, start={"v": jnp.full((3, 2), start)})
         counts.append(len(seen))
     assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize(("limit", "forgotten"), [("1", True), ("1000000000", False)])
+def test_programs_are_forgotten_where_memory_maps_run_short(monkeypatch, tmp_path, learner, data, limit, forgotten):
+    """Oracle: a compiled function is traced anew after `fit` began (and ended at once), or is not."""
+    file, seen = tmp_path / "max_map_count", []
+    file.write_text(f"{limit}\n")
+    monkeypatch.setattr(compilation, "LIMIT", file)
+
+    @jax.jit
+    def count(x):
+        seen.append(x)
+        return x
+
+    count(1.0)
+    with pytest.raises(SettingError, match="resume needs the folder"):
+        ex.fit(learner("pc"), data, epochs=1, batch=20, resume=True)
+    count(1.0)
+    assert len(seen) == 1 + forgotten

@@ -155,8 +155,23 @@ def test_weights_may_be_a_column_of_the_file(tmp_path):
         networks.from_edges(read_edges(file), (2,), 3, weights="strength", **chosen)
 
 
+def test_the_output_may_answer_to_others_than_it_reads():
+    """Oracle: every pair of an output unit and a unit that is named, and no others; the readout is as it was."""
+    graph, as_read = circuit(answering=["d", "a", "b"]), circuit()
+    returning, leaving = graph.functions["returning"], graph.functions["leaving"]
+    ends = set(zip(returning.sources.tolist(), returning.targets.tolist(), strict=True))
+    assert ends == {(output, unit) for output in range(3) for unit in (0, 1, 3)}
+    assert len(returning.weight) == 9
+    np.testing.assert_array_equal(leaving.weight, as_read.functions["leaving"].weight)
+    assert set(as_read.functions["returning"].targets.tolist()) == {2, 3}
+    with pytest.raises(DataError, match="'e'"):
+        circuit(answering=["e"])
+
+
 def test_feedback_may_mirror_the_readout():
     """Oracle: the same numbers, scaled; half of the pairs of the input are left out by a share of one half."""
+    with pytest.raises(SettingError, match="leave `answering` out"):
+        circuit(mirrored=True, answering=["a"])
     graph = circuit(mirrored=True, feedback_gain=0.1)
     leaving, returning = graph.functions["leaving"], graph.functions["returning"]
     np.testing.assert_allclose(returning.weight, 0.1 * leaving.weight, rtol=1e-6)

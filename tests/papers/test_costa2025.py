@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 import energax as ex
+from energax.certificates import certify
 from energax.dynamics import prepare_phase
+from energax.dynamics.directed import as_graph
 from energax.papers import Outcome
-from energax.papers.costa2025 import alignment, connectome, digits, populations, stability, xor
+from energax.papers.costa2025 import alignment, connectome, digits, microcircuit, populations, stability, xor
 
 
 def way(solved, late, certified):
@@ -191,3 +193,54 @@ def test_the_microcircuit_has_its_published_size():
     sizes = np.asarray(list(populations.SIZES.values()))
     assert 2.8e8 < sizes @ populations.PROBABILITIES @ sizes < 3.1e8
     assert populations.scale_sizes(1e-3)["L5I"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "outcomes"),
+    [
+        ({}, "yy"),
+        ({("local", 1): {"test_accuracy": 0.899}}, "ny"),
+        ({("readout", 1): {"diverged": "NaN"}}, "yn"),
+        ({("local", 0): {"diverged": "NaN"}}, "nn"),
+        ({("adjoint", 0): {"after": "none"}}, "yn"),
+    ],
+)
+def test_the_microcircuit_is_judged_seed_by_seed(change, outcomes):
+    """Oracle: margins on either side of five points."""
+    rows = []
+    for way, accuracy in (("local", 0.901), ("adjoint", 0.95), ("readout", 0.85)):
+        for seed in range(2):
+            row = {
+                "data": "digits",
+                "factor": 0.01,
+                "way": way,
+                "seed": seed,
+                "test_accuracy": accuracy + 1e-4 * (way == "local"),
+            }
+            row |= {"diverged": None, "before": "C3 Perron", "after": "C3 Perron"} | change.get((way, seed), {})
+            if row["diverged"]:
+                del row["after"]
+            rows.append(row)
+    found = microcircuit.EXPERIMENT.judge({"rows": rows})
+    assert [one.outcome != Outcome.FAILED for one in found] == [letter == "y" for letter in outcomes]
+
+
+def test_the_microcircuit_is_certified_and_keeps_its_signs():
+    """Oracle: names of populations: what excites and inhibits, what is read, what the thalamus and the output reach."""
+    learner = microcircuit.make_learner((8, 8, 1), 0.002, "local", 0, 10)
+    graph = as_graph(learner.graph)
+    sizes = populations.scale_sizes(0.002)
+    names = np.repeat(list(sizes), list(sizes.values()))
+    synapses, leaving, returning = (graph.functions[name] for name in ("synapses", "leaving", "returning"))
+    weights = np.asarray(synapses.weight)
+    inhibits = np.char.endswith(names[np.asarray(synapses.sources)], "I")
+    assert np.all(weights[inhibits] <= 0)
+    assert np.all(weights[~inhibits] >= 0)
+    assert set(names[np.asarray(leaving.sources)]) == {"L5E"}
+    assert len(np.unique(np.asarray(returning.targets))) == len(names)
+    reached = names[np.asarray(graph.functions["entering"].layers[-1].targets)]
+    assert set(reached) == {"L4E", "L4I", "L6E", "L6I"}
+    arriving = np.bincount(synapses.targets, np.abs(weights), len(names))
+    arriving += np.bincount(returning.targets, np.abs(np.asarray(returning.weight)), len(names))
+    assert 0.8 < arriving.max() <= 0.9 + 1e-5
+    assert certify(learner.dynamics, graph).certified

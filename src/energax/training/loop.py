@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from energax.checking import require_kind, require_whole
+from energax.compilation import make_room
 from energax.data import Dataset
 from energax.diagnostics.regime import Regime, measure_regime
 from energax.dynamics.model import Model, name_parts
@@ -81,6 +82,7 @@ def fit(
         RunError: the folder cannot be used, or holds a run with other settings.
     """
     require_settings(learner, data, epochs, batch)
+    make_room()
     trainer = _Trainer(learner, data, batch, seed, standardise, display or WarningsOnly())
     chosen = {
         "data": data.name,

@@ -30,6 +30,7 @@ def from_edges(
     *,
     reading: Units,
     shown: Units,
+    answering: Units | None = None,
     weights: np.ndarray | str | None = None,
     share: float | np.ndarray = 1.0,
     gain: float = 1.0,
@@ -41,9 +42,9 @@ def from_edges(
     """A circuit between an input and an output: nodes `input`, `units` and `output`.
 
     Its functions, all of them lists of synapses: `entering` from the input to the units that read it, `synapses` among
-    the units, `leaving` from the units that are shown to every output unit, and `returning` the same way back. Only
-    `entering` and `leaving` have biases, one for each unit and output unit. What shall stay as it is, is named to
-    `Learner.freeze`.
+    the units, `leaving` from the units that are shown to every output unit, and `returning` from every output unit back
+    to them or to others. Only `entering` and `leaving` have biases, one for each unit and output unit. What shall stay
+    as it is, is named to `Learner.freeze`.
 
     Args:
         edges: an edge list, or the file of one as `read_edges` takes it.
@@ -51,7 +52,8 @@ def from_edges(
         classes: units of the output, which is linear.
         activation: of the units; None for a flow network.
         reading: the units that the input reaches.
-        shown: the units that the output reads and answers to.
+        shown: the units that the output reads.
+        answering: the units that the output answers to; left out: those that it reads.
         weights: of `synapses`, shape `(synapses,)`, or the column of the file that holds them; left out: drawn from
             U(+-gain / sqrt(mean number of synapses per unit)).
         share: of the pairs of an input and a reading unit that are joined, drawn at random; one for each reading unit,
@@ -60,12 +62,13 @@ def from_edges(
         readout_gain: scale of `leaving`.
         feedback_gain: scale of `returning`.
         mirrored: whether `returning` is `leaving` the other way round, times `feedback_gain`; it is drawn otherwise.
+            Not beside `answering`.
         key: PRNG key.
 
     Raises:
         DataError: a file that cannot be read, a column that is not there or holds no numbers, a name that no unit has.
-        SettingError: an index that is no unit's, weights of another number than there are synapses, or a share that is
-            not in (0, 1].
+        SettingError: an index that is no unit's, weights of another number than there are synapses, a share that is
+            not in (0, 1], or `mirrored` beside `answering`.
     """
     require_key("from_edges: key", key)
     if not isinstance(edges, EdgeList):
@@ -74,7 +77,10 @@ def from_edges(
         weights = _column(edges, weights)
     units, inputs = len(edges.names), prod(shape)
     keys = jax.random.split(key, 5)
-    reads, shows = (_as_indices(edges, *pair) for pair in (("reading", reading), ("shown", shown)))
+    if mirrored and answering is not None:
+        raise SettingError("from_edges: mirrored=True is for the units that are shown: leave `answering` out")
+    named = {"reading": reading, "shown": shown, "answering": shown if answering is None else answering}
+    reads, shows, answers = (_as_indices(edges, *pair) for pair in named.items())
     shares = np.asarray(share, float)
     if shares.shape not in ((), reads.shape) or not np.all((shares > 0) & (shares <= 1)):
         raise SettingError(
@@ -84,15 +90,15 @@ def from_edges(
     entering = _join(np.arange(inputs), reads)
     chosen = np.asarray(jax.random.uniform(keys[4], (inputs, len(reads)))) < shares
     entering = (entering[0][chosen.reshape(-1)], entering[1][chosen.reshape(-1)])
-    leaving = _join(shows, np.arange(classes))
+    leaving, returning = (_join(ends, np.arange(classes)) for ends in (shows, answers))
     # the scale is by the synapses of a unit that is reached, and not by their mean over all units
     into = gain * (len(reads) / units) ** 0.5
-    back = feedback_gain * (len(shows) / units) ** 0.5
+    back = feedback_gain * (len(answers) / units) ** 0.5
     functions: dict[str, Any] = {
         "entering": Chain((Flatten(), _without_bias(Sparse(*entering, inputs, units, gain=into, key=keys[0])))),
         "synapses": Sparse(edges.sources, edges.targets, units, units, use_bias=False, gain=gain, key=keys[1]),
         "leaving": _without_bias(Sparse(*leaving, units, classes, gain=readout_gain, key=keys[2])),
-        "returning": Sparse(leaving[1], leaving[0], classes, units, use_bias=False, gain=back, key=keys[3]),
+        "returning": Sparse(returning[1], returning[0], classes, units, use_bias=False, gain=back, key=keys[3]),
     }
     if mirrored:
         functions["returning"] = eqx.tree_at(

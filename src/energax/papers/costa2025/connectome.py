@@ -2,10 +2,10 @@
 
 import csv
 import dataclasses
+import functools
 import statistics
 from pathlib import Path
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,23 +13,33 @@ import optax
 from matplotlib.figure import Figure
 
 import energax as ex
-from energax.certificates import CapIncoming, KeepSigns, KeepSymmetric, certify, project, weaker
+from energax.certificates import CapIncoming, KeepSigns, KeepSymmetric, project, weaker
 from energax.dynamics import Model
 from energax.dynamics.directed import as_graph
 from energax.graph import EdgeList, read_edges
 from energax.papers.cells import Cells
+from energax.papers.costa2025.circuits import (
+    BATCH,
+    HEADINGS,
+    SOLVER,
+    accuracies,
+    average_course,
+    describe,
+    draw_weights,
+    gather,
+    is_certified,
+    train_circuit,
+)
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 from energax.papers.pictures import QUIET, panels
 from energax.papers.tables import Table
-from energax.papers.training import Row, fit_cell
+from energax.papers.training import Row
 from energax.rules import AsymEP
-from energax.solvers import SafeStep
 from energax.training.learner import root_key
 
 PAPER = "energax, after the abstract of Costa & Santos 2025"
 FOLDER = Path(__file__).parent / "worm"
 FIXED = ("entering", "leaving", "returning")
-BATCH = 50
 SWAPS = 20  # tried per synapse
 RULES = {
     "local": ("activity response", ex.VectorFieldRule(0.1)),
@@ -140,8 +150,6 @@ def make_learner(worm: Worm, rule: str, seed: int, updates: int) -> ex.Learner:
     """A certified net whose synapses alone learn; signs stay, and gap junctions stay symmetric."""
     key, edges = root_key(seed), worm.edges
     signs = np.where(worm.gaps, 1, worm.signs[edges.sources])
-    entering = np.maximum(np.bincount(edges.targets, minlength=len(worm.names)), 1)
-    sizes = np.abs(np.asarray(jax.random.normal(jax.random.fold_in(key, 1), (len(edges),))))
     graph = ex.networks.from_edges(
         edges,
         (8, 8, 1),
@@ -149,7 +157,7 @@ def make_learner(worm: Worm, rule: str, seed: int, updates: int) -> ex.Learner:
         jnp.tanh,
         reading=np.flatnonzero(worm.kinds == "sensory"),
         shown=np.flatnonzero(worm.kinds == "motor"),
-        weights=signs * sizes / np.sqrt(entering)[edges.targets],
+        weights=draw_weights(edges, signs, jax.random.fold_in(key, 1)),
         readout_gain=8.0,
         feedback_gain=3e-4,
         mirrored=True,
@@ -164,87 +172,51 @@ def make_learner(worm: Worm, rule: str, seed: int, updates: int) -> ex.Learner:
     )
     for projection in projections:
         graph = as_graph(projection(Model(graph, dynamics), frozenset(FIXED)).graph)
-    solver = ex.GradientFlow(step_size=1e9, bound=SafeStep(), stop=ex.Stopping(1e-2, 500, check_every=5))
     optimiser = optax.chain(
         optax.adam(optax.cosine_decay_schedule(1e-3, updates)), project(projections, dynamics, graph)
     )
-    return ex.Learner(graph, dynamics, solver, RULES[rule][1], optimiser, freeze=FIXED)
+    return ex.Learner(graph, dynamics, SOLVER, RULES[rule][1], optimiser, freeze=FIXED)
 
 
 def train(cells: Cells, worm: Worm, wiring: str, rule: str, seed: int, epochs: int) -> Row:
     """One training."""
     data, wired = ex.load("digits"), rewire(worm, wiring, seed)
     learner = make_learner(wired, rule, seed, epochs * (len(data.train) // BATCH))
-
-    before = name_criterion(learner)
-    row = fit_cell(
-        cells,
-        f"{wiring}-{rule}-{seed}",
-        learner,
-        data,
-        epochs=epochs,
-        config={"wiring": wiring},
-        examine=lambda trained: {"after": name_criterion(trained)},
-        batch=BATCH,
-        seed=seed,
-    )
-    return {"wiring": wiring, "rule": rule, "seed": seed, "before": before, **row}
-
-
-def name_criterion(learner: ex.Learner) -> str:
-    """The criterion that certifies the net, or none."""
-    return eqx.filter_jit(certify)(learner.dynamics, as_graph(learner.graph)).criterion
-
-
-def is_certified(row: Row) -> bool:
-    """Whether the net was certified before and after its training."""
-    return "none" not in (row["before"], row.get("after", "none"))
+    name, config = f"{wiring}-{rule}-{seed}", {"wiring": wiring}
+    row = train_circuit(cells, name, learner, data, epochs=epochs, config=config, seed=seed)
+    return {"wiring": wiring, "rule": rule, "seed": seed, **row}
 
 
 def run(settings: Settings, cells: Cells) -> Numbers:
     """Every wiring by every rule."""
     worm = read_worm()
-    rows = [
-        cells(f"{wiring}-{rule}-{seed}", lambda at=(wiring, rule, seed): train(cells, worm, *at, settings.epochs))
+    parts = {
+        f"{wiring}-{rule}-{seed}": functools.partial(train, cells, worm, wiring, rule, seed, settings.epochs)
         for seed in range(settings.seeds)
         for rule in settings.rules.split(",")
         for wiring in settings.wirings.split(",")
-    ]
-    return {"rows": rows}
+    }
+    return {"rows": cells.share(parts)}
 
 
-def gather(numbers: Numbers) -> dict[tuple[str, str], list[Row]]:
+def groups_of(numbers: Numbers) -> dict[tuple, list[Row]]:
     """Seeds together, by wiring and rule, in the order of the table."""
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for wiring in WIRINGS:
-        for rule in RULES:
-            rows = [row for row in numbers["rows"] if (row["wiring"], row["rule"]) == (wiring, rule)]
-            if rows:
-                groups[wiring, rule] = sorted(rows, key=lambda row: row["seed"])
-    return groups
-
-
-def accuracies(rows: list[Row]) -> list[float]:
-    """Test accuracies of the last epoch in per cent; 0 for a training that diverged."""
-    return [0.0 if row["diverged"] is not None else 100 * row["test_accuracy"] for row in rows]
+    order = [(wiring, rule) for wiring in WIRINGS for rule in RULES]
+    groups = gather(numbers["rows"], ("wiring", "rule"))
+    return {key: groups[key] for key in order if key in groups}
 
 
 def draw(numbers: Numbers) -> Figure:
     """Accuracies of every seed, and the courses of their means."""
-    groups = gather(numbers)
+    groups = groups_of(numbers)
     figure, (left, right) = panels(2, width=5.5, height=3.8)
     for index, ((wiring, rule), rows) in enumerate(groups.items()):
         color = f"C{list(WIRINGS).index(wiring)}"
         left.plot(accuracies(rows), [index] * len(rows), "o", ms=4, alpha=0.6, color=color)
         left.plot(statistics.fmean(accuracies(rows)), index, "|", ms=16, color="k")
-        known = [row["history"] for row in rows if row["diverged"] is None]
-        if known:
-            mean = [
-                100 * statistics.fmean(one["validation_accuracy"] for one in epoch)
-                for epoch in zip(*known, strict=True)
-            ]
-            style = {"local": "-", "asym": "--", "adjoint": ":"}[rule]
-            right.plot(range(1, len(mean) + 1), mean, style, color=color, label=f"{WIRINGS[wiring]}, {RULES[rule][0]}")
+        mean = average_course(rows)
+        style = {"local": "-", "asym": "--", "adjoint": ":"}[rule]
+        right.plot(range(1, len(mean) + 1), mean, style, color=color, label=f"{WIRINGS[wiring]}, {RULES[rule][0]}")
     left.set_yticks(
         range(len(groups)), [f"{WIRINGS[wiring]}, {RULES[rule][0]}" for wiring, rule in groups], fontsize="x-small"
     )
@@ -257,51 +229,19 @@ def draw(numbers: Numbers) -> Figure:
 
 def tabulate(numbers: Numbers) -> Table:
     """A row per wiring and rule."""
-    lines = []
-    for (wiring, rule), rows in gather(numbers).items():
-        tests, sound = accuracies(rows), [row for row in rows if row["diverged"] is None]
-        spread = f" ± {statistics.stdev(tests):.2f}" if len(tests) > 1 else ""
-        lines.append(
-            [
-                WIRINGS[wiring],
-                RULES[rule][0],
-                f"{statistics.fmean(tests):.2f}{spread}",
-                f"{min(tests):.1f} to {max(tests):.1f}",
-                str(len(rows)),
-                str(sum(map(is_certified, rows))),
-                *(
-                    [
-                        f"{100 * statistics.fmean(row['converged_fraction'] for row in sound):.2f}",
-                        f"{statistics.fmean(row['gradient_cosine'] for row in sound):.2f}",
-                        f"{statistics.median(row['seconds'] for row in sound):.0f}",
-                    ]
-                    if sound
-                    else ["-"] * 3
-                ),
-            ]
-        )
-    headings = [
-        "wiring",
-        "rule",
-        "test %, last epoch",
-        "from least to most",
-        "seeds",
-        "certified",
-        "converged %",
-        "cosine",
-    ]
+    lines = [[WIRINGS[wiring], RULES[rule][0], *describe(rows)] for (wiring, rule), rows in groups_of(numbers).items()]
     note = (
         "302 neurons; only synapses learn, with the signs of their transmitters (GABA inhibits), gap junctions "
         "symmetric. "
         "Fixed, seeded maps from pixels to 83 sensory and from 123 motor neurons to classes. Certified: before "
         "and after the training."
     )
-    return Table("Digits by the worm's wiring", [*headings, "seconds"], lines, [note])
+    return Table("Digits by the worm's wiring", ["wiring", "rule", *HEADINGS], lines, [note])
 
 
 def judge(numbers: Numbers) -> list[Judgement]:
     """What was to be compared, stated before: by the local rule, seed by seed, nine of ten seeds count as better."""
-    groups = gather(numbers)
+    groups = groups_of(numbers)
 
     def compare(other: str) -> Judgement:
         claim = f"the worm's wiring learns digits better than one of {WIRINGS[other]}, by the local rule"
@@ -315,7 +255,7 @@ def judge(numbers: Numbers) -> list[Judgement]:
         return judge_claim("energax", claim, better >= 0.9 * len(own), found)
 
     local, sure = groups.get(("worm", "local"), []), numbers["rows"]
-    learns = [accuracies(local)[index] for index in range(len(local))]
+    learns = accuracies(local)
     return [
         judge_claim(
             "energax",
@@ -345,5 +285,4 @@ EXPERIMENT = Experiment(
     draw=draw,
     judge=judge,
     tabulate=tabulate,
-    pending=True,
 )
