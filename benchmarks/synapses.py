@@ -32,7 +32,7 @@ from energax.certificates import KeepSigns, certify, project
 from energax.dynamics import AbsoluteOutflow
 from energax.graph import EdgeList, draw_edges, read_edges
 from energax.papers.costa2025.populations import PROBABILITIES, scale_sizes
-from energax.solvers import SafeStep
+from energax.solvers import certified_flow
 from energax.training.learner import begin, update
 from energax.training.run_folder import machine
 
@@ -72,7 +72,7 @@ def measure(name: str, batch: int, steps: int, rounds: int) -> dict[str, Any]:
     begun = time.perf_counter()
     certified = bool(eqx.filter_jit(lambda d, g: certify(d, g).certified)(dynamics, graph))
     certifying = time.perf_counter() - begun
-    solver = ex.GradientFlow(step_size=1e9, bound=SafeStep(), stop=ex.Stopping(1e-3, steps, check_every=0))
+    solver = certified_flow(ex.Stopping(1e-3, steps, check_every=0))
     optimiser = optax.chain(optax.sgd(0.1), project(KeepSigns({"synapses": signs}), dynamics, graph))
     learner = ex.Learner(graph, dynamics, solver, ex.VectorFieldRule(0.1), optimiser)
     rows = ex.Batch(jax.random.uniform(key, (batch, 8, 8, 1)), jax.nn.one_hot(jnp.arange(batch) % 10, 10))

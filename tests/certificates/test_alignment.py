@@ -6,18 +6,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from energax import Adjoint, Batch, GradientFlow, LeakyDirected, LeakyFlow, Stopping, VectorFieldRule
+from energax import Adjoint, Batch, LeakyDirected, LeakyFlow, Stopping, VectorFieldRule
 from energax.activations import Box, Sigmoid
 from energax.certificates import bound_alignment, certify_alignment, is_cooperative, least_cosine
 from energax.dynamics import AbsoluteOutflow, NoOutflow, SignedOutflow, prepare_phase
 from energax.exceptions import SettingError
 from energax.graph.networks import directed_complete
-from energax.solvers import SafeStep
+from energax.solvers import certified_flow
 from oracles import gradient, numbers, solve
 
 pytestmark = pytest.mark.usefixtures("strict")
 
-FLOW = GradientFlow(1e9, bound=SafeStep(), stop=Stopping(1e-13, 20_000, check_every=20))
+FLOW = certified_flow(Stopping(1e-13, 20_000, check_every=20))
 KINDS = {
     "additive": (jnp.tanh, lambda leak: LeakyDirected(leak)),
     "signed": (None, lambda leak: LeakyFlow(leak, SignedOutflow())),

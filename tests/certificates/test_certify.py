@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from energax import Batch, GradientFlow, Graph, LeakyDirected, LeakyFlow, Node, PredictiveCoding, Stopping, Verdict
+from energax import Batch, Graph, LeakyDirected, LeakyFlow, Node, PredictiveCoding, Stopping, Verdict
 from energax.activations import Box, Sigmoid, Tanh, hard_sigmoid, steepest
 from energax.certificates import certify as _certify
 from energax.certificates.comparison import Comparison
@@ -18,13 +18,13 @@ from energax.exceptions import SettingError
 from energax.graph import draw_edges
 from energax.graph.networks import directed_complete, directed_mlp, from_edges, recurrent_dense
 from energax.layers import Chain, Conv2d, Flatten, Linear, Pool, Sparse, average
-from energax.solvers import SafeStep
+from energax.solvers import certified_flow
 
 pytestmark = pytest.mark.usefixtures("strict")
 
 
 certify = eqx.filter_jit(_certify)
-FLOW = GradientFlow(1e9, bound=SafeStep(), stop=Stopping(1e-3, 20_000, check_every=1))
+FLOW = certified_flow(Stopping(1e-3, 20_000, check_every=1))
 
 
 def doubled(graph):

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from energax import Batch, GradientFlow, LeakyDirected, LeakyFlow, Stopping, VectorFieldRule
+from energax import Batch, LeakyDirected, LeakyFlow, Stopping, VectorFieldRule
 from energax.certificates import (
     CapFeedback,
     CapIncoming,
@@ -26,10 +26,10 @@ from energax.exceptions import SettingError
 from energax.graph import Edge, EdgeList, Graph, Node
 from energax.graph.networks import directed_complete, directed_mlp, from_edges
 from energax.layers import Conv2d
-from energax.solvers import SafeStep
+from energax.solvers import certified_flow
 from oracles import gradient, numbers
 
-FLOW = GradientFlow(1e9, bound=SafeStep(), stop=Stopping(1e-4, 2000))
+FLOW = certified_flow(Stopping(1e-4, 2000))
 
 
 def layers(gain=3.0):

@@ -14,13 +14,13 @@ from energax.graph.networks import directed_complete, directed_mlp, mlp
 from energax.layers import Conv2d, Linear, Pool, average, change_weights, maximum
 from energax.rules import VectorFieldRule
 from energax.rules.base import open_batch
-from energax.solvers import SafeStep
+from energax.solvers import SafeStep, certified_flow
 from oracles import central_differences, flat, gradient, relative, solve
 
 pytestmark = pytest.mark.usefixtures("strict")
 
 OUTFLOWS = {"signed": SignedOutflow(), "absolute": AbsoluteOutflow(), "none": NoOutflow()}
-FLOW = GradientFlow(1e9, bound=SafeStep(), stop=Stopping(1e-13, 20_000))
+FLOW = certified_flow(Stopping(1e-13, 20_000))
 HIDDEN, OUT = 4, 2
 
 

@@ -6,18 +6,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from energax import Adjoint, Batch, GradientFlow, LeakyDirected, LeakyFlow, Stopping, VectorFieldRule
+from energax import Adjoint, Batch, LeakyDirected, LeakyFlow, Stopping, VectorFieldRule
 from energax.activations import Box
 from energax.exceptions import SettingError
 from energax.graph.networks import directed_complete, directed_mlp
 from energax.rules import AsymEP, Deep2020, DyadicEP, Homeostasis, one_sided
 from energax.rules.homeostasis import estimate_asymmetry
-from energax.solvers import SafeStep
+from energax.solvers import certified_flow
 from oracles import gradient, informed, numbers, relative, slope
 
 pytestmark = pytest.mark.usefixtures("strict")
 
-FLOW = GradientFlow(1e9, bound=SafeStep(), stop=Stopping(1e-13, 20_000, check_every=20))
+FLOW = certified_flow(Stopping(1e-13, 20_000, check_every=20))
 
 
 def doubled(graph):

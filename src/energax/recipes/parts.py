@@ -7,10 +7,16 @@ import optax
 from energax.exceptions import SettingError
 from energax.optimisers import OPTIMISERS, make_optimiser
 from energax.recipes.settings import Chosen
-from energax.solvers import AbstractSolver, ConjugateGradient, FixedPoint, GradientFlow, SafeStep, Stopping, Unbounded
+from energax.solvers import (
+    AbstractSolver,
+    ConjugateGradient,
+    FixedPoint,
+    GradientFlow,
+    Stopping,
+    Unbounded,
+    certified_flow,
+)
 from energax.solvers.coordinates import ErrorCoordinates
-
-LONG = 1e9  # the step is the bound
 
 
 def optimiser_of(settings: Chosen) -> optax.GradientTransformation:
@@ -63,7 +69,7 @@ def make_flow(settings: Chosen) -> AbstractSolver:
 def make_certified_flow(settings: Chosen) -> AbstractSolver:
     """Plain steps of directed nets, as long as certificates hold for; tested now and then."""
     stop = Stopping(settings.relaxation_tol, settings.max_relaxation_steps, settings.check_every)
-    return GradientFlow(step_size=LONG, stop=stop, bound=SafeStep())
+    return certified_flow(stop)
 
 
 SOLVERS: dict[str, Callable[[Chosen], AbstractSolver]] = {

@@ -20,6 +20,7 @@ from energax.solvers.order import Alternating as Alternating
 from energax.solvers.order import Synchronous as Synchronous
 from energax.solvers.relax import relax as relax
 from energax.solvers.safe_step import SafeStep as SafeStep
+from energax.solvers.safe_step import certified_flow as certified_flow
 from energax.solvers.spectrum import largest_curvature as largest_curvature
 from energax.solvers.verdict import Equilibrium as Equilibrium
 from energax.solvers.verdict import Verdict as Verdict

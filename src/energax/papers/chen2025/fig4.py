@@ -17,6 +17,7 @@ import energax as ex
 from energax.arithmetic import norm
 from energax.dynamics.phase import prepare_phase
 from energax.papers.cells import Cells
+from energax.papers.chen2025.common import PAPER
 from energax.papers.chen2025.printed import PrintedEq9, PrintedEq10
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 from energax.papers.pictures import QUIET, panels
@@ -24,8 +25,6 @@ from energax.solvers.coordinates import StateCoordinates
 from energax.solvers.spectrum import largest_curvature
 from energax.training.device_split import make_device_split
 from energax.training.learner import root_key
-
-PAPER = "Chen et al. 2025"
 
 ENERGIES = {
     "hpc": ("HPC", ex.PredictiveCoding(ex.CrossEntropy())),

@@ -6,12 +6,12 @@ import statistics
 from matplotlib.figure import Figure
 
 from energax.papers.cells import Cells
+from energax.papers.chen2025.common import PAPER
 from energax.papers.chen2025.grid import DATA, TITLES, split_names
 from energax.papers.chen2025.traces import Trace, TraceSettings, finite_costs, run_traces
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 from energax.papers.pictures import QUIET, panels
 
-PAPER = "Chen et al. 2025"
 METHODS = ("hpc", "bipc")
 
 

@@ -8,12 +8,11 @@ import statistics
 from matplotlib.figure import Figure
 
 from energax.papers.cells import Cells
+from energax.papers.chen2025.common import PAPER
 from energax.papers.chen2025.grid import TITLES, split_optimisers
 from energax.papers.chen2025.traces import Trace, TraceSettings, run_traces
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 from energax.papers.pictures import QUIET, panels
-
-PAPER = "Chen et al. 2025"
 
 
 @dataclasses.dataclass(frozen=True)

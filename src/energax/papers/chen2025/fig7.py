@@ -15,13 +15,12 @@ from matplotlib.figure import Figure
 import energax as ex
 from energax.data import normalise
 from energax.papers.cells import Cells
+from energax.papers.chen2025.common import PAPER
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 from energax.papers.pictures import QUIET, panels
 from energax.papers.training import keep_rows
 from energax.solvers import Unbounded
 from energax.training.learner import begin, root_key, update
-
-PAPER = "Chen et al. 2025"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ Beyond the paper's table: nets that a CPU trains on all of MNIST, Adam at severa
 import dataclasses
 
 from energax.papers.cells import Cells
+from energax.papers.chen2025.common import PAPER
 from energax.papers.chen2025.grid import (
     METHODS,
     NETS,
@@ -20,8 +21,6 @@ from energax.papers.chen2025.grid import (
     train_points,
 )
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
-
-PAPER = "Chen et al. 2025"
 
 
 @dataclasses.dataclass(frozen=True)

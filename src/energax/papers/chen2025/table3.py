@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from energax.papers.cells import Cells
+from energax.papers.chen2025.common import PAPER
 from energax.papers.chen2025.grid import (
     DATA,
     NETS,
@@ -19,7 +20,6 @@ from energax.papers.chen2025.grid import (
 )
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 
-PAPER = "Chen et al. 2025"
 ROWS: dict[tuple[str, str], dict[str, tuple[float, ...]]] = {
     ("hfn", "hpc"): {"adam": (96.91, 60.96, 33.59, 21.06), "lalr": (97.98, 70.61, 36.20, 24.82)},
     ("hfn", "bipc"): {"adam": (98.46, 80.39, 49.51, 35.98), "lalr": (98.82, 83.95, 53.12, 37.85)},

@@ -16,21 +16,21 @@ from energax.certificates import bound_alignment, certify_alignment, is_cooperat
 from energax.dynamics import AbsoluteOutflow, SignedOutflow, prepare_phase
 from energax.graph.networks import directed_complete
 from energax.papers.cells import Cells
+from energax.papers.costa2025.common import PAPER
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 from energax.papers.pictures import QUIET, panels
 from energax.papers.tables import Table
 from energax.rules import AsymEP, Deep2020
-from energax.solvers import SafeStep, Verdict
+from energax.solvers import Verdict, certified_flow
 from energax.training.learner import root_key
 
-PAPER = "energax, after the abstract of Costa & Santos 2025"
 HIDDEN = 5
 LEAKS = (0.25, 0.5, 1.0, 2.0, 4.0)
 KINDS = ("signed", "cooperative", "absolute", "additive")
 SHOWN = 60  # nets of a point that are drawn
 BETA = 1e-6
 SLACK = 1e-5  # what differences of float64 states at this nudge, settled to the tolerance below, leave of a cosine
-FLOW = ex.GradientFlow(step_size=1e9, bound=SafeStep(), stop=ex.Stopping(1e-9, 20_000, check_every=20))
+FLOW = certified_flow(ex.Stopping(1e-9, 20_000, check_every=20))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,9 +16,9 @@ from energax.dynamics.directed import as_graph
 from energax.graph import EdgeList
 from energax.papers.cells import Cells
 from energax.papers.training import Row, fit_cell
-from energax.solvers import SafeStep
+from energax.solvers import certified_flow
 
-SOLVER = ex.GradientFlow(step_size=1e9, bound=SafeStep(), stop=ex.Stopping(1e-2, 500, check_every=5))
+SOLVER = certified_flow(ex.Stopping(1e-2, 500, check_every=5))
 BATCH = 50
 HEADINGS = ["test %, last epoch", "from least to most", "seeds", "certified", "converged %", "cosine", "seconds"]
 

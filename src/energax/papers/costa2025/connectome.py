@@ -30,6 +30,7 @@ from energax.papers.costa2025.circuits import (
     is_certified,
     train_circuit,
 )
+from energax.papers.costa2025.common import PAPER
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 from energax.papers.pictures import QUIET, panels
 from energax.papers.tables import Table
@@ -37,7 +38,6 @@ from energax.papers.training import Row
 from energax.rules import AsymEP
 from energax.training.learner import root_key
 
-PAPER = "energax, after the abstract of Costa & Santos 2025"
 FOLDER = Path(__file__).parent / "worm"
 FIXED = ("entering", "leaving", "returning")
 SWAPS = 20  # tried per synapse

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 import energax as ex
 from energax.papers.cells import Cells
+from energax.papers.costa2025.common import PAPER
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 from energax.papers.pictures import QUIET, panels
 from energax.papers.tables import Table
@@ -18,7 +19,6 @@ from energax.recipes import Settings as Choice
 from energax.recipes import make_learner
 from energax.rules import AbstractRule
 
-PAPER = "energax, after the abstract of Costa & Santos 2025"
 UNCAPPED = float("inf")
 MARKS = (1, 2, 5, 10, 20, 50, 100)
 

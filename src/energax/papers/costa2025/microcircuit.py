@@ -36,6 +36,7 @@ from energax.papers.costa2025.circuits import (
     is_certified,
     train_circuit,
 )
+from energax.papers.costa2025.common import PAPER
 from energax.papers.costa2025.populations import PROBABILITIES, THALAMIC, scale_sizes
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 from energax.papers.pictures import QUIET, panels
@@ -43,7 +44,6 @@ from energax.papers.tables import Table
 from energax.papers.training import Row, keep_rows
 from energax.training.learner import root_key
 
-PAPER = "energax, after the abstract of Costa & Santos 2025"
 MARGIN = 5.0  # points
 
 

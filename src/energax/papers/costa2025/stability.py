@@ -16,12 +16,12 @@ from energax.certificates import certify
 from energax.dynamics import AbsoluteOutflow, NoOutflow, SignedOutflow, prepare_phase
 from energax.graph.networks import directed_complete
 from energax.papers.cells import Cells
+from energax.papers.costa2025.common import PAPER
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 from energax.papers.pictures import QUIET, panels
 from energax.papers.tables import Table
 from energax.training.learner import root_key
 
-PAPER = "energax, after the abstract of Costa & Santos 2025"
 HIDDEN, OUTPUTS = 6, 2
 LEAKS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 KINDS = {"signed": SignedOutflow(), "absolute": AbsoluteOutflow(), "none": NoOutflow(), "additive": None}

@@ -1,0 +1,3 @@
+"""What the experiments share."""
+
+PAPER = "Chen et al. 2025"
