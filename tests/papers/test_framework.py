@@ -4,9 +4,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -206,26 +203,6 @@ def test_processes_share_the_cells_of_an_experiment(tmp_path):
     assert other.offer("one", lambda: pytest.fail("computed twice")) == 5
     assert other("one", lambda: pytest.fail("computed twice")) == 5
     assert other.finished() == {"one": 5}
-
-
-def test_processes_share_the_work(tmp_path):
-    """Oracle: the first cell ends only when another process has computed the second; each reads what the other made."""
-    second = threading.Event()
-
-    def wait():
-        assert second.wait(60)
-        return 1
-
-    def work():
-        return Cells(tmp_path, {}, silent).share({"one": wait, "two": lambda: pytest.fail("computed twice")})
-
-    with ThreadPoolExecutor() as pool:
-        first = pool.submit(work)
-        while not (tmp_path / "one.lock").exists():
-            time.sleep(0.01)
-        parts = {"one": lambda: pytest.fail("computed twice"), "two": lambda: second.set() or 2}
-        assert Cells(tmp_path, {}, silent).share(parts) == [1, 2]
-        assert first.result() == [1, 2]
 
 
 def test_a_cell_of_a_process_that_died_is_free(tmp_path):

@@ -6,7 +6,7 @@ Any number of processes may work at one experiment: each cell is computed by one
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +74,6 @@ class Cells:
                 self.tell(f"{name}  is being computed by another process")
                 return None
         return self._read(name)
-
-    def share(self, parts: Mapping[str, Callable[[], Any]]) -> list[Any]:
-        """The values of several cells, in their order; this process takes up what no other is at, and waits at the end.
-
-        Args:
-            parts: name -> what computes the cell.
-        """
-        for name, compute in parts.items():
-            self.offer(name, compute)
-        return [self(name, compute) for name, compute in parts.items()]
 
     def finished(self) -> dict[str, Any]:
         """Name -> value of every cell that is done, by whichever process and settings."""

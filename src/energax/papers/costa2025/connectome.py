@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import functools
 import statistics
 from pathlib import Path
 
@@ -190,13 +189,13 @@ def train(cells: Cells, worm: Worm, wiring: str, rule: str, seed: int, epochs: i
 def run(settings: Settings, cells: Cells) -> Numbers:
     """Every wiring by every rule."""
     worm = read_worm()
-    parts = {
-        f"{wiring}-{rule}-{seed}": functools.partial(train, cells, worm, wiring, rule, seed, settings.epochs)
+    rows = [
+        cells(f"{wiring}-{rule}-{seed}", lambda at=(wiring, rule, seed): train(cells, worm, *at, settings.epochs))
         for seed in range(settings.seeds)
         for rule in settings.rules.split(",")
         for wiring in settings.wirings.split(",")
-    }
-    return {"rows": cells.share(parts)}
+    ]
+    return {"rows": rows}
 
 
 def groups_of(numbers: Numbers) -> dict[tuple, list[Row]]:
