@@ -56,6 +56,8 @@ def require_key(place: str, value: Any) -> None:
 def as_array(place: str, value: Any, error: type[EnergaxError] = DataError) -> jax.Array:
     """A value as an array; what holds no numbers, or rows of different lengths, is refused."""
     try:
+        if not isinstance(value, jax.Array) and np.asarray(value).dtype.kind in "US":
+            raise TypeError("it holds text")
         return jnp.asarray(value)
     except (TypeError, ValueError) as problem:
         raise error(f"{place}: {tell(value)} is no array of numbers ({problem}): give one") from problem
@@ -99,10 +101,14 @@ def require_between(
     """
     if isinstance(value, Tracer):
         return
-    numbers = np.asarray(value)  # numpy, because the call may stand inside of what is traced
-    above = numbers > least if open_least else numbers >= least
-    below = numbers < most if open_most else numbers <= most
-    if not np.all(above & below):
+    try:
+        numbers = np.asarray(value)  # numpy, because the call may stand inside of what is traced
+        above = numbers > least if open_least else numbers >= least
+        below = numbers < most if open_most else numbers <= most
+        within = bool(np.all(above & below))
+    except (TypeError, ValueError):  # no numbers, or rows of different lengths
+        within = False
+    if not within:
         ends = f"{'above' if open_least else 'from'} {least:g}"
         if most < math.inf:
             ends += f" {'to below' if open_most else 'to'} {most:g}"

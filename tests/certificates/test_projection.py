@@ -18,6 +18,7 @@ from energax.certificates import (
     KeepSigns,
     KeepSymmetric,
     certify,
+    move_inside,
     project,
     weaker,
 )
@@ -204,6 +205,16 @@ CASES = {
 }
 
 
+def test_graphs_are_moved_inside():
+    """Oracle: the projections one after the other; frozen functions stay."""
+    graph, dynamics = pairs(), LeakyDirected(1.0)
+    signs, cap = KeepSigns({"synapses": np.asarray([1, -1, 0, 1, -1, 1, -1])}), CapIncoming(0.5)
+    frozen = {"leaving", "returning"}
+    expected = cap(signs(Model(graph, dynamics), frozen), frozen).graph
+    np.testing.assert_array_equal(numbers(move_inside([signs, cap], dynamics, graph, frozen)), numbers(expected))
+    assert np.any(numbers(move_inside(cap, dynamics, graph)) != numbers(move_inside(cap, dynamics, graph, frozen)))
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_training_stays_certified(case):
     """Twenty steps of Adam at a rate that leaves the certified set at once without the projection."""
@@ -248,6 +259,18 @@ def test_bad_projections_are_refused():
         CapIncoming()(Model(convolutions(), LeakyDirected(1.0)))
     with pytest.raises(SettingError, match="for LeakyFlow"):
         CapOutflow()(Model(graph, LeakyDirected()))
+    with pytest.raises(SettingError, match=r"CapIncoming: LeakyFlow: .* give CapOutflow"):
+        project(CapIncoming(), LeakyFlow(), graph)  # before anything is trained
+    with pytest.raises(SettingError, match=r"project: dynamics=.*before the graph"):
+        project(CapFeedback(), graph, LeakyDirected())
+    with pytest.raises(SettingError, match="CapIncoming: share='a'"):
+        CapIncoming("a")
+    with pytest.raises(SettingError, match=r"KeepSigns: signs=.*give function -> signs"):
+        KeepSigns(np.ones(5))
+    with pytest.raises(SettingError, match=r"KeepSigns: 'synapse': the graph's functions are .*'forward1'"):
+        project(KeepSigns({"synapse": np.ones(5)}), LeakyDirected(), graph)
+    with pytest.raises(SettingError, match=r"values of shape \(5,\) for weights of shape \(2, 8\)"):
+        move_inside(KeepSigns({"forward1": np.ones(5)}), LeakyDirected(), graph)
     transform = project(CapFeedback(), LeakyDirected(), graph)
     with pytest.raises(SettingError, match="third argument"):
         transform.update(None, transform.init(None))

@@ -168,6 +168,56 @@ def test_the_output_may_answer_to_others_than_it_reads():
         circuit(answering=["e"])
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"answering": ["a", "z"]}, r"from_edges: answering: no unit is called 'z'; there are 4 units; the first are"),
+        ({"shown": "a"}, r"from_edges: shown='a': give a list"),
+        ({"shown": [1.5]}, r"from_edges: shown=.*1.5.*: give a list"),
+        ({"shown": [[1], [2, 3]]}, r"from_edges: shown=.*: give a list"),
+        ({"shown": [0, 9]}, r"indices from 0 to 9: give some from 0 to 3"),
+        ({"reading": ["b", "b"]}, r"from_edges: reading: unit 1 \(b\) comes twice"),
+        ({"share": "half"}, r"from_edges: share: 'half'"),
+        ({"weights": [1.0, np.nan, 0.5, 0.25]}, r"from_edges: weights\[1\]=nan: give finite numbers"),
+        ({"weights": ["a"] * 4}, r"from_edges: weights: .*no array of numbers"),
+        ({"feedback_gain": np.nan}, r"from_edges: feedback_gain=nan"),
+        ({"gain": "a"}, r"from_edges: gain='a'"),
+        ({"gain": -1.0}, r"from_edges: gain=-1.0: give a number from 0"),
+    ],
+)
+def test_what_is_no_circuit_is_refused_by_name(options, message):
+    """Oracle: the place and the value."""
+    with pytest.raises((SettingError, DataError), match=message):
+        circuit(**options)
+
+
+@pytest.mark.parametrize(("shape", "classes"), [(64, 3), ((2, 2), 0), ((2, 2), 10.5), ((), 3)])
+def test_sizes_of_a_circuit_are_whole_numbers(shape, classes):
+    """Oracle: the argument's name."""
+    edges = EdgeList(np.asarray(["a", "b"]), np.asarray([0]), np.asarray([1]))
+    with pytest.raises(SettingError, match=r"from_edges: (shape|classes)"):
+        networks.from_edges(edges, shape, classes, reading=["a"], shown=["b"], key=jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "table", "seed", "message"),
+    [
+        ({"E": 0}, [[0.1]], 0, r"draw_edges: sizes\['E'\]=0"),
+        ({"E": 2.5}, [[0.1]], 0, r"draw_edges: sizes\['E'\]=2.5"),
+        ({"E": 2}, [[0.1]], -1, "draw_edges: seed=-1"),
+        ({"E": 2}, [[1.5]], 0, "draw_edges: probabilities"),
+        ({"E": 2}, [], 0, "draw_edges: probabilities of shape"),
+        ({"E": 2}, "x", 0, "draw_edges: probabilities: 'x'"),
+        ({}, np.zeros((0, 0)), 0, "at least one population"),
+        ([2], [[0.1]], 0, "give population -> its units"),
+    ],
+)
+def test_what_is_no_population_is_refused_by_name(sizes, table, seed, message):
+    """Oracle: the place and the value."""
+    with pytest.raises((SettingError, DataError), match=message):
+        draw_edges(sizes, table, seed=seed)
+
+
 def test_feedback_may_mirror_the_readout():
     """Oracle: the same numbers, scaled; half of the pairs of the input are left out by a share of one half."""
     with pytest.raises(SettingError, match="leave `answering` out"):
@@ -187,7 +237,7 @@ def test_feedback_may_mirror_the_readout():
         ({"reading": ["x"]}, "no unit is called 'x'"),
         ({"reading": []}, "at least one unit"),
         ({"shown": [4]}, "indices from 4 to 4"),
-        ({"shown": [1, 1]}, "give each unit once"),
+        ({"shown": [1, 1]}, "unit 1 .b. comes twice"),
         ({"weights": np.ones(3)}, "for 4 synapses"),
         ({"share": 0.0}, "share=0.0"),
         ({"share": np.ones(3)}, "for each of the 2 units"),

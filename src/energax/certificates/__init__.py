@@ -15,4 +15,5 @@ from energax.certificates.projection import CapFeedback as CapFeedback
 from energax.certificates.projection import CapIncoming as CapIncoming
 from energax.certificates.projection import CapOutflow as CapOutflow
 from energax.certificates.projection import KeepPositive as KeepPositive
+from energax.certificates.projection import move_inside as move_inside
 from energax.certificates.projection import project as project

@@ -1,6 +1,6 @@
 """Projections that keep what a circuit is known by: the sign of every synapse, and the symmetry of gap junctions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -9,10 +9,28 @@ import numpy as np
 from jaxtyping import Array
 
 from energax.certificates.projection import NONE, AbstractProjection, change_functions
-from energax.checking import require_kind
+from energax.checking import as_array, require_kind
+from energax.dynamics.model import Model
 from energax.exceptions import SettingError
 from energax.graph.graph import Graph
-from energax.layers import Sparse
+from energax.layers import Sparse, change_weights
+
+
+def as_signs(given: Any) -> dict[str, Array]:
+    """Function -> signs, as arrays."""
+    require_kind("KeepSigns: signs", given, Mapping, "give function -> signs, as {'synapses': signs}")
+    return {name: as_array(f"KeepSigns: signs[{name!r}]", one, SettingError) for name, one in given.items()}
+
+
+def require_weights(place: str, model: Model, name: str, shape: tuple[int, ...]) -> None:
+    """Refuse a function that the graph has not, or has with weights of another shape."""
+    known = model.graph.functions
+    if name not in known:
+        raise SettingError(f"{place}: {name!r}: the graph's functions are {', '.join(map(repr, known))}")
+    seen = []
+    change_weights(known[name], lambda weight: (seen.append(weight.shape), weight)[1])
+    if seen != [shape]:
+        raise SettingError(f"{place}: {name!r}: values of shape {shape} for weights of shape {seen[0]}: give one each")
 
 
 class KeepSigns(AbstractProjection):
@@ -22,11 +40,12 @@ class KeepSigns(AbstractProjection):
         signs: function -> above 0, below 0, or 0 for a weight that is free; shaped like the function's weights.
     """
 
-    signs: dict[str, Array] = eqx.field(converter=lambda given: {name: jnp.asarray(one) for name, one in given.items()})
+    signs: dict[str, Array] = eqx.field(converter=as_signs)
 
     def __call__(self, model, frozen=NONE):
         """Weights of the wrong sign become 0."""
         for name, signs in self.signs.items():
+            require_weights("KeepSigns", model, name, signs.shape)
 
             def clip(weight, signs=signs):
                 return jnp.where(signs * weight < 0, 0, weight)

@@ -1,7 +1,7 @@
 """Projections that keep a directed net certified while it trains: the last part of an optimiser's chain."""
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from functools import singledispatch
 from typing import Any
@@ -16,7 +16,7 @@ from energax.certificates.comparison import Comparison
 from energax.certificates.criteria import find_weights, floor_of
 from energax.checking import require_between, require_kind
 from energax.dynamics.base import AbstractDynamics
-from energax.dynamics.directed import leaks_of
+from energax.dynamics.directed import as_graph, leaks_of
 from energax.dynamics.leaky_directed import LeakyDirected
 from energax.dynamics.leaky_flow import LeakyFlow, SignedOutflow
 from energax.dynamics.model import Model, split_parameters
@@ -57,11 +57,10 @@ def project(
         graph: the learner's; of its numbers only what is not trained is read. Frozen functions stay as they are here.
 
     Raises:
-        SettingError: something else in the place of a projection; an update without parameters.
+        SettingError: something else in the place of a projection, or one for another dynamics; an update without
+            parameters.
     """
-    parts = [projections] if isinstance(projections, AbstractProjection) else list(projections)
-    for part in parts:
-        require_kind("project: projections", part, AbstractProjection, "give some, as CapFeedback()")
+    parts = require_projections("project", projections, dynamics, graph)
     known, rest = split_parameters(Model(graph, dynamics))
 
     def update(updates, state, params=None):
@@ -83,6 +82,40 @@ def project(
         return moved, state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def move_inside(
+    projections: AbstractProjection | Sequence[AbstractProjection],
+    dynamics: AbstractDynamics,
+    graph: Graph,
+    frozen: Iterable[str] = (),
+) -> Graph:
+    """The graph with its weights where projections put them: where a training by `project` shall begin.
+
+    Args:
+        projections: one or several, in this order.
+        dynamics: that of the learner.
+        graph: the network.
+        frozen: functions that stay as they are, as of `Learner.freeze`.
+
+    Raises:
+        SettingError: something else in the place of a projection, or one for another dynamics.
+    """
+    model: Any = Model(graph, dynamics)
+    for part in require_projections("move_inside", projections, dynamics, graph):
+        model = part(model, frozenset(frozen))
+    return as_graph(model.graph)
+
+
+def require_projections(place: str, given: Any, dynamics: Any, graph: Any) -> list[AbstractProjection]:
+    """A list of projections, each of which fits the dynamics and the graph."""
+    require_kind(f"{place}: dynamics", dynamics, AbstractDynamics, "give that of the learner, before the graph")
+    require_kind(f"{place}: graph", graph, Graph, "give that of the learner, after the dynamics")
+    parts = [given] if isinstance(given, AbstractProjection) else list(given)
+    for part in parts:
+        require_kind(f"{place}: projections", part, AbstractProjection, "give some, as CapFeedback()")
+        eqx.filter_eval_shape(part, Model(graph, dynamics))  # what does not fit is told before a training begins
+    return parts
 
 
 class KeepPositive(AbstractProjection):
@@ -110,7 +143,10 @@ class CapOutflow(AbstractProjection):
         """Where there is more, it is scaled down, unit by unit."""
         dynamics, graph = model.dynamics, model.graph
         if not isinstance(dynamics, LeakyFlow) or not isinstance(dynamics.outflow, SignedOutflow):
-            raise SettingError(f"CapOutflow: {type(dynamics).__name__}: it is for LeakyFlow with SignedOutflow()")
+            raise SettingError(
+                f"CapOutflow: {type(dynamics).__name__}: it is for LeakyFlow with SignedOutflow(); give CapFeedback() "
+                "or CapIncoming() to LeakyDirected"
+            )
         net = Comparison.of(dynamics, graph)
         negative = pull(net.graph, lambda weight: jnp.minimum(weight, 0), net.ones)
         leaks = leaks_of(dynamics.leak, graph, net.losses)
@@ -147,8 +183,7 @@ class CapIncoming(AbstractProjection):
     def __call__(self, model, frozen=NONE):
         """Where there is more, it is scaled down, unit by unit."""
         dynamics, graph = model.dynamics, model.graph
-        if not isinstance(dynamics, LeakyDirected):
-            raise SettingError(f"CapIncoming: {type(dynamics).__name__}: it is for LeakyDirected")
+        require_additive("CapIncoming", dynamics)
         net = Comparison.of(dynamics, graph)
         learnt = free_functions(graph) - frozen
         without = change_functions(model, learnt, lambda weight: 0 * weight)
@@ -182,8 +217,7 @@ class CapFeedback(AbstractProjection):
 
     def __call__(self, model, frozen=NONE):
         """The largest factor up to 1 that is enough, by halving."""
-        if not isinstance(model.dynamics, LeakyDirected):
-            raise SettingError(f"CapFeedback: {type(model.dynamics).__name__}: it is for LeakyDirected")
+        require_additive("CapFeedback", model.dynamics)
         back = feedback_functions(model.graph) - frozen
         if not back:
             return model
@@ -207,6 +241,14 @@ class CapFeedback(AbstractProjection):
         low, _ = jax.lax.fori_loop(0, HALVINGS, halve, (0 * one, one))
         factor = jnp.where(radius_at(one) <= self.radius, one, low)
         return change_functions(model, back, lambda weight: factor * weight)
+
+
+def require_additive(place: str, dynamics: AbstractDynamics) -> None:
+    """Refuse what is no additive net."""
+    if not isinstance(dynamics, LeakyDirected):
+        raise SettingError(
+            f"{place}: {type(dynamics).__name__}: it is for LeakyDirected; give CapOutflow() or KeepPositive() to flows"
+        )
 
 
 def free_functions(graph: AnyGraph) -> set[str]:

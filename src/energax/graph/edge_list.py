@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from energax.checking import as_array, require_kind, require_whole
 from energax.exceptions import DataError
 
 CHUNK = 200_000  # rows that are text at one time
@@ -182,13 +183,22 @@ def draw_edges(sizes: Mapping[str, int], probabilities: np.ndarray, *, seed: int
 
     Raises:
         DataError: a table of another shape, or numbers that are no probabilities.
+        SettingError: sizes or a seed that are no whole numbers.
     """
-    table, counts = np.asarray(probabilities, float), list(sizes.values())
-    if table.shape != (len(counts), len(counts)) or not ((table >= 0) & (table <= 1)).all():
+    require_kind("draw_edges: sizes", sizes, Mapping, "give population -> its units")
+    for name, size in sizes.items():
+        require_whole(f"draw_edges: sizes[{name!r}]", size, 1)
+    require_whole("draw_edges: seed", seed, 0)
+    table, counts = np.asarray(as_array("draw_edges: probabilities", probabilities), float), list(sizes.values())
+    if not counts:
+        raise DataError("draw_edges: sizes={}: give at least one population")
+    if table.shape != (len(counts), len(counts)):
         raise DataError(
-            f"probabilities of shape {table.shape} from {table.min():g} to {table.max():g} for {len(counts)} "
-            "populations: give one number from 0 to 1 for each target (row) and source (column)"
+            f"draw_edges: probabilities of shape {table.shape} for {len(counts)} populations: give one number for each "
+            "target (row) and source (column)"
         )
+    if not ((table >= 0) & (table <= 1)).all():
+        raise DataError(f"draw_edges: probabilities from {table.min():g} to {table.max():g}: give some from 0 to 1")
     rng, first = np.random.default_rng(seed), np.concatenate([[0], np.cumsum(counts)])
     ends: list[np.ndarray] = []
     for target, source in np.argwhere(table > 0):

@@ -8,9 +8,8 @@ import optax
 
 from energax import networks
 from energax.activations import hard_sigmoid, rectifier
-from energax.certificates import AbstractProjection, CapFeedback, KeepPositive, project
-from energax.dynamics import AbstractDynamics, LeakyDirected, LeakyFlow, Model
-from energax.dynamics.directed import as_graph
+from energax.certificates import AbstractProjection, CapFeedback, KeepPositive, move_inside, project
+from energax.dynamics import AbstractDynamics, LeakyDirected, LeakyFlow
 from energax.graph.graph import Graph
 from energax.recipes.parts import frozen_of, optimiser_of, solver_of
 from energax.recipes.settings import Chosen
@@ -65,8 +64,7 @@ def assemble(
     chosen, optimiser = rule(settings), optimiser_of(settings)
     if settings.homeostasis > 0:
         chosen = Homeostasis(chosen, settings.homeostasis)
-    for projection in projections:
-        graph = as_graph(projection(Model(graph, dynamics)).graph)
+    graph = move_inside(projections, dynamics, graph)
     if projections:
         optimiser = optax.chain(optimiser, project(projections, dynamics, graph))
     return Learner(graph, dynamics, solver_of(settings), chosen, optimiser, freeze=frozen_of(settings))

@@ -1,7 +1,7 @@
 """Nets whose synapses are given one by one: circuits that were measured, or drawn from probabilities."""
 
+import math
 from collections.abc import Callable, Sequence
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from energax.checking import require_callable, require_key, tell
+from energax.checking import (
+    as_array,
+    require_between,
+    require_callable,
+    require_key,
+    require_sizes,
+    require_whole,
+    tell,
+)
 from energax.exceptions import DataError, SettingError
 from energax.graph.edge_list import EdgeList, read_edges
 from energax.graph.graph import Graph
@@ -71,17 +79,21 @@ def from_edges(
             not in (0, 1], or `mirrored` beside `answering`.
     """
     require_key("from_edges: key", key)
+    require_sizes("from_edges: shape", shape, 1)
+    require_whole("from_edges: classes", classes, 1)
+    for name, given in (("gain", gain), ("readout_gain", readout_gain), ("feedback_gain", feedback_gain)):
+        require_between(f"from_edges: {name}", given, 0, math.inf, open_most=True)
     if not isinstance(edges, EdgeList):
         edges = read_edges(edges, columns=[weights] if isinstance(weights, str) else [])
     if isinstance(weights, str):
         weights = _column(edges, weights)
-    units, inputs = len(edges.names), prod(shape)
+    units, inputs = len(edges.names), math.prod(shape)
     keys = jax.random.split(key, 5)
     if mirrored and answering is not None:
         raise SettingError("from_edges: mirrored=True is for the units that are shown: leave `answering` out")
     named = {"reading": reading, "shown": shown, "answering": shown if answering is None else answering}
     reads, shows, answers = (_as_indices(edges, *pair) for pair in named.items())
-    shares = np.asarray(share, float)
+    shares = np.asarray(as_array("from_edges: share", share, SettingError))
     if shares.shape not in ((), reads.shape) or not np.all((shares > 0) & (shares <= 1)):
         raise SettingError(
             f"from_edges: share={tell(share)}: give numbers above 0 and up to 1, one for all or for each of the "
@@ -105,9 +117,12 @@ def from_edges(
             lambda layer: layer.weight, functions["returning"], feedback_gain * functions["leaving"].weight
         )
     if weights is not None:
-        given = jnp.asarray(weights, float)
+        given = as_array("from_edges: weights", weights, SettingError).astype(float)
         if given.shape != (len(edges),):
             raise SettingError(f"from_edges: weights of shape {given.shape} for {len(edges)} synapses: give one each")
+        if not jnp.all(jnp.isfinite(given)):
+            place = int(jnp.argmin(jnp.isfinite(given)))
+            raise SettingError(f"from_edges: weights[{place}]={float(given[place])}: give finite numbers")
         functions["synapses"] = eqx.tree_at(lambda layer: layer.weight, functions["synapses"], given)
     if activation is not None:
         require_callable("from_edges: activation", activation)
@@ -140,16 +155,26 @@ def _column(edges: EdgeList, name: str) -> np.ndarray:
 
 def _as_indices(edges: EdgeList, place: str, given: Units) -> np.ndarray:
     """Indices of units that are named or numbered."""
-    units = np.asarray(given)
+    try:
+        units = np.asarray(given)
+    except ValueError:  # rows of different lengths
+        units = np.zeros(0)
+    if units.ndim != 1 or not len(units) or units.dtype.kind not in "USiu":
+        raise SettingError(f"from_edges: {place}={tell(given)}: give a list of names or indices of at least one unit")
     if units.dtype.kind in "US":
-        units = edges.find(units.tolist())
-    if units.ndim != 1 or not len(units) or units.dtype.kind not in "iu":
-        raise SettingError(f"from_edges: {place}: give names or indices of at least one unit")
-    if units.min() < 0 or units.max() >= len(edges.names) or len(np.unique(units)) < len(units):
+        try:
+            units = edges.find(map(str, units))
+        except DataError as error:
+            raise DataError(f"from_edges: {place}: {error}; the first are {tell(edges.names[:3].tolist())}") from None
+    if units.min() < 0 or units.max() >= len(edges.names):
         raise SettingError(
-            f"from_edges: {place}: indices from {units.min()} to {units.max()}: give each unit once, from 0 to "
+            f"from_edges: {place}: indices from {units.min()} to {units.max()}: give some from 0 to "
             f"{len(edges.names) - 1}"
         )
+    found, counts = np.unique(units, return_counts=True)
+    if np.any(counts > 1):
+        twice = found[np.argmax(counts)]
+        raise SettingError(f"from_edges: {place}: unit {twice} ({edges.names[twice]}) comes twice: give each once")
     return units
 
 

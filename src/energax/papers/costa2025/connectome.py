@@ -12,9 +12,7 @@ import optax
 from matplotlib.figure import Figure
 
 import energax as ex
-from energax.certificates import CapIncoming, KeepSigns, KeepSymmetric, project, weaker
-from energax.dynamics import Model
-from energax.dynamics.directed import as_graph
+from energax.certificates import CapIncoming, KeepSigns, KeepSymmetric, move_inside, project, weaker
 from energax.graph import EdgeList, read_edges
 from energax.papers.cells import Cells
 from energax.papers.costa2025.circuits import (
@@ -169,8 +167,7 @@ def make_learner(worm: Worm, rule: str, seed: int, updates: int) -> ex.Learner:
         CapIncoming(0.9),
         KeepSymmetric.of(graph, "synapses", worm.gaps, agree=weaker),
     )
-    for projection in projections:
-        graph = as_graph(projection(Model(graph, dynamics), frozenset(FIXED)).graph)
+    graph = move_inside(projections, dynamics, graph, FIXED)
     optimiser = optax.chain(
         optax.adam(optax.cosine_decay_schedule(1e-3, updates)), project(projections, dynamics, graph)
     )

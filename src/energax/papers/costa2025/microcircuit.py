@@ -17,9 +17,8 @@ import optax
 from matplotlib.figure import Figure
 
 import energax as ex
-from energax.certificates import AbstractProjection, CapIncoming, KeepSigns, project
+from energax.certificates import AbstractProjection, CapIncoming, KeepSigns, move_inside, project
 from energax.data import Dataset
-from energax.dynamics import Model
 from energax.dynamics.directed import as_graph
 from energax.exceptions import SettingError
 from energax.graph import draw_edges
@@ -138,8 +137,7 @@ def make_learner(data: Dataset, factor: float, way: str, seed: int, updates: int
     )
     dynamics = ex.LeakyDirected(leak=1.0)
     projections = (KeepSigns({"synapses": signs}), CapUnits())
-    for projection in projections:
-        graph = as_graph(projection(Model(graph, dynamics), frozenset({"returning"})).graph)
+    graph = move_inside(projections, dynamics, graph, {"returning"})
     rate = optax.cosine_decay_schedule(chosen.rates[data.name], updates)
     optimiser = optax.chain(optax.adam(rate), project(projections, dynamics, graph))
     return ex.Learner(graph, dynamics, SOLVER, chosen.rule, optimiser, freeze=chosen.freeze)
