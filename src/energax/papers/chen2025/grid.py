@@ -240,7 +240,7 @@ def tabulate(title: str, rows: Sequence[Row], printed: Mapping[tuple, float] | N
 
 
 def draw_accuracies(rows: Sequence[Row]) -> Figure:
-    """Test accuracies of the last epoch, a panel for each network and data set."""
+    """Test accuracies of the last epoch, a panel for each network and data set; none for those that diverged."""
     groups = gather(rows)
     places = list(dict.fromkeys(key[:2] for key in groups))
     bars = max((sum(key[:2] == place for key in groups) for place in places), default=0)
@@ -249,12 +249,13 @@ def draw_accuracies(rows: Sequence[Row]) -> Figure:
         own = {key[2:]: found for key, found in groups.items() if key[:2] == (net, data)}
         for index, ((method, optimiser, _), found) in enumerate(own.items()):
             value = mean(found, "test_accuracy")
-            color = f"C{list(TITLES).index(method)}"
-            at.barh(index, 0 if value is None else 100 * value, color=color, alpha=1 if optimiser == "lalr" else 0.55)
+            if value is None:
+                continue
+            color, seeds = f"C{list(TITLES).index(method)}", [100 * row["test_accuracy"] for row in found]
+            at.plot(seeds, [index] * len(seeds), "o", ms=5, color=color, alpha=1 if optimiser == "lalr" else 0.55)
+            at.plot(100 * value, index, "|", ms=14, color=color)
         labels = [f"{TITLES[method]}, {optimiser} {rate:g}" for method, optimiser, rate in own]
         at.set_yticks(range(len(own)), labels, fontsize="small")
-        values = [100 * value for found in own.values() if (value := mean(found, "test_accuracy")) is not None]
-        at.set_xlim(max(0, min(values, default=0) - 5), min(100, max(values, default=95) + 1))
-        at.set(title=f"{NETS[net]}, {data}", xlabel="test accuracy, %")
-        at.invert_yaxis()
+        at.set(title=f"{NETS[net]}, {data}", xlabel="test accuracy, % (bar: mean over seeds)")
+        at.set_ylim(len(own) - 0.5, -0.5)
     return figure
