@@ -344,3 +344,12 @@ def test_certificates_of_sparse_circuits_write_no_matrix_out():
         assert 0 < needed.temp_size_in_bytes < 8 * units**2 / 20
         rates = compiled(arrays)
         assert bool(jnp.any(rates > 0)) == isinstance(dynamics, LeakyFlow)
+
+
+def test_a_certificate_says_its_verdict():
+    """Oracle: the values it holds, and what holds of a net without feedback and of one without a leak."""
+    graph = directed_mlp((2, 3, 2), jnp.tanh, feedback_gain=0.0, key=jax.random.key(0))
+    found = certify(LeakyDirected(2.0), graph)
+    assert str(found) == f"certified by {found.criterion}: rate {found.rate:.3g}, {found.steps(1e-2):.0f} steps to 1e-2"
+    none = certify(LeakyFlow(), directed_complete(2, 4, 2, gain=5.0, key=jax.random.key(0)))
+    assert str(none).startswith("not certified: none of C1 columns, C2 rows")

@@ -4,6 +4,7 @@ import math
 
 import equinox as eqx
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array
 
 from energax.certificates.comparison import Comparison
@@ -30,6 +31,16 @@ class Certificate(eqx.Module):
     fastest: Array
     steepest: float = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
+
+    def __str__(self):
+        """The verdict in a line; of a traced certificate, its shapes."""
+        if isinstance(self.rates, Tracer):
+            return repr(self)
+        if not bool(self.certified):
+            return f"not certified: none of {', '.join(self.names)} holds"
+        return (
+            f"certified by {self.criterion}: rate {float(self.rate):.3g}, {float(self.steps(1e-2)):.0f} steps to 1e-2"
+        )
 
     @property
     def certified(self) -> Array:
