@@ -15,7 +15,7 @@ from PIL import Image
 import energax
 from energax import papers
 from energax.cli import main
-from energax.cli.reproduce import keep_programs
+from energax.cli.reproduce import STYLES, keep_programs
 from energax.exceptions import RunError, SettingError
 from energax.papers import Experiment, Outcome, judge_claim
 from energax.papers.cells import Cells
@@ -188,6 +188,13 @@ def test_a_grid_adds_to_what_is_finished(tmp_path):
     assert "<td>&lt;2&gt;</td><td>2</td>" in own
     with pytest.raises(RunError, match="parts of an experiment with other settings"):
         papers.reproduce(grid(calls), Settings(scale=2.0), "full", tmp_path, silent)
+
+
+def test_what_was_not_run_is_not_called_a_failure():
+    """Oracle: the three cases of a claim; every verdict has its colour on the terminal."""
+    found = [judge_claim("source", "claim", holds, "found").outcome for holds in (True, False, None)]
+    assert found == [Outcome.REPRODUCED, Outcome.FAILED, Outcome.OPEN]
+    assert set(STYLES) == {outcome.value for outcome in Outcome}
 
 
 def test_processes_share_the_cells_of_an_experiment(tmp_path):

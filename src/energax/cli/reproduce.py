@@ -16,7 +16,7 @@ from energax.papers import EXPERIMENTS, Experiment, find_experiment, redraw
 from energax.papers import reproduce as reproduced
 from energax.papers.reproduction import Report, outcomes
 
-STYLES = {"reproduced": "green", "reproduced with a change": "yellow", "not reproduced": "red"}
+STYLES = {"reproduced": "green", "reproduced with a change": "yellow", "not reproduced": "red", "not run": "dim"}
 
 
 def reproduce(options: ReproduceOptions) -> None:

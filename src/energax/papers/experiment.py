@@ -21,6 +21,7 @@ class Outcome(enum.StrEnum):
     REPRODUCED = "reproduced"
     CHANGED = "reproduced with a change"
     FAILED = "not reproduced"
+    OPEN = "not run"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +84,15 @@ class Experiment:
         return [name for name in self.needs if importlib.util.find_spec(name) is None]
 
 
-def judge_claim(source: str, claim: str, holds: bool, found: str, *, change: str = "", tried: str = "") -> Judgement:
-    """The verdict on a claim that holds or not; `change` is what it took, `tried` what did not help."""
+def judge_claim(
+    source: str, claim: str, holds: bool | None, found: str, *, change: str = "", tried: str = ""
+) -> Judgement:
+    """The verdict on a claim that holds or not; `change` is what it took, `tried` what did not help.
+
+    None is for a claim that nothing was run for.
+    """
+    if holds is None:
+        return Judgement(source, claim, Outcome.OPEN, found)
     if not holds:
         return Judgement(source, claim, Outcome.FAILED, found, tried)
     return Judgement(source, claim, Outcome.CHANGED if change else Outcome.REPRODUCED, found, change)

@@ -106,20 +106,20 @@ def judge(numbers: Numbers) -> list[Judgement]:
         judge_claim(
             "Table 3",
             "BiPC with LALR within a point of backprop with LALR",
-            bool(gaps) and all(gap is not None and gap > -1 for gap in gaps.values()),
+            all(gap is not None and gap > -1 for gap in gaps.values()) if gaps else None,
             f"points: {show(gaps)}",
             change="skew feedback in the place of Eq. 10, which does not train",
         ),
         judge_claim(
             "Table 3",
             "LALR is better than Adam for HPC, BiPC and EP",
-            bool(gains) and all(gain > 0 for gain in gains.values()),
+            all(gain > 0 for gain in gains.values()) if gains else None,
             f"LALR minus Adam, points: {show(gains)}",
         ),
         judge_claim(
             "energax",
             "predictive coding with a weak nudge at most 2 points below backprop under either optimiser",
-            bool(weak) and all(gap is not None and gap > -2 for gap in weak.values()),
+            all(gap is not None and gap > -2 for gap in weak.values()) if weak else None,
             f"points: {show(weak)}",
         ),
     ]

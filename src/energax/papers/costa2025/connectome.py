@@ -242,7 +242,7 @@ def judge(numbers: Numbers) -> list[Judgement]:
     def compare(other: str) -> Judgement:
         claim = f"the worm's wiring learns digits better than one of {WIRINGS[other]}, by the local rule"
         if not all((wiring, "local") in groups for wiring in ("worm", other)):
-            return judge_claim("energax", claim, False, "not run")
+            return judge_claim("energax", claim, None, "needs both wirings")
         own, theirs = (accuracies(groups[wiring, "local"]) for wiring in ("worm", other))
         better = sum(a > b for a, b in zip(own, theirs, strict=True))
         found = (
@@ -256,8 +256,8 @@ def judge(numbers: Numbers) -> list[Judgement]:
         judge_claim(
             "energax",
             "the worm's synapses alone learn digits by the local rule, to more than 60 % in every seed",
-            bool(learns) and min(learns) > 60,
-            f"{min(learns):.1f} to {max(learns):.1f} %" if learns else "not run",
+            min(learns) > 60 if learns else None,
+            f"{min(learns):.1f} to {max(learns):.1f} %" if learns else "needs the local rule",
         ),
         judge_claim(
             "energax",

@@ -225,7 +225,7 @@ def judge(numbers: Numbers) -> list[Judgement]:
                 f"factor {factor}: {', '.join(f'{gain:+.1f}' for gain in gains)}; means of the local rule, the readout "
                 f"and the adjoint: {means} %"
             )
-        return judge_claim("energax", claim, bool(known) and min(known) >= MARGIN, "; ".join(found) or "not run")
+        return judge_claim("energax", claim, min(known) >= MARGIN if known else None, "; ".join(found) or "needs both")
 
     rows = numbers["rows"]
     certified = judge_claim(
