@@ -63,8 +63,8 @@ class Way:
     freeze: tuple[str, ...]
 
 
-# by validation accuracy among .003, .005 and .01 of the local rule, and .01 to .3 of the readout, which at .3 would have
-# .003 more on MNIST
+# by validation accuracy among .003, .005 and .01 of the local rule, and .01 to .3 of the readout (at .3 it would have
+# .003 more on MNIST)
 RATES, HIGH = {"digits": 0.01, "mnist": 0.005}, {"digits": 0.1, "mnist": 0.1}
 WAYS = {
     "local": Way("activity response", ex.VectorFieldRule(0.1), RATES, ("returning",)),
