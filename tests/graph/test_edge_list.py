@@ -173,6 +173,10 @@ def test_the_output_may_answer_to_others_than_it_reads():
     [
         ({"answering": ["a", "z"]}, r"from_edges: answering: no unit is called 'z'; there are 4 units; the first are"),
         ({"shown": "a"}, r"from_edges: shown='a': give a list"),
+        ({"reading": []}, "at least one unit"),
+        ({"weights": np.ones(3)}, "for 4 synapses"),
+        ({"share": 0.0}, "share=0.0"),
+        ({"share": np.ones(3)}, "for each of the 2 units"),
         ({"shown": [1.5]}, r"from_edges: shown=.*1.5.*: give a list"),
         ({"shown": [[1], [2, 3]]}, r"from_edges: shown=.*: give a list"),
         ({"shown": [0, 9]}, r"indices from 0 to 9: give some from 0 to 3"),
@@ -229,21 +233,3 @@ def test_feedback_may_mirror_the_readout():
     assert 0 < len(circuit(share=0.5).functions["entering"].layers[-1].weight) < 8
     one = circuit(share=np.asarray([1.0, 1e-9])).functions["entering"].layers[-1]
     assert (one.sources.tolist(), one.targets.tolist()) == ([0, 1, 2, 3], [0] * 4)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"reading": ["x"]}, "no unit is called 'x'"),
-        ({"reading": []}, "at least one unit"),
-        ({"shown": [4]}, "indices from 4 to 4"),
-        ({"shown": [1, 1]}, "unit 1 .b. comes twice"),
-        ({"weights": np.ones(3)}, "for 4 synapses"),
-        ({"share": 0.0}, "share=0.0"),
-        ({"share": np.ones(3)}, "for each of the 2 units"),
-    ],
-)
-def test_bad_circuits_are_refused(options, message):
-    """Oracle: the messages."""
-    with pytest.raises((DataError, SettingError), match=message):
-        circuit(**options)

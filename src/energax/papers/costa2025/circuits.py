@@ -62,6 +62,14 @@ def accuracies(rows: Iterable[Row]) -> list[float]:
     return [0.0 if row["diverged"] is not None else 100 * row["test_accuracy"] for row in rows]
 
 
+def gains(own: Sequence[Row], others: Sequence[Row]) -> list[float]:
+    """Points of test accuracy above the others, seed by seed; no gain over a training that diverged."""
+    return [
+        min(a - b, 0.0) if other["diverged"] is not None else a - b
+        for a, b, other in zip(accuracies(own), accuracies(others), others, strict=True)
+    ]
+
+
 def average_course(rows: Iterable[Row]) -> list[float]:
     """Validation accuracy of every epoch in per cent, mean over the seeds that did not diverge."""
     known = [row["history"] for row in rows if row["diverged"] is None]

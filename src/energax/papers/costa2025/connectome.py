@@ -23,6 +23,7 @@ from energax.papers.costa2025.circuits import (
     average_course,
     describe,
     draw_weights,
+    gains,
     gather,
     is_certified,
     train_circuit,
@@ -243,8 +244,9 @@ def judge(numbers: Numbers) -> list[Judgement]:
         claim = f"the worm's wiring learns digits better than one of {WIRINGS[other]}, by the local rule"
         if not all((wiring, "local") in groups for wiring in ("worm", other)):
             return judge_claim("energax", claim, None, "needs both wirings")
-        own, theirs = (accuracies(groups[wiring, "local"]) for wiring in ("worm", other))
-        better = sum(a > b for a, b in zip(own, theirs, strict=True))
+        both = [groups[wiring, "local"] for wiring in ("worm", other)]
+        own, theirs = map(accuracies, both)
+        better = sum(points > 0 for points in gains(*both))
         found = (
             f"better in {better} of {len(own)} seeds: {statistics.fmean(own):.1f} and {statistics.fmean(theirs):.1f} %"
         )

@@ -31,6 +31,7 @@ from energax.papers.costa2025.circuits import (
     average_course,
     describe,
     draw_weights,
+    gains,
     gather,
     is_certified,
     train_circuit,
@@ -216,14 +217,13 @@ def judge(numbers: Numbers) -> list[Judgement]:
         known, found = [], []
         for factor in dict.fromkeys(key[1] for key in groups if key[0] == data):
             ways = [groups.get((data, factor, way), []) for way in ("local", "readout", "adjoint")]
-            local, readout, adjoint = map(accuracies, ways)
-            if not local or len(local) != len(readout):
+            if not ways[0] or len(ways[0]) != len(ways[1]):
                 continue
-            gains = [one - other for one, other in zip(local, readout, strict=True)]
-            known += gains
-            means = ", ".join(f"{statistics.fmean(one):.1f}" if one else "not run" for one in (local, readout, adjoint))
+            points = gains(*ways[:2])
+            known += points
+            means = ", ".join(f"{statistics.fmean(one):.1f}" if one else "not run" for one in map(accuracies, ways))
             found.append(
-                f"factor {factor}: {', '.join(f'{gain:+.1f}' for gain in gains)}; means of the local rule, the readout "
+                f"factor {factor}: {', '.join(f'{one:+.1f}' for one in points)}; means of the local rule, the readout "
                 f"and the adjoint: {means} %"
             )
         return judge_claim("energax", claim, min(known) >= MARGIN if known else None, "; ".join(found) or "needs both")
