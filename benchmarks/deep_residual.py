@@ -25,7 +25,7 @@ FLOW = ex.GradientFlow(step_size=1.0, momentum=0.9, stop=ex.Stopping(1e-2, DEPTH
 
 def trained(rule, solver) -> dict:
     """The result of one training."""
-    data = ex.load("digits")
+    data = ex.load_data("digits")
     graph = residual_mlp(
         data.image_shape, WIDTH, DEPTH, data.classes, jax.nn.relu, output_state=False, key=jax.random.key(0)
     )

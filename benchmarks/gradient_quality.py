@@ -83,7 +83,7 @@ def main() -> None:
     """Run both comparisons and report."""
     options = options_of(__doc__, data="mnist", epochs=5, batches=5)
     jax.config.update("jax_enable_x64", True)
-    data = ex.load(options.data)
+    data = ex.load_data(options.data)
     report = {
         "data": options.data,
         **{name: errors(data, name, options.epochs, options.batches) for name in ("pc-nudge", "pc")},

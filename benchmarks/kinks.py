@@ -32,7 +32,7 @@ import optax
 import energax as ex
 from benchmarks.reports import options_of, write
 from energax.arithmetic import norm
-from energax.data import Dataset, load
+from energax.data import Dataset, load_data
 from energax.dynamics.phase import Phase, prepare_phase
 from energax.layers import HeldMaximum, Pool, SoftmaxPooling, maximum
 from energax.rules.base import energy_gradient
@@ -249,7 +249,7 @@ def train(graph: Any, data: Dataset, updates: int) -> Any:
 def main() -> None:
     """Measure, report, print."""
     options = options_of(__doc__, width=0.25, updates=400, images=32, rounds=7)
-    data = load("cifar10")
+    data = load_data("cifar10")
     graph = ex.networks.hierarchical(
         data.image_shape, 10, jnp.tanh, width=options.width, pool=maximum, key=jax.random.key(0)
     )

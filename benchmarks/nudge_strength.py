@@ -59,7 +59,7 @@ def main() -> None:
     for name, gain, key in (("loose", 0.5, 1), ("tight", 1.0, 2)):
         graph = mlp([8, 16, 3], Tanh(), gain=gain, key=jax.random.key(key))
         report[name] = measure(Side(ex.Hopfield(), graph, solver), ex.Batch(x, y))
-    data = ex.load(options.data)
+    data = ex.load_data(options.data)
     learner, settings = make_learner("ep", data.image_shape, data.classes)
     if options.epochs:
         learner = ex.fit(learner, data, epochs=options.epochs, batch=settings.batch or 64).learner

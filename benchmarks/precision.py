@@ -53,7 +53,7 @@ def compared(data, recipe: str, epochs: int, batches: int) -> dict:
 def main() -> None:
     """Compare and report."""
     options = options_of(__doc__, data="mnist", epochs=5, batches=5)
-    data = ex.load(options.data)
+    data = ex.load_data(options.data)
     recipes = {name: compared(data, name, options.epochs, options.batches) for name in RECIPES}
     report = {"data": options.data, "epochs": options.epochs, **recipes}
     write(options.out, "precision", report)

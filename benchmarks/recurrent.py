@@ -92,7 +92,7 @@ def main() -> None:
     """Time the rows in turns and report."""
     options = options_of(__doc__, width=0.25, length=6, batch=128, steps=10, rounds=3)
     try:
-        data = ex.load("cifar10")
+        data = ex.load_data("cifar10")
         batch = make_device_split(data, data.train, standardise=True).batch(jnp.arange(options.batch))
     except DataError:
         x = jax.random.normal(jax.random.key(1), (options.batch, 32, 32, 3))

@@ -27,7 +27,7 @@ def trained(data, step_size: float, epochs: int, bound) -> list[dict]:
 def main() -> None:
     """Both trainings and their records."""
     options = options_of(__doc__, data="mnist", epochs=5, step_size=0.2)
-    data = ex.load(options.data)
+    data = ex.load_data(options.data)
     bounds = {"per_sample": ex.solvers.PerSample(), "held": ex.solvers.Held(), "unbounded": ex.solvers.Unbounded()}
     report: dict = {
         "data": options.data,

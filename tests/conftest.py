@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from energax.compilation import make_room
-from energax.data import Dataset, Split, load
+from energax.data import Dataset, Split, load_data
 from energax.recipes import make_learner
 from energax.recipes.settings import Settings
 from energax.training import fit
@@ -86,7 +86,7 @@ BATCH = 20
 @functools.cache
 def cut_digits() -> Dataset:
     """203 training rows and 60 of either other split."""
-    digits = load("digits")
+    digits = load_data("digits")
 
     def cut(split: Split, rows: int):
         return split.images[:rows], split.labels[:rows]

@@ -10,7 +10,7 @@ from benchmarks.network import arrays_of, dynamics_of, graph_of
 from benchmarks.workers.own import stretch
 from benchmarks.workers.protocol import Message, serve, write_arrays
 from benchmarks.workload import Workload
-from energax.data import Dataset, load
+from energax.data import Dataset, load_data
 from energax.dynamics.phase import Batch
 from energax.exceptions import DataError
 from energax.rules import Backprop
@@ -24,9 +24,9 @@ def dataset(workload: Workload) -> Dataset:
     """The customary data set where it lies on this machine, else the embedded digits."""
     wanted = {"conv": "cifar10"}.get(workload.kind, "mnist" if workload.sizes[0] == 784 else "digits")
     try:
-        return load(wanted, download=False)
+        return load_data(wanted, download=False)
     except DataError:
-        return load("digits")
+        return load_data("digits")
 
 
 def enlarged(images: np.ndarray, workload: Workload) -> np.ndarray:

@@ -17,6 +17,7 @@ from energax import diagnostics as diagnostics
 from energax import dynamics as dynamics
 from energax import exceptions as exceptions
 from energax import graph as graph
+from energax import inference as inference
 from energax import layers as layers
 from energax import optimisers as optimisers
 from energax import plot as plot
@@ -25,7 +26,7 @@ from energax import solvers as solvers
 from energax.costs import AbstractCost as AbstractCost
 from energax.costs import CrossEntropy as CrossEntropy
 from energax.costs import SquaredError as SquaredError
-from energax.data import load as load
+from energax.data import load_data as load_data
 from energax.dynamics import AbstractBlockEnergy as AbstractBlockEnergy
 from energax.dynamics import AbstractDynamics as AbstractDynamics
 from energax.dynamics import AbstractEnergy as AbstractEnergy
@@ -59,6 +60,7 @@ from energax.graph import Stacked as Stacked
 from energax.graph import mupc as mupc
 from energax.graph import networks as networks
 from energax.graph import unroll as unroll
+from energax.inference import Predictor as Predictor
 from energax.rules import Adjoint as Adjoint
 from energax.rules import Backprop as Backprop
 from energax.rules import Contrastive as Contrastive

@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from energax.data import DATASETS, Augmentation, available, describe, load
+from energax.data import DATASETS, Augmentation, available, describe, load_data
 from energax.data.fetch import Remote, download, unpack
 from energax.exceptions import DataError
 
@@ -19,7 +19,7 @@ MNIST = DATASETS["mnist"]
 
 
 def quiet(source, root=None, **options):
-    return load(source, root, progress=False, **options)
+    return load_data(source, root, progress=False, **options)
 
 
 def leftovers(folder):
@@ -56,7 +56,7 @@ def served_cifar(make, server, tmp_path):
 def test_names():
     assert available() == ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "tiny-imagenet")
     with pytest.raises(DataError, match=r"unknown data set 'imagenet'\. Known: digits, mnist, fashion-mnist"):
-        load("imagenet")
+        load_data("imagenet")
 
 
 def test_real_data_of_this_machine():
@@ -90,7 +90,7 @@ def test_real_data_of_this_machine():
 def test_data_folder_must_exist(tmp_path, monkeypatch):
     monkeypatch.setenv("ENERGAX_DATA", str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match=r"variable ENERGAX_DATA is '.*nowhere', which is no folder\. Give"):
-        load("mnist")
+        load_data("mnist")
     with pytest.raises(DataError, match=r"root is '.*elsewhere', which is no folder"):
         describe("mnist", tmp_path / "elsewhere")
 

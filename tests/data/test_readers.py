@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from energax.data import DATASETS, describe, load
+from energax.data import DATASETS, describe, load_data
 from energax.exceptions import DataError
 
 
 def read(name, root):
-    return load(name, root, download=False, progress=False)
+    return load_data(name, root, download=False, progress=False)
 
 
 @pytest.mark.parametrize("folder", ["mnist", "MNIST/raw"])
@@ -81,7 +81,7 @@ def test_tiny_imagenet(make, tmp_path):
 
 def test_digits_are_the_uci_test_part():
     """Oracle: UCI's class distribution of optdigits.tes over all splits, and its first published row."""
-    data = load("digits", download=False)
+    data = load_data("digits", download=False)
     parts = (data.train, data.validation, data.test)
     assert [len(part) for part in parts] == [1297, 200, 300]
     counts = np.bincount(np.concatenate([part.labels for part in parts]))
@@ -162,7 +162,7 @@ def test_part_of_a_data_set_is_refused(make, tmp_path):
     make.write_idx(tmp_path / "mnist")
     (tmp_path / "mnist" / f"{LABELS}.gz").unlink()
     with pytest.raises(DataError, match=rf"mnist: .*mnist lacks {LABELS}\. Add what is missing"):
-        load("mnist", tmp_path)
+        load_data("mnist", tmp_path)
 
 
 def test_broken_cifar_files(make, tmp_path):

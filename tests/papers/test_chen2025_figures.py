@@ -90,7 +90,7 @@ def test_figure_4_takes_the_steps_that_it_says():
     """Oracle: the same steps by the library's gradient flow, which ends where the last force is read."""
     settings = fig4.Settings(data="digits", network="scrn-dense", width=0.1, length=4, rows=3, steps=6, gains=(2.0,))
     found = fig4.one_cell(settings, "skew", "skips", 2.0)
-    data = ex.load("digits")
+    data = ex.load_data("digits")
     graph = fig4.build_network(settings, data.image_shape, data.classes, "skips", 2.0)
     batch = fig4.make_device_split(data, data.train, standardise=True).batch(jnp.arange(3))
     phase = ex.prepare_phase(ex.SkewFeedback(), graph, graph.clamp(batch.x), target=batch.y, beta=jnp.ones(()))

@@ -229,7 +229,7 @@ def test_the_microcircuit_is_judged_seed_by_seed(change, outcomes):
 
 def test_the_microcircuit_is_certified_and_keeps_its_signs():
     """Oracle: names of populations: what excites and inhibits, what is read, what the thalamus and the output reach."""
-    learner = microcircuit.make_learner(ex.load("digits"), 0.002, "local", 0, 10)
+    learner = microcircuit.make_learner(ex.load_data("digits"), 0.002, "local", 0, 10)
     graph = as_graph(learner.graph)
     sizes = populations.scale_sizes(0.002)
     names = np.repeat(list(sizes), list(sizes.values()))

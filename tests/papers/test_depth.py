@@ -118,7 +118,7 @@ def test_the_picture_is_drawn_from_the_numbers():
 @pytest.fixture(scope="module")
 def case():
     """A net of 8 blocks, a batch, and the exact gradient of its blocks."""
-    data = ex.load("digits")
+    data = ex.load_data("digits")
     graph = make_net(data, 6, 8, 0)
     batch = ex.Batch(jnp.asarray(data.train.images[:5] / 16.0, jnp.float32), jax.nn.one_hot(jnp.arange(5), 10))
     return graph, batch, blocks(depth.backprop(graph, batch))

@@ -161,7 +161,7 @@ def test_small_and_full_differ_in_size_only():
 
 def test_an_interrupted_training_ends_with_the_same_numbers(tmp_path):
     """Oracle: the training in one go, to the last digit."""
-    data = ex.load("digits")
+    data = ex.load_data("digits")
     told = []
 
     def stop_after_one(text):

@@ -8,7 +8,7 @@ from energax.papers.training import keep_rows
 
 def test_rows_of_a_subset_have_statistics_of_their_own():
     """Oracle: the pixels' mean."""
-    data = ex.load("digits")
+    data = ex.load_data("digits")
     few = keep_rows(data, 100)
     assert len(few.train) == 100
     assert few.mean[0] == pytest.approx((few.train.images / 16).mean())

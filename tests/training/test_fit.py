@@ -123,7 +123,7 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_written(learne
         (SettingError, "seed='1': give a whole number", {"seed": "1"}),
         (
             SettingError,
-            r"fit: data=a tuple: give a Dataset, as energax.load",
+            r"fit: data=a tuple: give a Dataset, as energax.load_data",
             {"data": (data.train.images, 0)},
         ),
         (SettingError, r"fit: learner=\(\): give a Learner\(graph, dynamics", {"learner": ()}),

@@ -20,7 +20,7 @@ from energax import (
     PredictiveCoding,
     Stopping,
     fit,
-    load,
+    load_data,
     networks,
 )
 from energax.dynamics.phase import prepare_phase
@@ -205,7 +205,7 @@ def test_a_learner_is_data():
 )
 def test_training_at_a_step_that_diverges_without_a_bound(name, step, learnt, lost, bound):
     """Oracle: the stability limit 2 / curvature, which training pulls below the nominal step."""
-    data = load(name)
+    data = load_data(name)
     learner, _ = make_learner("pc-nudge", data.image_shape, data.classes)
     solver = GradientFlow(step, bound=bound, stop=Stopping(max_steps=50, check_every=0))
     run = fit(dataclasses.replace(learner, solver=solver), data, epochs=5, display=Silent())
@@ -223,7 +223,7 @@ def test_training_at_a_step_that_diverges_without_a_bound(name, step, learnt, lo
 
 def test_a_deep_residual_net_trains_near_its_equilibria():
     """Oracle: backprop's gradient, and chance, on a stack of 32 blocks of which no sample is left out of steps."""
-    data = load("digits")
+    data = load_data("digits")
     graph = networks.residual_mlp(
         data.image_shape, 16, 32, data.classes, jnp.tanh, output_state=False, key=jax.random.key(0)
     )

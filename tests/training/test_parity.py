@@ -18,7 +18,7 @@ def sides(data):
 
 def test_one_batch_in_float32_is_backprops_gradient():
     """Oracle: backprop on the same batch; 1e-6 is a few roundings of float32."""
-    data = ex.load("digits")
+    data = ex.load_data("digits")
     learners = jax.tree.map(
         lambda a: a.astype(jnp.float32) if eqx.is_inexact_array(a) else a, sides(data), is_leaf=eqx.is_array
     )
@@ -31,7 +31,7 @@ def test_one_batch_in_float32_is_backprops_gradient():
 
 def test_one_epoch_in_float64_ends_at_backprops_parameters():
     """Oracle: the same epoch by backprop; float64 leaves 1e-8 a million times the room it needs."""
-    data = ex.load("digits")
+    data = ex.load_data("digits")
     ends = [ex.fit(learner, data, epochs=1).learner.graph for learner in sides(data).values()]
     start = make_learner("backprop", data.image_shape, data.classes)[0].graph
     assert flat(ends[0]).dtype == jnp.float64

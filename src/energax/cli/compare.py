@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from energax.cli.options import CompareOptions
 from energax.cli.train import epochs_of, run_recipe
-from energax.data import load
+from energax.data import load_data
 from energax.exceptions import SettingError
 from energax.recipes import settings_read
 from energax.recipes.settings import Settings
@@ -56,7 +56,7 @@ def compare(options: CompareOptions) -> None:
 
 def divide_settings(given: Settings, names: list[str], data: str) -> dict[str, Settings]:
     """For each recipe those of the given settings that it reads; one that no recipe reads is refused."""
-    dataset = load(data)
+    dataset = load_data(data)
     own = {}
     for name in names:
         read = settings_read(name, dataset.image_shape, dataset.classes, given)

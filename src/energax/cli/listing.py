@@ -7,7 +7,7 @@ import rich.console
 import rich.table
 
 from energax.cli.options import DataOptions, RecipesOptions
-from energax.data import available, describe, load
+from energax.data import available, describe, load_data
 from energax.recipes import RECIPES, complete_settings, settings_read
 from energax.recipes.settings import Settings
 
@@ -16,7 +16,7 @@ def data(options: DataOptions) -> None:
     """List the data sets, or fetch one."""
     console = rich.console.Console(highlight=False)
     if options.fetch is not None:
-        found = load(options.fetch)
+        found = load_data(options.fetch)
         console.print(
             f"{found.name}: {len(found.train)} training, {len(found.validation)} validation and "
             f"{len(found.test)} test rows, from {found.origin}",

@@ -11,7 +11,7 @@ import rich.console
 import rich.table
 
 from energax.cli.options import TrainOptions
-from energax.data import load
+from energax.data import load_data
 from energax.exceptions import RunError, SettingError
 from energax.recipes import complete_settings, make_learner
 from energax.recipes.settings import Settings
@@ -62,7 +62,7 @@ def run_recipe(
     resume: bool = False,
 ) -> Run:
     """Load the data, build the recipe and train it."""
-    dataset = load(data)
+    dataset = load_data(data)
     learner, complete = make_learner(recipe, dataset.image_shape, dataset.classes, seed=seed, settings=settings)
     return fit(
         learner,

@@ -10,4 +10,4 @@ from energax.data.catalogue import Source as Source
 from energax.data.loading import available as available
 from energax.data.loading import cache_folder as cache_folder
 from energax.data.loading import describe as describe
-from energax.data.loading import load as load
+from energax.data.loading import load_data as load_data

@@ -22,10 +22,10 @@ from energax.data.tiny import TinyReader
 class Source:
     """What there is to know about a data set before reading it.
 
-    To load a data set of one's own by files, build one of these and pass it to `load` in the place of a name.
+    To load a data set of one's own by files, build one of these and pass it to `load_data` in the place of a name.
 
     Attributes:
-        name: What `load` calls it.
+        name: What `load_data` calls it.
         title: What people call it.
         reader: The reader of its layout.
         folders: Folders below the data folder that may hold it; the first is also its name in the cache.

@@ -27,11 +27,11 @@ class _Place:
 
 
 def available() -> tuple[str, ...]:
-    """Return the names that `load` knows."""
+    """Return the names that `load_data` knows."""
     return tuple(DATASETS)
 
 
-def load(
+def load_data(
     name: str | Source,
     root: str | os.PathLike[str] | None = None,
     *,
@@ -61,7 +61,7 @@ def load(
             nor downloaded; the message lists where it was looked for and what to do.
 
     Examples:
-        >>> load("digits").train.images.shape
+        >>> load_data("digits").train.images.shape
         (1297, 8, 8, 1)
 
     """
@@ -86,11 +86,11 @@ def describe(name: str | Source, root: str | os.PathLike[str] | None = None) -> 
     """Describe a data set without reading its pixels or fetching anything.
 
     Args:
-        name: As for `load`.
-        root: As for `load`.
+        name: As for `load_data`.
+        root: As for `load_data`.
 
     Returns:
-        A dictionary with `name`, `title`, `where` (what `load` would read, or that it needs a download),
+        A dictionary with `name`, `title`, `where` (what `load_data` would read, or that it needs a download),
         `found` (whether it is on this machine), `sizes` (rows of `train`, `validation` and `test`, counted
         where found, else the official ones), `official_sizes`, `classes`, `image_shape`, `scale`,
         `augmentation`, `download_megabytes`, `terms`, `citation` and `homepage`.

@@ -10,12 +10,11 @@ import optax
 from jaxtyping import Array, PRNGKeyArray
 
 from energax.checking import require_kind, require_whole
-from energax.dynamics.base import AbstractDynamics
 from energax.dynamics.model import Model, name_parts, select_parameters
 from energax.dynamics.phase import Batch, prepare_phase
 from energax.exceptions import SettingError
 from energax.graph.groups import require_groups
-from energax.graph.structure import AbstractStructure, AnyGraph
+from energax.inference.predictor import Predictor
 from energax.rules.base import AbstractRule, Info, open_batch
 from energax.solvers.engine import AbstractSolver
 
@@ -25,7 +24,7 @@ def as_names(names: str | Iterable[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-class Learner(eqx.Module):
+class Learner(Predictor):
     """Everything that a training step needs: the five nouns in one place.
 
     Attributes:
@@ -42,9 +41,6 @@ class Learner(eqx.Module):
         SettingError: something in the place of something else, or an unknown function to freeze.
     """
 
-    graph: AnyGraph
-    dynamics: AbstractDynamics
-    solver: AbstractSolver
     rule: AbstractRule
     optimiser: optax.GradientTransformation
     refresh: int = eqx.field(static=True, default=0)
@@ -53,9 +49,6 @@ class Learner(eqx.Module):
     def __check_init__(self):
         order = "(in this order: graph, dynamics, solver, rule, optimiser)"
         kinds = {
-            "graph": (AbstractStructure, f"give a Graph, as networks.mlp makes them {order}"),
-            "dynamics": (AbstractDynamics, f"give a dynamics, as PredictiveCoding() {order}"),
-            "solver": (AbstractSolver, f"give a solver, as GradientFlow() {order}"),
             "rule": (AbstractRule, f"give a rule, as Contrastive(rules.nudge(1e-3)) {order}"),
             "optimiser": (optax.GradientTransformation, f"give an optax transformation, as optax.sgd(0.1) {order}"),
         }
@@ -63,11 +56,6 @@ class Learner(eqx.Module):
             require_kind(f"Learner: {name}", getattr(self, name), kind, remedy)
         require_whole("Learner: refresh", self.refresh, 0)
         require_groups("Learner: freeze", self.freeze, name_parts(self.model))
-
-    @property
-    def model(self) -> Model:
-        """What the parameters are in."""
-        return Model(self.graph, self.dynamics)
 
 
 def root_key(seed: int) -> PRNGKeyArray:

@@ -108,7 +108,7 @@ def fit(
 def require_settings(learner: Learner, data: Dataset, epochs: int, batch: int) -> None:
     """Refuse settings that cannot work, before anything is compiled or written."""
     require_kind("fit: learner", learner, Learner, "give a Learner(graph, dynamics, solver, rule, optimiser)")
-    remedy = "give a Dataset, as energax.load('digits') or data.Dataset.from_arrays(...) makes them"
+    remedy = "give a Dataset, as energax.load_data('digits') or data.Dataset.from_arrays(...) makes them"
     require_kind("fit: data", data, Dataset, remedy)
     require_whole("epochs", epochs, 1)
     require_whole("batch", batch, 1)

@@ -158,7 +158,7 @@ def sweep_counts(
 
 def run(settings: Settings, cells: Cells) -> Numbers:
     """Steps at every depth, then trainings."""
-    data = ex.load(settings.data)
+    data = ex.load_data(settings.data)
     counted = {
         str(depth): [
             cells(f"steps-{depth}-{seed}", lambda depth=depth, seed=seed: count_steps(settings, data, depth, seed))

@@ -151,7 +151,7 @@ def train_cell(settings: Settings, cells: Cells, name: str, data: Dataset, seed:
 
 def train_cells(settings: Settings, cells: Cells) -> list[dict[str, Any]]:
     """All trainings."""
-    data, found = keep_rows(ex.load(settings.data), settings.rows), []
+    data, found = keep_rows(ex.load_data(settings.data), settings.rows), []
     for facts, learner in make_learners(settings, data):
         seed, beta = facts["seed"], ENERGIES[facts["energy"]].beta if facts["energy"] in ENERGIES else 0.0
         name = "-".join(f"{facts[key]}" for key in ("energy", "multiple", "seed") if key in facts)

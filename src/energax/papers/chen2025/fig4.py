@@ -102,7 +102,7 @@ def tile(tree, times: int):
 
 def one_cell(settings: Settings, energy: str, wiring: str, gain: float) -> dict:
     """One network under one energy."""
-    data = ex.load(settings.data)
+    data = ex.load_data(settings.data)
     batch = make_device_split(data, data.train, standardise=True).batch(jnp.arange(settings.rows))
     graph = build_network(settings, data.image_shape, data.classes, wiring, gain)
     beta, step, margins = jnp.asarray(settings.beta), jnp.asarray(settings.step), jnp.asarray(settings.margins)

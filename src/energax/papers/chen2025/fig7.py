@@ -74,7 +74,7 @@ def orders(settings: Settings) -> list[np.ndarray]:
 
 def train_here(settings: Settings) -> list[dict]:
     """Costs and accuracies before each update, and seconds, epoch by epoch; compiled before the first."""
-    data = keep_rows(ex.load(settings.data), settings.rows)
+    data = keep_rows(ex.load_data(settings.data), settings.rows)
     images, labels = normalised(data)
     learner = build_learner(settings, data)
     targets = jax.nn.one_hot(labels, data.classes)
@@ -114,7 +114,7 @@ def train_torch(settings: Settings) -> list[dict]:
     """The same from the same weights, in PyTorch."""
     from energax.papers.chen2025.torch_net import Net, train
 
-    data = keep_rows(ex.load(settings.data), settings.rows)
+    data = keep_rows(ex.load_data(settings.data), settings.rows)
     functions = build_learner(settings, data).graph.functions
     layers = [functions[f"layer{index}"] for index in range(1, len(settings.channels) + 1)]
     readout = functions[f"layer{len(layers) + 1}"].layers[1]

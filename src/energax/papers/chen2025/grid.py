@@ -153,7 +153,7 @@ def train_point(cells: Cells, point: Point) -> Row:
     Returns:
         Where in the grid it is, what `fit_cell` says, and the device.
     """
-    data = keep_rows(ex.load(point.data), point.rows)
+    data = keep_rows(ex.load_data(point.data), point.rows)
     recipe = METHODS[point.method][0]
     learner, complete = make_learner(recipe, data.image_shape, data.classes, seed=point.seed, settings=point.choice)
     plan = {"epochs": point.epochs, "batch": complete.batch, "seed": point.seed, "standardise": complete.standardise}

@@ -84,7 +84,7 @@ def train_trace(cells: Cells, trace: Trace) -> dict[str, Any]:
 
     A training goes on when its cost is no number any more: what is no number is None in the cell.
     """
-    data = keep_rows(ex.load(trace.data), trace.rows)
+    data = keep_rows(ex.load_data(trace.data), trace.rows)
     choice = make_choice(trace.net, trace.method, trace.optimiser, trace.rate, trace.batch, trace.width, trace.length)
     recipe = METHODS[trace.method][0]
     learner, _ = make_learner(recipe, data.image_shape, data.classes, seed=trace.seed, settings=choice)

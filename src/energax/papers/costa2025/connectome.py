@@ -177,7 +177,7 @@ def make_learner(worm: Worm, rule: str, seed: int, updates: int) -> ex.Learner:
 
 def train(cells: Cells, worm: Worm, wiring: str, rule: str, seed: int, epochs: int) -> Row:
     """One training."""
-    data, wired = ex.load("digits"), rewire(worm, wiring, seed)
+    data, wired = ex.load_data("digits"), rewire(worm, wiring, seed)
     learner = make_learner(wired, rule, seed, epochs * (len(data.train) // BATCH))
     name, config = f"{wiring}-{rule}-{seed}", {"wiring": wiring}
     row = train_circuit(cells, name, learner, data, epochs=epochs, config=config, seed=seed)

@@ -89,7 +89,7 @@ ON_MNIST = ("asym", "activity", "fixed", "homeostasis", "flow")
 
 def train(cells: Cells, data: str, way: str, seed: int, epochs: int) -> Row:
     """One training."""
-    found, one = ex.load(data), WAYS[way]
+    found, one = ex.load_data(data), WAYS[way]
     shared: dict[str, Any] = {"hidden": HIDDEN[data], "learning_rate": 2e-3 if data == "digits" else 1e-3, "batch": 50}
     if data == "mnist":  # a nudge of .1 is too small for float32 where a row is learnt almost perfectly
         shared |= {"lr_decay_steps": epochs * (len(found.train) // 50), "beta": 0.5}

@@ -158,7 +158,7 @@ def train(cells: Cells, name: str, data: Dataset, factor: float, way: str, seed:
 def run(settings: Settings, cells: Cells) -> Numbers:
     """The chosen cells that no other process is at; the table has all that are finished."""
     for name in settings.data.split(","):
-        data, epochs = ex.load(name), settings.epochs
+        data, epochs = ex.load_data(name), settings.epochs
         if name == "mnist":
             data, epochs = keep_rows(data, settings.rows), settings.mnist_epochs
         for factor in map(float, settings.factors.split(",")):

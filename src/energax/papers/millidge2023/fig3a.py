@@ -76,7 +76,7 @@ def one_seed(settings: Settings, data, seed: int) -> dict:
 def run(settings: Settings, cells: Cells) -> Numbers:
     """All initialisations, in float64."""
     with jax.enable_x64(True):
-        data = ex.load(settings.data)
+        data = ex.load_data(settings.data)
         seeds = [cells(f"seed{seed}", lambda seed=seed: one_seed(settings, data, seed)) for seed in settings.seeds]
     return {"data": data.origin, "betas": settings.betas, "seeds": seeds}
 

@@ -46,7 +46,7 @@ SIDES = {"backprop": "backprop", "nudge": "PC-Nudge"}
 
 def one_side(settings: Settings, cells: Cells, name: str, side: str, seed: int) -> dict:
     """One training."""
-    data = ex.load(settings.data)
+    data = ex.load_data(settings.data)
     rule = {"backprop": rules.Backprop(), "nudge": nudge(settings.beta)}[side]
     learner = learner_of(data, seed, rule, converged_solver(settings.tol, settings.steps), settings.rate)
     epochs, stretches = settings.epochs, settings.stretches
@@ -61,7 +61,7 @@ def run(settings: Settings, cells: Cells) -> Numbers:
             name = f"{side}-{seed}"
             found = cells(name, lambda side=side, seed=seed, name=name: one_side(settings, cells, name, side, seed))
             sides.setdefault(side, []).append(found)
-    return {"data": ex.load(settings.data).origin, "seeds": settings.seeds, "sides": sides}
+    return {"data": ex.load_data(settings.data).origin, "seeds": settings.seeds, "sides": sides}
 
 
 def draw(numbers: Numbers) -> Figure:

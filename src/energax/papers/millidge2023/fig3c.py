@@ -82,7 +82,7 @@ def smaller(graph, batch, settings: Settings) -> float:
 
 def one_training(settings: Settings, cells: Cells, name: str, rate: float, seed: int) -> dict:
     """Train by the converged relaxation and measure both on the way."""
-    data, careful = ex.load(settings.data), converged_solver(settings.tol, settings.steps)
+    data, careful = ex.load_data(settings.data), converged_solver(settings.tol, settings.steps)
     solvers, beta = {"converged": careful, "printed": printed_solver()}, jnp.asarray(settings.beta)
 
     def measure(progress, batch):
@@ -103,7 +103,7 @@ def run(settings: Settings, cells: Cells) -> Numbers:
             name = f"rate{rate:g}-seed{seed}"
             found = cells(name, lambda rate=rate, seed=seed, name=name: one_training(settings, cells, name, rate, seed))
             trainings.append({"rate": rate, "seed": seed, **found})
-    return {"data": ex.load(settings.data).origin, "rates": settings.rates, "trainings": trainings}
+    return {"data": ex.load_data(settings.data).origin, "rates": settings.rates, "trainings": trainings}
 
 
 def draw(numbers: Numbers) -> Figure:

@@ -1,0 +1,3 @@
+"""What was trained at work: predictions, relaxations and traces of them."""
+
+from energax.inference.predictor import Predictor as Predictor
