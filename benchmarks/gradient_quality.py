@@ -18,7 +18,7 @@ import energax as ex
 from benchmarks.reports import options_of, write
 from energax.diagnostics.regime import flat
 from energax.recipes import make_learner
-from energax.training.device_split import make_device_split
+from energax.training.rows import make_device_split
 
 
 def cast(tree, dtype):

@@ -37,8 +37,8 @@ from energax.dynamics.phase import Phase, prepare_phase
 from energax.layers import HeldMaximum, Pool, SoftmaxPooling, maximum
 from energax.rules.base import energy_gradient
 from energax.solvers.engine import trace
-from energax.training.device_split import make_device_split
 from energax.training.learner import Learner, begin, update
+from energax.training.rows import make_device_split
 
 COUNTS = (1, 2, 4, 8)
 JUDGED = 8  # images whose minimiser is sought

@@ -20,7 +20,7 @@ from energax.diagnostics.regime import flat
 from energax.graph.networks import mlp
 from energax.recipes import make_learner
 from energax.rules import centred
-from energax.training.device_split import make_device_split
+from energax.training.rows import make_device_split
 
 STRENGTHS = (0.02, 0.05, 0.1, 0.2, 0.5, 0.9, 1.0)
 

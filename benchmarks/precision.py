@@ -17,7 +17,7 @@ from benchmarks.reports import options_of, write
 from energax.graph.rounding import round_products
 from energax.recipes import make_learner
 from energax.recipes.settings import Precision, Settings
-from energax.training.device_split import make_device_split
+from energax.training.rows import make_device_split
 
 RECIPES = ("backprop", "pc-nudge", "pc", "ep")
 
@@ -43,8 +43,9 @@ def compared(data, recipe: str, epochs: int, batches: int) -> dict:
         learner, settings = make_learner(recipe, data.image_shape, data.classes, settings=Settings(precision=precision))
         fits[precision] = ex.fit(learner, data, epochs=epochs, batch=settings.batch or 64)
     feed, full = make_device_split(data, data.train, standardise=False), fits["float32"].learner
+    tested = make_device_split(data, data.test, standardise=False)
     return {
-        name: {"test_accuracy": float(ex.evaluate(fit.learner, data, data.test).accuracy)}
+        name: {"test_accuracy": float(ex.evaluate(fit.learner, tested).accuracy)}
         | (errors(full, feed, name, batches) if name != "float32" else {})
         for name, fit in fits.items()
     }

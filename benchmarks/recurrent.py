@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import energax as ex
 from benchmarks.reports import options_of, write
 from energax.exceptions import DataError
-from energax.training.device_split import make_device_split
+from energax.training.rows import make_device_split
 from energax.training.run_folder import machine
 
 STRIDES = {2: 2, 3: 2, 4: 2, 5: 1, 6: 1}

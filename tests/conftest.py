@@ -14,7 +14,7 @@ from energax.data import Dataset, Split, load_data
 from energax.recipes import make_learner
 from energax.recipes.settings import Settings
 from energax.training import fit
-from energax.training.display import Silent
+from energax.training.callbacks import Callback
 from energax.training.learner import begin
 
 # Tests compile far longer than they compute, and XLA's fusion emitters make up half of that on the CPU. Two workers
@@ -108,7 +108,7 @@ def tiny(recipe: str, **settings):
     return learner
 
 
-class Stopper(Silent):
+class Stopper(Callback):
     """A display that fails: after the first stretch of an epoch, or when it has ended."""
 
     def __init__(self, epoch: int, midway: bool = False):
@@ -118,7 +118,7 @@ class Stopper(Silent):
         if self.midway and epoch == self.at:
             raise InterruptedError(f"pulled the plug in epoch {epoch}")
 
-    def epoch(self, row):
+    def epoch(self, row, learner):
         if not self.midway and row["epoch"] == self.at:
             raise InterruptedError(f"pulled the plug after epoch {row['epoch']}")
 
@@ -137,7 +137,7 @@ def learner():
 @pytest.fixture
 def train(data):
     """`fit` on the cut digits, 20 rows per update; what is wrong with an epoch stands in the log alone."""
-    return functools.partial(fit, data=data, batch=BATCH, display=Silent())
+    return functools.partial(fit, data=data, batch=BATCH, display=Callback())
 
 
 @pytest.fixture

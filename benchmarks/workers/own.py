@@ -12,7 +12,7 @@ from energax.dynamics.base import Start
 from energax.dynamics.phase import Batch, prepare_phase
 from energax.graph.parts import States
 from energax.rules import Contrastive
-from energax.training.learner import Learner, Progress, begin, calibrate, strengthen_dtypes, update
+from energax.training.learner import Learner, Progress, apply_update, begin, calibrate, strengthen_dtypes
 
 
 @eqx.filter_jit
@@ -25,7 +25,7 @@ def stretch(learner: Learner, progress: Progress, batches: Batch, count) -> Prog
         progress = eqx.combine(dynamic, static)
         index = progress.batches % total
         batch = jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, index, keepdims=False), batches)
-        progress, _ = update(learner, progress, batch)
+        progress, _ = apply_update(learner, progress, batch)
         return strengthen_dtypes(eqx.filter(progress, eqx.is_array))
 
     return eqx.combine(jax.lax.fori_loop(0, count, one, strengthen_dtypes(dynamic)), static)

@@ -19,6 +19,7 @@ from energax import exceptions as exceptions
 from energax import graph as graph
 from energax import inference as inference
 from energax import layers as layers
+from energax import metrics as metrics
 from energax import optimisers as optimisers
 from energax import plot as plot
 from energax import rules as rules
@@ -79,7 +80,14 @@ from energax.solvers import StateCoordinates as StateCoordinates
 from energax.solvers import Stopping as Stopping
 from energax.solvers import Verdict as Verdict
 from energax.solvers import relax as relax
+from energax.training import Arrays as Arrays
+from energax.training import Callback as Callback
+from energax.training import EarlyStopping as EarlyStopping
 from energax.training import Learner as Learner
+from energax.training import Stream as Stream
 from energax.training import Terminal as Terminal
+from energax.training import begin as begin
 from energax.training import evaluate as evaluate
 from energax.training import fit as fit
+from energax.training import train as train
+from energax.training import update as update

@@ -1,7 +1,8 @@
 """Costs C of an output against a target: one number per sample."""
 
 import abc
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +13,7 @@ from jaxtyping import Array
 from energax.arithmetic import add_all, total
 from energax.checking import require_kind
 from energax.exceptions import DataError, SettingError
+from energax.metrics import ACCURACY, COST, MSE, TOP_5, Metric, name_output, perplexity, r2
 
 
 class AbstractCost(eqx.Module):
@@ -32,6 +34,18 @@ class AbstractCost(eqx.Module):
         Block minimisers use it to place an output under a nudge exactly.
         """
 
+    def metrics(self, shape: Any) -> tuple[Metric, ...]:
+        """What is told of outputs of this shape (or output -> shape), what is best chosen by first. C, unless said."""
+        return (COST,)
+
+    def probabilities(self, output: Any) -> Any:
+        """The probabilities of the classes, for a cost that makes some of its output.
+
+        Raises:
+            SettingError: it makes none, unless said.
+        """
+        raise SettingError(f"{type(self).__name__} knows no probabilities: give CrossEntropy(), or ask for predictions")
+
 
 class SquaredError(AbstractCost):
     """C = 1/2 |v - y|^2 (Millidge et al. 2023, Eq. 22, with the 1/2 and the square restored)."""
@@ -44,6 +58,10 @@ class SquaredError(AbstractCost):
     def quadratic(self, output, target):
         """Exact: pull y, curvature 1."""
         return target, 1.0
+
+    def metrics(self, shape):
+        """R^2, the mean squared error, and C."""
+        return (r2(shape), MSE, COST)
 
 
 class CrossEntropy(AbstractCost):
@@ -68,6 +86,20 @@ class CrossEntropy(AbstractCost):
         gradient = jax.grad(lambda v: jnp.sum(self(v, target)), holomorphic=jnp.iscomplexobj(output))(output)
         return -gradient, 0.0
 
+    def metrics(self, shape):
+        """Accuracy, top 5 of more than ten classes, perplexity of several positions, and C."""
+        more = (TOP_5,) if shape[-1] > MANY else ()
+        positions = math.prod(shape[:-1])
+        return (ACCURACY, *more, *((perplexity(positions),) if len(shape) > 1 else ()), COST)
+
+    def probabilities(self, output):
+        """Softmax over the last axis."""
+        return jax.nn.softmax(output, axis=-1)
+
+
+MANY = 10
+"""Classes above which it is told whether the right one is among the best five."""
+
 
 class Costs(AbstractCost):
     """One cost for every output, summed.
@@ -91,6 +123,15 @@ class Costs(AbstractCost):
     def of(self, name):
         """The cost of one output."""
         return self.costs[name]
+
+    def metrics(self, shape: Mapping[str, Sequence[int]]):
+        """Of every output, under its name; and C of all."""
+        found = [name_output(m, name) for name, cost in self.costs.items() for m in cost.metrics(shape[name])]
+        return (*found, COST)
+
+    def probabilities(self, output):
+        """Of every output that has some."""
+        return {name: self.costs[name].probabilities(value) for name, value in output.items()}
 
     def quadratic(self, output, target):
         """There is none of several outputs: ask each, as `cost.of(name)`."""

@@ -23,3 +23,7 @@ class RunError(EnergaxError, RuntimeError):
 
 class DivergenceError(RunError):
     """A training whose cost or parameters are no numbers any more."""
+
+
+class RelaxationWarning(UserWarning):
+    """An answer was given, and it is of no equilibrium."""

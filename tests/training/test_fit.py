@@ -19,11 +19,13 @@ from energax.diagnostics.regime import measure_regime
 from energax.exceptions import DivergenceError, RunError, SettingError
 from energax.rules import RandomSign
 from energax.solvers import AbstractSolver, Unbounded
-from energax.training import RunFolder, evaluate, loop
+from energax.training import RunFolder, evaluate
+from energax.training import epoch as epochs
 from energax.training.alarms import find_alarms, gather_alarms
-from energax.training.device_split import make_device_split
-from energax.training.display import Silent, Terminal, TrainingWarning
+from energax.training.callbacks import Callback
+from energax.training.display import Terminal, TrainingWarning
 from energax.training.learner import begin
+from energax.training.rows import make_device_split
 
 TIMES = ("seconds", "compile_seconds")
 
@@ -156,7 +158,7 @@ def test_the_best_epoch_is_validations_and_the_accuracy_is_the_last_ones(learner
     assert run.result["validation_accuracy"] == accuracies[-1]
 
     def tested(learner):
-        return evaluate(learner, noisy, noisy.test).accuracy
+        return evaluate(learner, make_device_split(noisy, noisy.test, standardise=False)).accuracy
 
     at_chosen = train(learner("backprop"), data=noisy, epochs=chosen + 1, seed=2).learner
     assert run.result["test_accuracy"] == tested(run.learner)
@@ -229,7 +231,8 @@ def test_a_cost_that_diverges_stops_the_run_and_keeps_earlier_epochs(learner, tr
     kept = folder.last.read_bytes(), folder.best.read_bytes()
     wild = eqx.tree_at(lambda l: l.optimiser, learner("backprop"), wildly(learner("backprop").optimiser))
     with pytest.raises(
-        DivergenceError, match=r"cost became \S+ in epoch 2, between batches .*lower the learning rate.*kept"
+        DivergenceError,
+        match=r"cost became \S+ in epoch 2, at batch 1 .*'layer1', 'layer2' are no numbers: lower the learning.*kept",
     ):
         train(wild, epochs=3, folder=folder, resume=True)
     assert (folder.last.read_bytes(), folder.best.read_bytes()) == kept
@@ -340,13 +343,13 @@ def test_a_cost_that_grows_many_times_over_is_warned_of(learner, train, tmp_path
 
 def test_compiling_is_no_part_of_the_training_time(learner, train, tmp_path, monkeypatch):
     """Oracle: a compiler that takes two seconds more. They stand in a column of their own, in the first epoch alone."""
-    lower = loop.stretch_in_place.lower
+    lower = epochs.stretch_in_place.lower
 
     def slowly(*arguments):
         time.sleep(2)
         return lower(*arguments)
 
-    monkeypatch.setattr(loop, "stretch_in_place", SimpleNamespace(lower=slowly))
+    monkeypatch.setattr(epochs, "stretch_in_place", SimpleNamespace(lower=slowly))
     before = time.perf_counter()
     run = train(learner("backprop", hidden=(7,)), epochs=2, folder=RunFolder(tmp_path / "run"))
     whole = time.perf_counter() - before
@@ -359,19 +362,19 @@ def test_compiling_is_no_part_of_the_training_time(learner, train, tmp_path, mon
     assert "| compiling |" in (tmp_path / "run" / "summary.md").read_text()
 
 
-class Listener(Silent):
+class Listener(Callback):
     """Keeps what it is told."""
 
     def __init__(self):
         self.told = []
 
-    def begin(self, epochs, batches, done):
-        self.told.append(("begin", epochs, batches, done))
+    def begin(self, plan):
+        self.told.append(("begin", plan.epochs, plan.batches, plan.done))
 
     def advance(self, epoch, batches, averages):
         self.told.append(("advance", epoch, batches))
 
-    def epoch(self, row):
+    def epoch(self, row, learner):
         self.told.append(("epoch", row["epoch"]))
 
     def end(self):

@@ -30,7 +30,7 @@ from energax.rules.nudging import nudge, unit_nudge
 from energax.solvers import Held, PerSample, Unbounded, largest_curvature
 from energax.solvers.coordinates import StateCoordinates
 from energax.training import Learner
-from energax.training.display import Silent
+from energax.training.callbacks import Callback
 from energax.training.learner import begin, root_key, update
 
 RATE, MOMENTUM = 0.3, 0.9
@@ -208,7 +208,7 @@ def test_training_at_a_step_that_diverges_without_a_bound(name, step, learnt, lo
     data = load_data(name)
     learner, _ = make_learner("pc-nudge", data.image_shape, data.classes)
     solver = GradientFlow(step, bound=bound, stop=Stopping(max_steps=50, check_every=0))
-    run = fit(dataclasses.replace(learner, solver=solver), data, epochs=5, display=Silent())
+    run = fit(dataclasses.replace(learner, solver=solver), data, epochs=5, display=Callback())
     bounds = [row["step_bound"] for row in run.history]
     diverged = [row["diverged_fraction"] for row in run.history]
     if isinstance(bound, PerSample):

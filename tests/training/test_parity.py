@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import energax as ex
 from energax.diagnostics.regime import flat
 from energax.recipes import make_learner
-from energax.training.device_split import make_device_split
+from energax.training.rows import make_device_split
 from oracles import gradient
 
 

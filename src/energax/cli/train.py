@@ -16,7 +16,8 @@ from energax.exceptions import RunError, SettingError
 from energax.recipes import complete_settings, make_learner
 from energax.recipes.settings import Settings
 from energax.training import Run, RunFolder, fit
-from energax.training.display import Display, Terminal
+from energax.training.callbacks import Callback
+from energax.training.display import Terminal
 from energax.training.pages import result_rows
 from energax.training.run_folder import finite
 
@@ -31,7 +32,7 @@ def train(options: TrainOptions) -> None:
         folder, config = RunFolder(path), {"recipe": options.recipe, "data": options.data, "seed": options.seed}
         epochs = epochs_of(options.recipe, options.data, options.epochs)
         run = run_recipe(options.recipe, options.data, options.seed, epochs, options.settings, folder, Terminal())
-    show(run.result, config, folder)
+    show(run, config, folder)
     if options.json:
         facts = {"recipe": config["recipe"], "data": config["data"], "seed": config["seed"], "folder": str(folder.path)}
         print(json.dumps(finite({**facts, **run.result})))
@@ -57,7 +58,7 @@ def run_recipe(
     epochs: int,
     settings: Settings,
     folder: RunFolder,
-    display: Display,
+    display: Callback,
     *,
     resume: bool = False,
 ) -> Run:
@@ -109,14 +110,14 @@ def resume_run(options: TrainOptions) -> tuple[RunFolder, Run]:
     return folder, run
 
 
-def show(result: dict[str, Any], config: dict[str, Any], folder: RunFolder) -> None:
+def show(run: Run, config: dict[str, Any], folder: RunFolder) -> None:
     """Print the result for a person."""
-    console = rich.console.Console(highlight=False)
+    result, console = run.result, rich.console.Console(highlight=False)
     title = f"{config['recipe']} on {config['data']}, seed {config['seed']}"
     table = rich.table.Table(title=title, title_justify="left")
     table.add_column("result")
     table.add_column("", justify="right")
-    for row in result_rows(result):
+    for row in result_rows(result, run.metrics):
         table.add_row(*row)
     console.print(table)
     if result["stalled_fraction"] > 0:

@@ -9,10 +9,10 @@ from energax.diagnostics.relaxations import gather_relaxations, verdict_shares, 
 from energax.dynamics.base import AbstractDynamics, Start
 from energax.dynamics.model import name_parts
 from energax.dynamics.phase import Batch, prepare_phase
-from energax.graph.structure import AnyGraph, hold
+from energax.graph.structure import AnyGraph
 from energax.rules.adjoint import Adjoint
 from energax.rules.backprop import Backprop
-from energax.rules.base import AbstractRule, Info
+from energax.rules.base import AbstractRule, Info, open_batch
 from energax.solvers.coordinates import StateCoordinates
 from energax.solvers.engine import AbstractSolver
 from energax.solvers.spectrum import largest_curvature
@@ -70,13 +70,14 @@ def measure_regime(
     """
     gradient, info = settled_gradient(dynamics, graph, batch, solver, rule)
     careful = solver.tighten(CAREFUL, 10)
-    held = hold(graph, batch.x, batch.key)
+    rows = open_batch(graph, batch)
+    held = rows.clamped
     phase = prepare_phase(dynamics, graph, held)
     start = phase.start()
     reference = Backprop() if start.settled else Adjoint()
     exact, _, exact_info = reference(dynamics, graph, batch, careful, ())
     free = start.states if start.settled else careful.solve(phase, start).states
-    nudged = prepare_phase(dynamics, graph, held, target=batch.y, beta=jnp.ones(()))
+    nudged = prepare_phase(dynamics, graph, held, target=rows.target, beta=jnp.ones(()))
     curvature = jnp.max(largest_curvature(*StateCoordinates().view(nudged, Start(free))))
     _, better = settled_gradient(dynamics, graph, batch, careful, rule) if info.phases else (None, exact_info)
     cosine, ratio = compare_gradients(gradient, exact)

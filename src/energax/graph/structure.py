@@ -312,6 +312,18 @@ def read_outputs(graph: AbstractStructure, values: States) -> Output:
     return found if isinstance(graph.output, tuple) else found[graph.outputs[0].node]
 
 
+def shape_outputs(graph: AnyGraph) -> Any:
+    """Shape of what the cost reads of one sample; output -> shape in a graph of several outputs."""
+    found = {}
+    for place in graph.outputs:
+        axes = graph.axes(place.node)
+        index = place_positions(f"output {place.node!r}", axes, place.positions, -1)
+        every = [axis.length for axis, position in zip(axes, index, strict=True) if isinstance(position, slice)]
+        found[place.node] = (*every, *graph.node(place.node).shape)
+    several = isinstance(getattr(graph, "output", None), tuple)
+    return found if several else found[graph.outputs[0].node]
+
+
 def check_names(graph: AbstractStructure) -> None:
     """Refuse doubled node names, and ends and positions that do not exist."""
     names = [node.name for node in graph.nodes]

@@ -12,18 +12,21 @@ import jax.numpy as jnp
 import energax as ex
 from energax.data import Dataset
 from energax.exceptions import DivergenceError
+from energax.metrics import ACCURACY, COST
 from energax.papers.cells import Cells, Tell
 from energax.training import RunFolder, checkpoint, fit
-from energax.training.device_split import make_device_split
-from energax.training.display import Silent
-from energax.training.epoch import stretch
-from energax.training.evaluation import evaluate_device_split
+from energax.training.callbacks import Callback
+from energax.training.epoch import Cut, stretch
+from energax.training.evaluation import evaluate
 from energax.training.learner import Progress, begin, root_key
+from energax.training.rows import make_device_split
 
 Measure = Callable[[Progress, ex.Batch], dict[str, Any]]
 """`(progress, batch) -> numbers`, between two stretches of training."""
 
 Row = dict[str, Any]
+
+METRICS = (ACCURACY, COST)
 
 KEPT = (
     "test_accuracy",
@@ -87,18 +90,18 @@ def train_net(
         progress, kept = checkpoint.restore(file, progress)
     train = make_device_split(data, data.train, standardise=standardise, augment=augment)
     held_out = make_device_split(data, getattr(data, tested), standardise=standardise)
-    batches = len(data.train) // batch
+    batches, cut = len(data.train) // batch, Cut(batch, True, METRICS)
     for epoch in range(len(kept[told]), epochs):
         key = jax.random.fold_in(root_key(seed), epoch + 1)
         order = jax.random.permutation(key, len(train.labels))
         edges = [batches * part // stretches for part in range(stretches + 1)]
         for first, last in itertools.pairwise(edges):
             at = eqx.tree_at(lambda l: l.graph, learner, progress.model.graph)
-            progress, sums = stretch(at, progress, train, batch, key, jnp.asarray(first), jnp.asarray(last))
+            progress, sums = stretch(at, progress, train, cut, key, jnp.asarray(first), jnp.asarray(last))
             ahead = train.batch(order[(last % batches) * batch :][:batch])
             kept["rows"].append(row(sums.averages(), epoch + last / batches) | measure(progress, ahead))
         at = eqx.tree_at(lambda l: l.graph, learner, progress.model.graph)
-        kept[told].append(evaluate_device_split(at, held_out, 500).accuracy)
+        kept[told].append(evaluate(at, held_out, metrics=METRICS).accuracy)
         checkpoint.save(file, progress, kept)
         cells.tell(f"{name}, epoch {epoch + 1}: {tested} accuracy {kept[told][-1]:.4f}")
     return kept
@@ -165,13 +168,13 @@ def history(rows: Sequence[Row]) -> list[Row]:
     return [{name: row[name] for name in names} for row in rows]
 
 
-class EpochLines(Silent):
+class EpochLines(Callback):
     """A line per epoch."""
 
     def __init__(self, name: str, tell: Tell):
         self._name, self._tell = name, tell
 
-    def epoch(self, row):
+    def epoch(self, row, learner):
         """Tell."""
         accuracy, cosine = row["validation_accuracy"], row["gradient_cosine"]
         self._tell(

@@ -1,9 +1,12 @@
-"""Pictures of networks."""
+"""Pictures of networks, of relaxations, and of trainings."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from energax.checking import require_kind, require_whole
+from energax.exceptions import SettingError
 from energax.graph.structure import AbstractStructure
+from energax.inference.trace import Trace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,3 +39,37 @@ def graph(graph: AbstractStructure, *, columns: int = 8) -> "Figure":
     from energax.plot.drawing import draw_graph  # not above: `import energax` would wait a second for matplotlib
 
     return draw_graph(graph, columns)
+
+
+def relaxation(trace: Trace) -> "Figure":
+    """How a relaxation went: energy above its lowest, and norm of every node's error and force, step by step.
+
+    Lines are medians over the rows; the band of the energy holds eight tenths of them.
+
+    Args:
+        trace: what `Predictor.trace` (of a learner as well) returned.
+
+    Raises:
+        SettingError: something else.
+    """
+    require_kind("plot.relaxation: trace", trace, Trace, "give what learner.trace(x) returned")
+    from energax.plot.curves import draw_relaxation
+
+    return draw_relaxation(trace)
+
+
+def regime(history: Sequence[dict[str, Any]]) -> "Figure":
+    """How far a training was from the exact gradient, layer by layer, and how its relaxations ended, epoch by epoch.
+
+    Args:
+        history: `run.history`, or the lines of a run's `metrics.jsonl`.
+
+    Raises:
+        SettingError: no epochs, or a training that did not measure its regime.
+    """
+    rows = list(history)
+    if not any("layer_cosine" in row for row in rows):
+        raise SettingError("plot.regime: the history holds no regime: give one of a training with regime=True")
+    from energax.plot.curves import draw_regime
+
+    return draw_regime(rows)

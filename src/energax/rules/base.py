@@ -1,7 +1,7 @@
 """What every rule shares: its call, what it reports, and the parameter gradient of a weighted energy."""
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -15,8 +15,8 @@ from energax.dynamics.base import AbstractDynamics, AbstractTotalEnergy
 from energax.dynamics.model import Model, split_parameters
 from energax.dynamics.phase import Batch, Phase, prepare_phase
 from energax.exceptions import DataError, SettingError
-from energax.graph.parts import Clamped, Output, States
-from energax.graph.structure import AbstractStructure, AnyGraph, hold
+from energax.graph.parts import Clamped, Output, States, list_names
+from energax.graph.structure import AbstractStructure, AnyGraph, hold, shape_outputs
 from energax.solvers.engine import AbstractSolver
 from energax.solvers.verdict import Equilibrium, Verdict
 
@@ -43,15 +43,17 @@ class Info(eqx.Module):
 
     Attributes:
         output: output of the free phase (or of the feed-forward pass), shape `(batch, ...)`, or one for every output.
-        cost: C of that output per sample, shape `(batch,)`.
+        cost: C of that output per sample, shape `(batch,)`; NaN without a target.
         phases: name of the phase -> what its relaxation did; empty for rules that relax nothing.
         solve: what the linear solve of a rule did that takes one; no relaxation, so that no share counts it as one.
+        target: what the cost compared with, as it takes it; None where there is none.
     """
 
     output: Output
     cost: Array
     phases: dict[str, PhaseInfo]
     solve: PhaseInfo | None = None
+    target: Output | None = None
 
 
 class AbstractRule(eqx.Module):
@@ -125,7 +127,7 @@ def open_batch(graph: AnyGraph, batch: Batch) -> Rows:
     clamped = held.values
     size = batch_size(clamped)
     like = next(iter(clamped.values()))
-    target = None if batch.y is None else jax.tree.map(lambda one: check_target(one, size, like), batch.y)
+    target = None if batch.y is None else check_targets(graph, batch.y, size, like)
     given = jnp.ones(size, like.dtype) if batch.weights is None else as_array("weights", batch.weights)
     if given.shape != (size,):
         raise DataError(f"weights of shape {given.shape} for {size} samples: give one number for every sample")
@@ -142,13 +144,45 @@ def open_batch(graph: AnyGraph, batch: Batch) -> Rows:
     return Rows(Clamped(clamped, keys=held.keys), target, weights, finite)
 
 
-def check_target(target: Array, size: int, like: Array) -> Array:
-    """Targets in the dtype of the states, one for each of `size` samples."""
-    target = as_array("y", target)
+def check_targets(graph: AnyGraph, given: Output, size: int, like: Array) -> Output:
+    """Targets as a cost takes them: in the dtype of the states, one for each of `size` samples, classes one-hot.
+
+    Whole numbers are classes (or tokens) where they have the shape of the output without its last axis.
+    """
+    shapes = shape_outputs(graph)
+    if not isinstance(given, Mapping):
+        if isinstance(shapes, dict):
+            raise DataError(f"one array of targets for the outputs {list_names(shapes)}: give a mapping from names")
+        return check_target("y", given, size, like, shapes)
+    shapes = shapes if isinstance(shapes, dict) else {place.node: shapes for place in graph.outputs}
+    if set(given) != set(shapes):
+        raise DataError(f"targets for {list_names(given)}, outputs {list_names(shapes)}: give each output a target")
+    found = {name: check_target(f"y[{name!r}]", one, size, like, shapes[name]) for name, one in given.items()}
+    return found if isinstance(shape_outputs(graph), dict) else next(iter(found.values()))
+
+
+def check_target(place: str, target: Array, size: int, like: Array, shape: tuple[int, ...]) -> Array:
+    """The targets of one output of this shape."""
+    target = as_array(place, target)
     if target.ndim == 0 or target.shape[0] != size:
         have = target.shape[0] if target.ndim else "no"
         raise DataError(f"{have} targets for {size} inputs: give one target for every sample")
-    return target.astype(like.dtype) if jnp.issubdtype(target.dtype, jnp.floating) else target
+    if jnp.issubdtype(target.dtype, jnp.inexact):
+        return target.astype(like.dtype) if jnp.issubdtype(target.dtype, jnp.floating) else target
+    if target.shape[1:] == shape or not shape:
+        return target.astype(like.dtype)
+    if target.shape[1:] != shape[:-1]:
+        raise DataError(
+            f"{place} holds whole numbers of shape {target.shape}, and the output has shape {('batch', *shape)}: give "
+            f"classes of shape {('batch', *shape[:-1])}, or numbers of the output's shape"
+        )
+    if shape[-1] == 1:
+        raise DataError(f"{place} holds classes, and the output has one unit: give numbers, as y[..., None] * 1.0")
+    classes = shape[-1]
+    known = (target >= 0) & (target < classes)
+    encoded = jax.nn.one_hot(target, classes, dtype=like.dtype)
+    # no class has these numbers: a row that holds no numbers is left out, and says so
+    return jnp.where(known[..., None], encoded, jnp.nan)
 
 
 def make_info(
@@ -160,7 +194,7 @@ def make_info(
 ) -> Info:
     """What a rule reports; a row that held no numbers has no cost (NaN), and without targets none has."""
     cost = jnp.nan if rows.target is None else dynamics.cost(output, rows.target)
-    return Info(output, jnp.where(rows.finite, cost, jnp.nan), phases, solve)
+    return Info(output, jnp.where(rows.finite, cost, jnp.nan), phases, solve, rows.target)
 
 
 def require_target(rows: Rows, rule: str) -> Output:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from energax.training.metrics import number, percent
+from energax.metrics import number, percent
 
 GROWN = 10.0  # times the cost before the first update: no batch is that much harder than another
 TOLERATED = 0.01  # share of relaxations, or of rows, that may end out of steps unmentioned
@@ -28,10 +28,10 @@ def find_alarms(row: dict[str, Any], stepwise: bool) -> list[Alarm]:
         row: the row.
         stepwise: whether the rule learns after every single step, so that none is meant to end a relaxation.
     """
-    epoch, first, found = row["epoch"], row["first_cost"], []
+    epoch, first, found = row["epoch"], row.get("first_cost"), []
     for part in ("train", "validation"):
-        cost = row[f"{part}_cost"]
-        if cost > GROWN * first:
+        cost = row.get(f"{part}_cost")
+        if cost is not None and first is not None and cost > GROWN * first:
             message = (
                 f"epoch {epoch}: the {part} cost is {number(cost)}, {number(cost / first)} times the {number(first)} "
                 "before the first update: lower --learning-rate, or give --clip"
@@ -49,7 +49,7 @@ def find_alarms(row: dict[str, Any], stepwise: bool) -> list[Alarm]:
             "raise --max-relaxation-steps (or --fixed-steps), or loosen --relaxation-tol"
         )
         found.append(Alarm("out of steps", message))
-    if row["validation_settled"] < 1 - TOLERATED:
+    if row.get("validation_settled", 1.0) < 1 - TOLERATED:
         message = (
             f"epoch {epoch}: {percent(1 - row['validation_settled'])} of the validation rows did not settle, so that "
             "their outputs are of no equilibrium: raise --max-relaxation-steps, or lower --step-size"

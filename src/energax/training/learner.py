@@ -47,6 +47,7 @@ class Learner(Predictor):
     freeze: tuple[str, ...] = eqx.field(static=True, default=(), converter=as_names)
 
     def __check_init__(self):
+        Predictor.__check_init__(self)  # first: what stands in the place of a graph has no parameters to look at
         order = "(in this order: graph, dynamics, solver, rule, optimiser)"
         kinds = {
             "rule": (AbstractRule, f"give a rule, as Contrastive(rules.nudge(1e-3)) {order}"),
@@ -67,7 +68,14 @@ def root_key(seed: int) -> PRNGKeyArray:
 
 
 class Progress(eqx.Module):
-    """What changes during training. `solver` is here because it may hold measurements."""
+    """What changes during training.
+
+    Attributes:
+        model: the network and how its states move, with their parameters.
+        optimiser: the optimiser's state.
+        solver: what settles the states; it is here because it may hold measurements.
+        batches: number of batches so far.
+    """
 
     model: Model
     optimiser: Any
@@ -81,7 +89,7 @@ class Progress(eqx.Module):
 
 
 def begin(learner: Learner) -> Progress:
-    """The progress before the first batch."""
+    """The progress before the first batch: the learner's parameters and a new state of its optimiser."""
     parameters: Any = select_parameters(learner.model, learner.freeze)
     return strengthen_dtypes(
         Progress(learner.model, learner.optimiser.init(parameters), learner.solver, jnp.zeros((), int))
@@ -93,12 +101,8 @@ def strengthen_dtypes(tree):
     return jax.tree.map(lambda a: jnp.asarray(a, a.dtype) if eqx.is_array(a) else a, tree)
 
 
-def update(learner: Learner, progress: Progress, batch: Batch) -> tuple[Progress, Info]:
-    """Train on one batch: `rule.updates_per_batch` gradients, each applied before the next is asked for.
-
-    Returns:
-        The new progress, and what the rule reported: output and cost before the first update, phases of the last.
-    """
+def apply_update(learner: Learner, progress: Progress, batch: Batch) -> tuple[Progress, Info]:
+    """`update`, as a function that is compiled with whatever calls it."""
     model, solver = progress.model, progress.solver
     if learner.refresh:
         solver = refresh_solver(learner, progress, batch)
@@ -114,6 +118,28 @@ def update(learner: Learner, progress: Progress, batch: Batch) -> tuple[Progress
         dynamic = jax.lax.fori_loop(1, learner.rule.updates_per_batch, again, dynamic)
         model, state, carry, info = eqx.combine(dynamic, static)
     return Progress(model, state, solver, progress.batches + 1), info
+
+
+@eqx.filter_jit
+def update(learner: Learner, progress: Progress, batch: Batch) -> tuple[Progress, Info]:
+    """Train on one batch: `rule.updates_per_batch` gradients, each applied before the next is asked for.
+
+    Compiled at the first call with a batch of these shapes. A loop of one's own is `progress = begin(learner)`, then
+    `progress, info = update(learner, progress, batch)` as long as there are batches, and `progress.as_learner(learner)`
+    at the end.
+
+    Args:
+        learner: what is trained; the parameters that count are those of `progress`.
+        progress: where the training stands, as `begin` or the last update returned it.
+        batch: the rows, with targets where the rule learns from targets.
+
+    Returns:
+        The new progress, and what the rule reported: output and cost before the first update, phases of the last.
+
+    Raises:
+        DataError: a batch that does not fit the graph.
+    """
+    return apply_update(learner, progress, batch)
 
 
 def one_update(learner: Learner, model: Model, state, solver, batch: Batch, carry):

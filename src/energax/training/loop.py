@@ -1,10 +1,10 @@
-"""`fit`: epochs, the regime after each, checkpoints, and the test at the end."""
+"""`train`: epochs, the regime after each, checkpoints, and the test at the end."""
 
 import dataclasses
-import itertools
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,262 +12,311 @@ import jax.numpy as jnp
 
 from energax.checking import require_kind, require_whole
 from energax.compilation import make_room
-from energax.data import Dataset
 from energax.diagnostics.regime import Regime, measure_regime
 from energax.dynamics.model import Model, name_parts
 from energax.exceptions import DivergenceError, SettingError
+from energax.metrics import COST, ENERGY, Metric
 from energax.training.alarms import find_alarms, gather_alarms
-from energax.training.device_split import DeviceSplit, make_device_split
-from energax.training.display import Display, WarningsOnly
-from energax.training.epoch import stretch_in_place
-from energax.training.evaluation import evaluate_device_split
+from energax.training.batches import AbstractBatches, as_batches
+from energax.training.callbacks import Callback, Plan
+from energax.training.display import WarningsOnly
+from energax.training.epoch import Programs
+from energax.training.evaluation import Evaluation, evaluate, metrics_of
 from energax.training.learner import Learner, Progress, begin, root_key
-from energax.training.metrics import METRICS, RELAXATION_METRICS, Sums, name_averages
+from energax.training.metrics import RELAXATION_METRICS, Sums, name_averages
 from energax.training.pages import draw_curve, write_summary
 from energax.training.run_folder import History, RunFolder, machine
 
-STRETCHES = 10  # compiled calls per epoch: often enough for a bar, seldom enough to cost nothing
+TESTED = 500  # rows at a time where rows are tested
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run leaves behind.
+    """What a training leaves behind.
 
     Attributes:
         learner: the learner after the last epoch.
-        history: one row per epoch: cost and accuracy, verdicts of the relaxations, the regime, seconds of training and
-            of compiling, and warnings. `first_cost` is that of the first batch, before any update.
-        result: test and validation accuracy of the last epoch and of the epoch chosen by validation, and the
-            regime of the last epoch; `warnings` are those of all epochs.
+        best: the learner of the epoch that validation chose by the first metric; the last one without validation.
+        history: one row per epoch: the metrics, verdicts of the relaxations, the regime, seconds of training and of
+            compiling, and warnings. `first_cost` is that of the first batch, before any update.
+        result: the metrics of the last epoch and, with rows for it, of the test of that and of the epoch chosen by
+            validation; the regime of the last epoch; `warnings` are those of all epochs.
+        metrics: what is told of the outputs.
+        progress: where the training stands, with the optimiser's state.
     """
 
     learner: Learner
+    best: Learner
     history: History
     result: dict[str, Any]
+    metrics: tuple[Metric, ...]
+    progress: Progress
+
+    def continue_(self, batches: AbstractBatches | Any, **options: Any) -> "Run":
+        """Train on, with the optimiser's state as it is: on more of the same, or on something else.
+
+        Args:
+            batches: as `train` takes them.
+            options: other arguments of `train`; `epochs` are epochs more.
+
+        Returns:
+            A run whose history goes on where this one's ends.
+        """
+        return train(self.learner, batches, after=self, **options)
 
 
-def fit(
+def train(
     learner: Learner,
-    data: Dataset,
+    batches: AbstractBatches | Any,
     *,
-    epochs: int,
-    batch: int = 64,
+    epochs: int = 1,
+    validation: AbstractBatches | Any = None,
+    test: AbstractBatches | Any = None,
+    metrics: Sequence[Metric] | None = None,
     seed: int = 0,
-    folder: RunFolder | None = None,
+    regime: bool = True,
+    folder: RunFolder | str | Path | None = None,
     resume: bool = False,
-    standardise: bool = False,
-    display: Display | None = None,
+    display: Callback | None = None,
+    callbacks: Sequence[Callback] = (),
     config: dict[str, Any] | None = None,
+    after: Run | None = None,
 ) -> Run:
-    """Train a learner.
-
-    Rows are shuffled every epoch; the rows beyond the last whole batch rest in that epoch. The test split is used
-    once, at the end.
+    """Train a learner on batches of anything.
 
     Args:
         learner: what to train.
-        data: the data set.
-        epochs: passes over the training split, those before a resumption included.
-        batch: rows per update.
-        seed: fixes the order of the rows and all random layers and augmentations.
+        batches: `Arrays(x, y, batch=64)`, a pair `(x, y)` of arrays (64 rows per update), or any iterable of batches
+            `(x, y)`, as `Stream` takes it: a generator, a list, a `DataLoader`. Targets are left out where the rule
+            does without.
+        epochs: passes over the batches, those before a resumption included.
+        validation: rows that choose the best epoch, given likewise; None chooses none.
+        test: rows that are tested once, at the end; None tests none.
+        metrics: what is told of the outputs, the one that chooses the best epoch first; left out, what the cost brings
+            (the energy, where there are no targets).
+        seed: fixes the order of the rows and all that is random.
+        regime: whether the regime is measured on the first rows after every epoch; that compiles for some seconds.
         folder: where to keep the run; None keeps nothing.
         resume: continue the run in `folder` from its last finished epoch, as if it had never stopped.
-        standardise: normalise pixels per channel instead of leaving them in [0, 1].
         display: who is told of the progress; None hears of warnings alone, as Python warnings (`TrainingWarning`).
+        callbacks: who else is told, and may end the training.
         config: further settings to be recorded.
+        after: a run of this learner that is continued, as `Run.continue_` does.
 
     Raises:
         SettingError: settings out of range.
+        DataError: batches that hold nothing, or do not fit the graph.
         DivergenceError: parameters or cost are not finite.
-        RunError: the folder cannot be used, or holds a run with other settings.
+        RunError: the folder cannot be used, holds a run with other settings, or the batches cannot go on exactly.
     """
-    require_settings(learner, data, epochs, batch)
+    require_kind("train: learner", learner, Learner, "give a Learner(graph, dynamics, solver, rule, optimiser)")
+    require_whole("epochs", epochs, 1)
+    for number, callback in enumerate(callbacks):
+        require_kind(f"train: callbacks[{number}]", callback, Callback, "give a Callback, as EarlyStopping(3)")
+    require_finite_parameters(learner.model, "before the first batch")
     make_room()
-    trainer = _Trainer(learner, data, batch, seed, standardise, display or WarningsOnly())
-    chosen = {
-        "data": data.name,
-        "epochs": epochs,
-        "batch": batch,
-        "seed": seed,
-        "standardise": standardise,
-        **(config or {}),
-    }
-    settings = {**chosen, "origin": data.origin, "checksums": dict(data.checksums), **machine()}
+    if folder is not None and not isinstance(folder, RunFolder):
+        folder = RunFolder(folder)
+    sources = {"train": as_batches("train: batches", batches)}
+    for part, given in (("validation", validation), ("test", test)):
+        if given is not None:
+            sources[part] = as_batches(f"train: {part}", given)
+    listeners = [WarningsOnly() if display is None else display, *callbacks]
+    trainer = _Trainer(learner, sources, metrics, seed, regime, listeners)
+    chosen = {"data": "arrays", "epochs": epochs, "seed": seed, **(config or {})}
+    settings = {**chosen, **machine()}
     progress, history = begin(learner), []
+    if after is not None:
+        if resume:
+            raise SettingError("resume continues the run in a folder, and `after` another one: give one of them")
+        progress, history = after.progress, after.history
+        epochs += len(history)
     if resume:
         if folder is None:
             raise SettingError("resume needs the folder of the run")
         progress, facts = folder.restore(learner)
         history = facts["history"]
         folder.resume(chosen, len(history))
+        sources["train"].restore(facts.get("source"))
     elif folder is not None:
         folder.start(settings)
     return trainer.run(copy_progress(progress), history, epochs, folder, settings)
 
 
-def require_settings(learner: Learner, data: Dataset, epochs: int, batch: int) -> None:
-    """Refuse settings that cannot work, before anything is compiled or written."""
-    require_kind("fit: learner", learner, Learner, "give a Learner(graph, dynamics, solver, rule, optimiser)")
-    remedy = "give a Dataset, as energax.load_data('digits') or data.Dataset.from_arrays(...) makes them"
-    require_kind("fit: data", data, Dataset, remedy)
-    require_whole("epochs", epochs, 1)
-    require_whole("batch", batch, 1)
-    if batch > len(data.train):
-        raise SettingError(f"batch={batch}: give a size between 1 and the {len(data.train)} training rows")
-    if len(learner.graph.inputs) != 1 or len(learner.graph.outputs) != 1:
-        raise SettingError("fit trains on images and their classes: give the graph one input and one output")
-    shape = learner.graph.node(learner.graph.inputs[0]).shape
-    if shape != data.image_shape:
-        raise SettingError(
-            f"the graph's input has shape {shape}, and the images of {data.name} have {data.image_shape}"
-        )
-    outputs = learner.graph.node(learner.graph.outputs[0].node).shape
-    if outputs != (data.classes,):
-        raise SettingError(f"the graph's output has shape {outputs}, and {data.name} has {data.classes} classes")
-    require_finite_parameters(learner.model, "before the first batch")
-
-
 def require_finite_parameters(model: Model, when: str) -> None:
     """Refuse NaN and infinite parameters, naming the function, or the field of the dynamics, that holds them."""
-    for name, fn in name_parts(model).items():
-        for leaf in jax.tree.leaves(eqx.filter(fn, eqx.is_inexact_array)):
-            if not bool(jnp.all(jnp.isfinite(leaf))):
-                raise DivergenceError(
-                    f"parameters of {name!r} are not finite {when}: lower the learning rate, or start from "
-                    "a checkpoint that is sound"
-                )
+    lost = find_lost_parameters(model)
+    if lost:
+        raise DivergenceError(
+            f"parameters of {lost[0]!r} are not finite {when}: lower the learning rate, or start from "
+            "a checkpoint that is sound"
+        )
+
+
+def find_lost_parameters(model: Model) -> list[str]:
+    """Names of the parts of a model whose parameters are not finite."""
+    return [
+        name
+        for name, part in name_parts(model).items()
+        if not all(
+            bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(eqx.filter(part, eqx.is_inexact_array))
+        )
+    ]
 
 
 class _Trainer:
-    """One training in progress; holds the data on the device."""
+    """One training in progress."""
 
-    def __init__(self, learner: Learner, data: Dataset, batch: int, seed: int, standardise: bool, display: Display):
-        def place(split, augment=False) -> DeviceSplit:
-            return make_device_split(data, split, standardise=standardise, augment=augment)
-
-        self.learner, self.size, self.display = learner, batch, display
-        self.bare = eqx.tree_at(lambda l: (l.graph, l.solver), learner, (None, None))
-        self.train, self.validation, self.test = place(data.train, True), place(data.validation), place(data.test)
-        self.key, self.first_cost, self.compiled = root_key(seed), None, None
+    def __init__(
+        self,
+        learner: Learner,
+        sources: dict[str, AbstractBatches],
+        metrics: Sequence[Metric] | None,
+        seed: int,
+        regime: bool,
+        listeners: Sequence[Callback],
+    ):
+        self.learner, self.sources, self.listeners = learner, sources, listeners
+        self.batches = sources["train"]
+        self.key, self.first_cost = root_key(seed), None
         self.stepwise = learner.rule.updates_per_batch > 1
-        self.batches = len(data.train) // batch
-        first = self.train.batch(jnp.arange(min(64, len(data.train))))
+        first = self.batches.probe()
+        self.objective = ENERGY if first.y is None else COST
+        told = metrics_of(learner, first.y is not None) if metrics is None else tuple(metrics)
+        for number, metric in enumerate(told):
+            require_kind(f"train: metrics[{number}]", metric, Metric, "give Metrics, as energax.metrics.ACCURACY")
+        names = [metric.name for metric in (*told, *RELAXATION_METRICS)]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise SettingError(f"train: metrics: two are called {twice!r}: give every metric a name of its own")
+        # what is minimised is always told: a training that diverges shows there
+        self.metrics = told if self.objective.name in names else (*told, self.objective)
+        self.programs = Programs(learner, self.metrics)
         # not augmented; rules and layers that draw at random draw the same in every report, the reference too
         self.probe = dataclasses.replace(first, key=jax.random.fold_in(self.key, 0))
-        self.regime = eqx.filter_jit(measure_regime)
+        self.regime = eqx.filter_jit(measure_regime) if regime and first.y is not None else None
 
     def run(self, progress: Progress, history: History, epochs: int, folder: RunFolder | None, settings) -> Run:
         """Train up to `epochs`, then test."""
-        best, best_row = progress, max(history, key=_validation, default=None)
+        best, best_row = progress, self.choose(history)
         if folder is not None and best_row is not None:
             best, _ = folder.restore(self.learner, best=True)
-        self.first_cost, told = history[0]["first_cost"] if history else None, set()
-        self.display.begin(epochs, self.batches, len(history))
+        self.first_cost, told = history[0].get("first_cost") if history else None, set()
+        parts = tuple(part for part in ("train", "validation") if part in self.sources)
+        self.tell("begin", Plan(epochs, self.batches.per_epoch, len(history), self.metrics, parts))
         try:
             for epoch in range(len(history) + 1, epochs + 1):
                 progress, row = self.epoch(progress, epoch)
                 history = [*history, row]
-                chosen = best_row is None or _validation(row) > _validation(best_row)
+                chosen = self.choose([row] if best_row is None else [best_row, row]) is row
                 if chosen:
                     best, best_row = copy_progress(progress), row
                 if folder is not None:
-                    folder.save(progress, {"history": history}, best=chosen)
-                self.display.epoch(row)
+                    facts = {"history": history, "source": self.batches.save()}
+                    folder.save(progress, facts, best=chosen)
+                # every listener hears of it, whoever wants to end
+                ends = self.tell("epoch", row, progress.as_learner(self.learner))
                 for alarm in find_alarms(row, self.stepwise):
                     if alarm.kind not in told:  # once a run: every epoch's stands in the log
-                        self.display.warn(alarm.message)
+                        self.tell("warn", alarm.message)
                         told.add(alarm.kind)
+                if any(ends):
+                    break
         finally:
-            self.display.end()
+            self.tell("end")
         result = self.result(progress, best, best_row, history)
         if folder is not None:
-            write_results(folder, settings, result, history)
-        return Run(progress.as_learner(self.learner), history, result)
+            write_results(folder, settings, result, history, self.metrics)
+        last = progress.as_learner(self.learner)
+        return Run(last, best.as_learner(self.learner), history, result, self.metrics, progress)
+
+    def tell(self, what: str, *given: Any) -> list[Any]:
+        """Tell every listener."""
+        return [getattr(listener, what)(*given) for listener in self.listeners]
+
+    def choose(self, history: History) -> dict[str, Any] | None:
+        """The best row by validation, the first of equals; the last one without validation."""
+        if "validation" not in self.sources or not history:
+            return history[-1] if history else None
+        first, name = self.metrics[0], f"validation_{self.metrics[0].name}"
+        best = history[0]
+        for row in history[1:]:
+            if first.better(row[name], best[name]):
+                best = row
+        return best
 
     def epoch(self, progress: Progress, epoch: int) -> tuple[Progress, dict[str, Any]]:
-        """One pass over the training split, and everything measured after it; `progress` is used up."""
+        """One pass over the batches, and everything measured after it; `progress` is used up."""
         key = jax.random.fold_in(self.key, epoch)
-        total = Sums.zero()
-        compiled, compile_seconds = self.compile(progress, key)
-        begun = time.perf_counter()
-        edges = {self.batches * part // STRETCHES for part in range(STRETCHES + 1)}
-        if self.first_cost is None:
-            edges |= {1}  # the first batch alone: its cost is that of the untrained network
-        for first, last in itertools.pairwise(sorted(edges)):
-            progress, sums = compiled(self.arguments(key, first, last), progress)
-            total = total.merge(sums)
-            averages = total.averages()
+        begun, compiled = time.perf_counter(), self.programs.seconds
+        averages: dict[str, float] = {}
+        for part in self.batches.train(self.programs, progress, key, alone=self.first_cost is None):
+            progress, averages = part.progress, part.sums.averages()
+            value = averages[self.objective.name]
             if self.first_cost is None:
-                self.first_cost = averages["cost"]
-            if not averages["cost"] < float("inf"):
-                raise DivergenceError(
-                    f"the cost became {averages['cost']} in epoch {epoch}, between batches {first} and "
-                    f"{last}: lower the learning rate or the nudge strength; earlier epochs are kept"
-                )
-            self.display.advance(epoch, last - first, averages)
+                self.first_cost = value
+            if not value < float("inf"):
+                raise self.divergence(value, epoch, part.first, part.last, part.sums, progress)
+            for listener in self.listeners:
+                listener.advance(epoch, part.last - part.first, averages)
         require_finite_parameters(progress.model, f"after epoch {epoch}")
-        seconds = time.perf_counter() - begun
+        compile_seconds = self.programs.seconds - compiled
+        seconds = time.perf_counter() - begun - compile_seconds
         times = {"seconds": seconds, "compile_seconds": compile_seconds}
-        return progress, self.row(progress, epoch, total.averages(), times)
+        return progress, self.row(progress, epoch, averages, times)
 
-    def arguments(self, key, first: int, last: int):
-        """What a stretch is given besides the progress."""
-        return self.bare, self.train, self.size, key, jnp.asarray(first), jnp.asarray(last)
+    def divergence(self, value: float, epoch: int, first: int, last: int, sums: Sums, progress: Progress):
+        """What a training that lost its numbers says."""
+        lost = find_lost_parameters(progress.model)
+        where = f"at batch {int(sums.lost)}" if int(sums.lost) >= 0 else f"between batches {first} and {last}"
+        parts = f", and parameters of {', '.join(map(repr, lost))} are no numbers" if lost else ""
+        return DivergenceError(
+            f"the {self.objective.title} became {value} in epoch {epoch}, {where} (counted from 0){parts}: lower the "
+            "learning rate or the nudge strength; earlier epochs are kept"
+        )
 
-    def compile(self, progress: Progress, key):
-        """The compiled stretch, and the seconds that this took: none to speak of where it was compiled before."""
-        begun = time.perf_counter()
-        if self.compiled is None:
-            lower = cast(Any, stretch_in_place).lower  # which the type of a wrapped function does not show
-            self.compiled = lower(self.arguments(key, 0, 0), progress).compile()
-        return self.compiled, time.perf_counter() - begun
+    def test(self, progress: Progress, part: str) -> Evaluation:
+        """Test one part of the data."""
+        learner = progress.as_learner(self.learner)
+        return evaluate(learner, self.sources[part], metrics=self.metrics, batch=TESTED)
 
     def row(
         self, progress: Progress, epoch: int, averages: dict[str, float], times: dict[str, float]
     ) -> dict[str, Any]:
         """The log's line of one epoch."""
-        learner = progress.as_learner(self.learner)
-        tested = evaluate_device_split(learner, self.validation, 500)
-        regime = self.regime(learner.dynamics, learner.graph, self.probe, learner.solver, learner.rule)
-        row = {
-            "epoch": epoch,
-            "first_cost": self.first_cost,
-            **name_averages("train", averages),
-            **name_averages("validation", tested.averages),
-            "validation_settled": tested.settled,
-            **regime_row(regime),
-            **times,
-        }
+        row = {"epoch": epoch, "first_cost": self.first_cost, **name_averages("train", averages)}
+        if "validation" in self.sources:
+            tested = self.test(progress, "validation")
+            row |= {**name_averages("validation", tested.averages), "validation_settled": tested.settled}
+        if self.regime is not None:
+            learner = progress.as_learner(self.learner)
+            found = self.regime(learner.dynamics, learner.graph, self.probe, learner.solver, learner.rule)
+            row |= regime_row(found)
+        row |= times
         return {**row, "warnings": [alarm.message for alarm in find_alarms(row, self.stepwise)]}
 
     def result(self, progress: Progress, best: Progress, best_row, history: History) -> dict[str, Any]:
-        """Test the last epoch and the epoch that validation chooses."""
-        last = history[-1]
-        tested = evaluate_device_split(progress.as_learner(self.learner), self.test, 500)
-        selected = tested
-        if best_row is not last:
-            selected = evaluate_device_split(best.as_learner(self.learner), self.test, 500)
-        names = (
-            *(f"validation_{metric.name}" for metric in METRICS),
-            *(metric.name for metric in RELAXATION_METRICS),
-            "gradient_cosine",
-            "reference",
-        )
+        """What the last epoch says, and tests of it and of the epoch that validation chose."""
+        last, found = history[-1], {}
+        if "test" in self.sources:
+            tested = self.test(progress, "test")
+            found |= {**name_averages("test", tested.averages), "test_settled": tested.settled}
+            if "validation" in self.sources:
+                selected = tested if best_row is last else self.test(best, "test")
+                found |= name_averages("selected_test", selected.averages)
+        part = "validation" if "validation" in self.sources else "train"
+        names = [*(f"{part}_{metric.name}" for metric in self.metrics), *(metric.name for metric in RELAXATION_METRICS)]
+        found["selected_epoch"] = best_row["epoch"]
+        if self.regime is not None:
+            names += ["gradient_cosine", "reference"]
+            found["least_gradient_cosine"] = min(row["gradient_cosine"] for row in history if "gradient_cosine" in row)
         return {
-            **name_averages("test", tested.averages),
-            "test_settled": tested.settled,
-            **name_averages("selected_test", selected.averages),
-            "selected_epoch": best_row["epoch"],
-            "least_gradient_cosine": min(row["gradient_cosine"] for row in history),
+            **found,
             **{name: last[name] for name in names},
             "epochs": len(history),
             **{name: sum(row[name] for row in history) for name in ("seconds", "compile_seconds")},
             "warnings": gather_alarms(history, self.stepwise),
         }
-
-
-def _validation(row: dict[str, Any]) -> float:
-    return row["validation_accuracy"]
 
 
 def copy_progress(progress: Progress) -> Progress:
@@ -291,9 +340,11 @@ def regime_row(regime: Regime) -> dict[str, Any]:
     }
 
 
-def write_results(folder: RunFolder, settings: dict[str, Any], result: dict[str, Any], history: History) -> None:
+def write_results(
+    folder: RunFolder, settings: dict[str, Any], result: dict[str, Any], history: History, metrics: tuple[Metric, ...]
+) -> None:
     """Write what people look at."""
     folder.write_json("result.json", result)
     title = f"{settings.get('recipe', 'run')} on {settings['data']}, seed {settings['seed']}"
-    draw_curve(Path(folder.path) / "curve.png", history, title)
-    write_summary(Path(folder.path) / "summary.md", settings, result, history)
+    draw_curve(Path(folder.path) / "curve.png", history, metrics, title)
+    write_summary(Path(folder.path) / "summary.md", settings, result, history, metrics)

@@ -1,107 +1,37 @@
-"""What a training tells of its batches: one table, from which sums, log, terminal, pages and answers are made.
+"""What a training tells of its batches: metrics of the outputs, and of the relaxations behind them, in one place.
 
-A new number is a row of `METRICS` or `RELAXATION_METRICS`, and nothing else.
+Sums, log, terminal, pages and answers are made from these. A new number of the outputs is a `Metric` that a cost
+brings or that is given to `train`; one of the relaxations is a row of `RELAXATION_METRICS`.
 """
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from energax.diagnostics.relaxations import Relaxations, gather_relaxations
+from energax.metrics import Largest, Metric, Outputs, percent
 from energax.rules.base import Info
 from energax.solvers.verdict import Verdict
-
-
-class Outputs(NamedTuple):
-    """What a network answered to a batch.
-
-    Attributes:
-        output, target: shape `(batch, ...)`.
-        cost: C per sample, shape `(batch,)`.
-        weights: of every sample in the averages, shape `(batch,)`; samples without a weight do not count.
-    """
-
-    output: Any
-    target: Any
-    cost: Array
-    weights: Array
-
-
-def percent(value: float | None) -> str:
-    """A share as a percentage; a dash where there is none."""
-    return "-" if value is None or value != value else f"{100 * value:.2f} %"
-
-
-def number(value: float | None) -> str:
-    """A number with four digits; a dash where there is none."""
-    return "-" if value is None or value != value else f"{value:.4g}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Metric:
-    """A number per sample, or per relaxation, that an epoch averages.
-
-    Attributes:
-        name: its key in the log. Of `METRICS`, `train_`, `validation_` and `test_` stand before it.
-        title: how people are told of it.
-        measure: from `Outputs` (or `Relaxations`) to an array of shape `(batch,)` (or `(relaxations,)`).
-        show: its value as text.
-        largest: the largest value is told instead of the weighted mean.
-        brief: whether the line that the terminal shows of an epoch has it.
-    """
-
-    name: str
-    title: str
-    measure: Callable[[Any], Array]
-    show: Callable[[float | None], str] = number
-    largest: bool = False
-    brief: bool = True
-
-    def total(self, seen: Outputs | Relaxations) -> Array:
-        """The weighted sum over a batch, or its largest value."""
-        values, counts = self.measure(seen), seen.weights > 0
-        if self.largest:
-            return jnp.max(jnp.where(counts, values, 0), initial=0)
-        return jnp.sum(jnp.where(counts, seen.weights * values, 0))
-
-    def merge(self, a: Array, b: Array) -> Array:
-        """The total of two batches."""
-        return jnp.maximum(a, b) if self.largest else a + b
-
-    def average(self, total: Array, weight: Array) -> float:
-        """What is told of a total; NaN where nothing has a weight."""
-        if not weight:
-            return float("nan")
-        return float(total) if self.largest else float(total) / float(weight)
 
 
 def share_of(verdict: Verdict) -> Metric:
     """The share of the relaxations with this verdict."""
     word = verdict.name.lower()
     brief = verdict in (Verdict.CONVERGED, Verdict.STALLED)  # of the others the terminal warns
-    return Metric(
-        f"{word}_fraction",
-        word.replace("_", " "),
-        lambda relaxations: relaxations.result == verdict,
-        percent,
-        brief=brief,
-    )
+    return Metric(f"{word}_fraction", word.replace("_", " "), lambda seen: seen.result == verdict, percent, brief=brief)
 
 
-METRICS: tuple[Metric, ...] = (
-    Metric("accuracy", "accuracy", lambda seen: jnp.argmax(seen.output, -1) == jnp.argmax(seen.target, -1), percent),
-    Metric("cost", "cost", lambda seen: seen.cost),
-)
-"""Of every sample, from its output and its target."""
+def residual_of(relaxations: Relaxations) -> Array:
+    """The residual of every relaxation."""
+    return relaxations.residual
+
 
 RELAXATION_METRICS: tuple[Metric, ...] = (
     *(share_of(verdict) for verdict in Verdict),
-    Metric("residual", "mean residual", lambda relaxations: relaxations.residual),
-    Metric("worst_residual", "largest residual", lambda relaxations: relaxations.residual, largest=True, brief=False),
+    Metric("residual", "mean residual", residual_of),
+    Largest("worst_residual", "largest residual", residual_of, brief=False),
     Metric("steps", "steps", lambda relaxations: relaxations.steps, brief=False),
 )
 """Of every relaxation; those of phases that are known by construction took no place and do not count."""
@@ -111,44 +41,51 @@ class Sums(eqx.Module):
     """Totals of the metrics over batches, from which an epoch's averages are made.
 
     Attributes:
-        rows: weight of all samples, before their update.
-        relaxations: weight of all relaxations.
-        totals: name of the metric -> its total.
+        metrics: those of the outputs.
+        totals: name of a metric -> its total, those of the relaxations among them.
+        batches: number of batches.
+        lost: the first of them, counted from 0, in which a row that counts has a cost (an energy, where there are no
+            targets) that is no finite number; -1 where there is none.
     """
 
-    rows: Array
-    relaxations: Array
-    totals: dict[str, Array]
+    metrics: tuple[Metric, ...] = eqx.field(static=True)
+    totals: dict[str, PyTree]
+    batches: Array
+    lost: Array
 
     @classmethod
-    def zero(cls) -> "Sums":
+    def zero(cls, metrics: tuple[Metric, ...]) -> "Sums":
         """Nothing seen."""
-        none = jnp.zeros(())
-        return cls(none, none, {metric.name: none for metric in METRICS + RELAXATION_METRICS})
+        none = {metric.name: metric.zero() for metric in metrics + RELAXATION_METRICS}
+        return cls(metrics, none, jnp.zeros((), int), jnp.full((), -1))
 
-    def add_batch(self, info: Info, target: Array, weights: Array | None) -> "Sums":
-        """With one more batch: what a rule reported, its targets, and the weights of its samples."""
+    def add_batch(self, info: Info, weights: Array | None) -> "Sums":
+        """With one more batch: what a rule reported, and the weights of its samples."""
         given = jnp.ones_like(info.cost) if weights is None else weights.astype(info.cost.dtype)
-        outputs, relaxations = Outputs(info.output, target, info.cost, given), gather_relaxations(info, given)
-        found = {metric.name: metric.total(outputs) for metric in METRICS}
+        free = info.phases.get("free")
+        energy: Any = jnp.full_like(info.cost, jnp.nan) if free is None else jnp.real(free.energy_after)
+        outputs = Outputs(info.output, info.target, info.cost, given, energy)
+        relaxations = gather_relaxations(info, given)
+        found = {metric.name: metric.total(outputs) for metric in self.metrics}
         found |= {metric.name: metric.total(relaxations) for metric in RELAXATION_METRICS}
-        return self.merge(Sums(jnp.sum(given), jnp.sum(relaxations.weights), found))
+        objective = energy if info.target is None else info.cost
+        lost = jnp.where(jnp.any((given > 0) & ~jnp.isfinite(objective)), 0, -1)
+        return self.merge(Sums(self.metrics, found, jnp.ones((), int), lost))
 
     def merge(self, other: "Sums") -> "Sums":
         """Both together."""
-        totals = {
-            metric.name: metric.merge(self.totals[metric.name], other.totals[metric.name])
-            for metric in METRICS + RELAXATION_METRICS
-        }
-        return Sums(self.rows + other.rows, self.relaxations + other.relaxations, totals)
+        both = self.metrics + RELAXATION_METRICS
+        totals = {m.name: m.merge(self.totals[m.name], other.totals[m.name]) for m in both}
+        later = jnp.where(other.lost >= 0, self.batches + other.lost, -1)
+        lost = jnp.where(self.lost >= 0, self.lost, later)
+        return Sums(self.metrics, totals, self.batches + other.batches, lost)
 
     def averages(self) -> dict[str, float]:
         """Plain numbers for the log; NaN where nothing was relaxed."""
-        weights = dict.fromkeys(METRICS, self.rows) | dict.fromkeys(RELAXATION_METRICS, self.relaxations)
-        return {metric.name: metric.average(self.totals[metric.name], weight) for metric, weight in weights.items()}
+        return {metric.name: metric.value(self.totals[metric.name]) for metric in self.metrics + RELAXATION_METRICS}
 
 
 def name_averages(part: str, averages: dict[str, float]) -> dict[str, float]:
-    """The averages as the log names them: those of `METRICS` after the part of the data that they are of."""
-    own = {metric.name for metric in METRICS}
-    return {f"{part}_{name}" if name in own else name: value for name, value in averages.items()}
+    """The averages as the log names them: those of the outputs after the part of the data that they are of."""
+    relaxed = {metric.name for metric in RELAXATION_METRICS}
+    return {name if name in relaxed else f"{part}_{name}": value for name, value in averages.items()}

@@ -64,7 +64,7 @@ class RunFolder:
         """
         kept = self.config()
         before, now = flatten_config(kept), flatten_config(finite(config))
-        for name in sorted(before.keys() & now.keys() - {"epochs"}):
+        for name in sorted(before.keys() & now.keys() - {"epochs", "origin"}):
             if before[name] != now[name]:
                 raise RunError(
                     f"the run in {self.path} has {name}={before[name]}, and now {name}={now[name]} is asked "

@@ -40,7 +40,7 @@ from energax.papers.beyond.ways import (
 from energax.papers.cells import Cells
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 from energax.papers.training import train_net
-from energax.training.device_split import make_device_split
+from energax.training.rows import make_device_split
 
 STUDY, BATCH = "depth study", 64
 AT_ONCE = jnp.asarray(1e9)  # of `follow`: no looks on the way

@@ -31,8 +31,8 @@ from energax.recipes import Settings as Choice
 from energax.recipes import make_learner
 from energax.solvers import StateCoordinates, Unbounded
 from energax.solvers.spectrum import largest_curvature
-from energax.training.device_split import make_device_split
 from energax.training.learner import Learner, Progress
+from energax.training.rows import make_device_split
 
 COST = ex.CrossEntropy()
 

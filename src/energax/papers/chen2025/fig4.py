@@ -23,8 +23,8 @@ from energax.papers.experiment import Experiment, Judgement, Numbers, judge_clai
 from energax.papers.pictures import QUIET, panels
 from energax.solvers.coordinates import StateCoordinates
 from energax.solvers.spectrum import largest_curvature
-from energax.training.device_split import make_device_split
 from energax.training.learner import root_key
+from energax.training.rows import make_device_split
 
 ENERGIES = {
     "hpc": ("HPC", ex.PredictiveCoding(ex.CrossEntropy())),

@@ -18,8 +18,8 @@ from energax.dynamics.phase import Phase, prepare_phase
 from energax.graph.parts import States
 from energax.rules.base import open_batch, require_target
 from energax.solvers import Unbounded
-from energax.training.device_split import make_device_split
 from energax.training.learner import root_key
+from energax.training.rows import make_device_split
 
 PAPER = "Millidge et al. 2023"
 HIDDEN = (128, 64)

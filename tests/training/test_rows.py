@@ -11,12 +11,13 @@ import pytest
 
 from energax import Backprop, Batch
 from energax.data import Augmentation, Dataset, Split
+from energax.metrics import ACCURACY, COST
 from energax.rules.base import Info, PhaseInfo, free_phase, open_batch
 from energax.training import evaluate, fit
-from energax.training.device_split import make_device_split
-from energax.training.epoch import stretch
+from energax.training.epoch import Cut, stretch
 from energax.training.learner import begin
 from energax.training.metrics import RELAXATION_METRICS, Sums
+from energax.training.rows import make_device_split
 
 
 def forward(graph, x):
@@ -49,6 +50,9 @@ def test_only_training_rows_are_augmented_and_only_with_a_key(data):
     assert not np.array_equal(one, other)
 
 
+CUT = Cut(10, True, (ACCURACY, COST))
+
+
 class Seen(Backprop):
     """Backprop that reports the first two pixels of every row that it is given."""
 
@@ -76,7 +80,7 @@ def epoch(learner, data, key, edges, augment=False):
     progress = begin(learner)
     for first, last in itertools.pairwise(edges):
         split = make_device_split(data, data.train, standardise=False, augment=augment)
-        progress, _ = stretch(learner, progress, split, 10, key, jnp.asarray(first), jnp.asarray(last))
+        progress, _ = stretch(learner, progress, split, CUT, key, jnp.asarray(first), jnp.asarray(last))
     jax.effects_barrier()
     return np.stack(Seen.rows)
 
@@ -122,8 +126,9 @@ def test_augmentation_happens_inside_the_step_with_a_key_per_batch(learner):
 
 def test_sums_of_nothing_are_told_as_nothing():
     """Oracle: 0 / 0. A rule that relaxes nothing has no residual, no steps and no verdicts, and none of them is 0."""
-    info = Info(jnp.eye(4), jnp.array([0.5, 0.25, 1.0, 0.25]), {})
-    averages = Sums.zero().add_batch(info, jnp.eye(4)[jnp.array([0, 1, 2, 0])], None).averages()
+    target = jnp.eye(4)[jnp.array([0, 1, 2, 0])]
+    info = Info(jnp.eye(4), jnp.array([0.5, 0.25, 1.0, 0.25]), {}, target=target)
+    averages = Sums.zero((ACCURACY, COST)).add_batch(info, None).averages()
     assert (averages.pop("cost"), averages.pop("accuracy")) == (0.5, 0.75)
     assert len(averages) == len(RELAXATION_METRICS) == 7
     assert all(np.isnan(value) for value in averages.values())
@@ -134,7 +139,7 @@ def test_sums_weigh_the_samples_of_all_batches():
 
     The free phase is known by construction, and two strengths make two relaxations of every sample.
     """
-    rng, sums, seen = np.random.default_rng(0), Sums.zero(), []
+    rng, sums, seen = np.random.default_rng(0), Sums.zero((ACCURACY, COST)), []
     for _ in range(2):
         cost, weights = rng.uniform(size=5), np.array([0.0, *rng.uniform(size=4)])
         cost[0] = np.nan
@@ -144,9 +149,9 @@ def test_sums_weigh_the_samples_of_all_batches():
         none, known = np.zeros(10), np.zeros(5)
         free = PhaseInfo(known, known, known, known, known.astype(int), known=True)
         nudged = PhaseInfo(none, none, *map(jnp.asarray, (steps, residual, result)))
-        info = Info(jnp.eye(5), jnp.asarray(cost), {"free": free, "nudged": nudged})
         target = jnp.where(jnp.asarray(right)[:, None] == 1, jnp.eye(5), jnp.roll(jnp.eye(5), 1, 1))
-        sums = sums.add_batch(info, target, jnp.asarray(weights))
+        info = Info(jnp.eye(5), jnp.asarray(cost), {"free": free, "nudged": nudged}, target=target)
+        sums = sums.add_batch(info, jnp.asarray(weights))
         seen.append((weights[1:], cost[1:], right[1:], *(a.reshape(2, 5)[:, 1:] for a in (residual, steps, result))))
     weights, cost, right, residual, steps, result = (
         np.concatenate([np.atleast_2d(a) for a in one]) for one in zip(*seen, strict=True)
@@ -179,7 +184,12 @@ def test_evaluation_counts_every_row_once(batch, learner, rows):
     """Oracle: a plain numpy forward pass on all rows. 503 rows in batches of 500 or 7 leave a batch to be filled."""
     graph = learner("backprop").graph
     logits = forward(graph, rows.test.images)
-    found = evaluate(learner("backprop"), rows, rows.test, batch=batch)
+    found = evaluate(
+        learner("backprop"),
+        make_device_split(rows, rows.test, standardise=False),
+        metrics=(ACCURACY, COST),
+        batch=batch,
+    )
     assert found.accuracy == np.mean(logits.argmax(1) == rows.test.labels)
     shifted = logits - logits.max(1, keepdims=True)
     costs = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(503), rows.test.labels]
@@ -197,7 +207,8 @@ def test_evaluation_predicts_without_labels(recipe, learner, data):
     images = data.test.images
 
     def tested(label):
-        return evaluate(learner(recipe), data, Split(images, np.full(60, label, np.int32)))
+        split = make_device_split(data, Split(images, np.full(60, label, np.int32)), standardise=False)
+        return evaluate(learner(recipe), split, metrics=(ACCURACY, COST))
 
     found = [tested(label) for label in range(10)]
     assert sum(round(60 * one.accuracy) for one in found) == 60

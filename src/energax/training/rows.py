@@ -1,0 +1,150 @@
+"""Rows on the device: batches are cut from them, augmented and normalised inside the compiled step."""
+
+import abc
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
+
+from energax.checking import as_array
+from energax.data import Augmentation, Dataset, Split, normalise
+from energax.dynamics.phase import Batch
+from energax.exceptions import DataError
+
+
+class AbstractRows(eqx.Module):
+    """Rows that lie on the device as a whole."""
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    @abc.abstractmethod
+    def batch(self, rows: Array, key: PRNGKeyArray | None = None) -> Batch:
+        """The batch of these rows, shape `(batch,)`; the key is for what is random about it, None in tests."""
+
+
+class ArrayRows(AbstractRows):
+    """Inputs, targets and weights as arrays of any shape, row by row.
+
+    Attributes:
+        x: shape `(rows, *shape)`, or a mapping from nodes to such arrays.
+        y: targets, likewise, or None.
+        weights: of every row, shape `(rows,)`, or None.
+    """
+
+    x: Array | dict[str, Array]
+    y: Array | dict[str, Array] | None = None
+    weights: Array | None = None
+
+    def __len__(self):
+        """Number of rows."""
+        return jax.tree.leaves(self.x)[0].shape[0]
+
+    def batch(self, rows, key=None):
+        """The batch of these rows."""
+        x, y, weights = jax.tree.map(lambda a: a[rows], (self.x, self.y, self.weights))
+        return Batch(x, y, key, weights)
+
+
+class DeviceSplit(AbstractRows):
+    """One split of a data set of images.
+
+    Attributes:
+        images: raw pixels, shape `(rows, height, width, channels)`.
+        labels: classes, shape `(rows,)`.
+        scale: the pixel value that stands for 1.
+        mean, std: per channel, or None where pixels stay in [0, 1].
+        classes: number of classes.
+        augmentation: what happens to training images, or None.
+    """
+
+    images: Array
+    labels: Array
+    scale: float = eqx.field(static=True)
+    mean: tuple[float, ...] | None = eqx.field(static=True)
+    std: tuple[float, ...] | None = eqx.field(static=True)
+    classes: int = eqx.field(static=True)
+    augmentation: Augmentation | None = None
+
+    def __len__(self):
+        """Number of rows."""
+        return len(self.labels)
+
+    def batch(self, rows, key=None):
+        """The batch of these rows; augmented where a key is given."""
+        images = self.images[rows]
+        if self.augmentation is not None and key is not None:
+            images = self.augmentation(images, key)
+        x = normalise(images, self.scale, self.mean, self.std)
+        return Batch(x, jax.nn.one_hot(self.labels[rows], self.classes, dtype=x.dtype), key)
+
+
+def make_device_split(data: Dataset, split: Split, *, standardise: bool, augment: bool = False) -> DeviceSplit:
+    """Put a split on the device."""
+    return DeviceSplit(
+        jnp.asarray(split.images),
+        jnp.asarray(split.labels),
+        data.scale,
+        data.mean if standardise else None,
+        data.std if standardise else None,
+        data.classes,
+        data.augmentation if augment else None,
+    )
+
+
+def make_array_rows(x, y=None, weights=None) -> ArrayRows:
+    """Put arrays on the device.
+
+    Raises:
+        DataError: no rows, different numbers of them, or numbers that are none; the message names the array, the first
+            place and the remedy.
+    """
+    given = {"x": x, "y": y, "weights": weights}
+    sizes: dict[str, int] = {}
+    for name, value in given.items():
+        for place, array in name_arrays(name, value).items():
+            if np.ndim(array) == 0:
+                raise DataError(f"{place} has no rows: give an array of shape (rows, ...)")
+            require_finite_numbers(place, array)
+            sizes[place] = len(array)
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{place} {size}" for place, size in sizes.items())
+        raise DataError(f"different numbers of rows: {told}; give every array one row for every sample")
+    if not next(iter(sizes.values())):
+        raise DataError("x holds no rows: give at least one")
+    placed: dict[str, Any] = {name: None if value is None else put(name, value) for name, value in given.items()}
+    return ArrayRows(**placed)
+
+
+def name_arrays(name: str, value) -> dict[str, np.ndarray]:
+    """The arrays of a value by name: of itself, or of every node in a mapping."""
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        return {f"{name}[{node!r}]": np.asarray(as_array(f"{name}[{node!r}]", one)) for node, one in value.items()}
+    return {name: np.asarray(as_array(name, value))}
+
+
+def put(name: str, value) -> Array | dict[str, Array]:
+    """A value on the device."""
+    if isinstance(value, Mapping):
+        return {node: as_array(f"{name}[{node!r}]", one) for node, one in value.items()}
+    return as_array(name, value)
+
+
+def require_finite_numbers(place: str, values: np.ndarray) -> None:
+    """Refuse NaN and infinite values, naming the first."""
+    if values.dtype.kind in "fcV" and not math.isfinite(abs(np.sum(values))):  # a sum that is a number has only such
+        bad = np.argwhere(~np.isfinite(values))
+        if len(bad):
+            where = tuple(int(i) for i in bad[0])
+            raise DataError(
+                f"{place} is {values[where]} at index {where} ({len(bad)} such values): drop these rows, or say which "
+                "units are known"
+            )
