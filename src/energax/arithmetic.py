@@ -16,8 +16,9 @@ def total(values: Array) -> Array:
 
 
 def add_all(terms: Iterable[Array]) -> Array:
-    """Sum of at least one array."""
-    return functools.reduce(jnp.add, terms)
+    """Sum of arrays; 0 where there are none."""
+    given = list(terms)
+    return functools.reduce(jnp.add, given) if given else jnp.zeros(())
 
 
 def add_trees(a: PyTree, b: PyTree) -> PyTree:

@@ -84,7 +84,9 @@ class PredictiveCoding(AbstractErrorEnergy):
         graph, states = phase.graph, phase.everywhere(states)
         predictions = graph.predict(states, phase.sent)
         errors = self.error_energy({n: states[n] - vhat for n, vhat in predictions.items() if n in states})
-        return add_all([errors + self.offset(graph), *(prior(states[name]) for name, prior in self.priors.items())])
+        whole = add_all([errors + self.offset(graph), *(prior(states[name]) for name, prior in self.priors.items())])
+        # a net without hidden nodes has no errors, and no energy but the cost's
+        return whole if whole.ndim else jnp.broadcast_to(whole, len(next(iter(states.values()))))
 
     def offset(self, graph):
         """-1/2 log Pi of every unit whose precision is learnt, and what its prior costs."""

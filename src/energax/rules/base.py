@@ -212,13 +212,18 @@ def free_phase(
     require_kind("solver", solver, AbstractSolver, f"give a solver, as GradientFlow() {ORDER}")
     phase = prepare_phase(dynamics, graph, rows.clamped)
     start = phase.start()
-    settled = known_equilibrium(start.states) if start.settled else solver.solve(phase, start)
+    settled = known_equilibrium(start.states, rows.weights) if start.settled else solver.solve(phase, start)
     return phase, settled, phase_info(phase, start.states, settled, rows)
 
 
-def known_equilibrium(states: States) -> Equilibrium:
-    """An equilibrium that needed no relaxation: converged wherever its states are numbers."""
-    size = jnp.sum(jnp.stack([jnp.abs(v).reshape(v.shape[0], -1).sum(1) for v in states.values()]), axis=0)
+def known_equilibrium(states: States, like: Array) -> Equilibrium:
+    """An equilibrium that needed no relaxation: converged wherever its states are numbers.
+
+    Args:
+        states: of the free nodes; there may be none.
+        like: shape `(batch,)`.
+    """
+    size = sum((jnp.abs(v).reshape(v.shape[0], -1).sum(1) for v in states.values()), jnp.zeros_like(like))
     lost = ~jnp.isfinite(size)
     result = jnp.where(lost, int(Verdict.DIVERGED), int(Verdict.CONVERGED))
     return Equilibrium(states, jnp.zeros(lost.shape, int), jnp.where(lost, jnp.inf, 0 * size), result, lost, known=True)

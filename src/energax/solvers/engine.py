@@ -171,6 +171,8 @@ RETREATS = 3  # rises of the energy in a row, each followed by a shorter step, a
 def settle(solver: AbstractIteration, phase: Phase, begin: Start) -> Equilibrium:
     """Relax until every sample has a verdict; finished samples stop moving."""
     stop, start = solver.stop, begin.states
+    if not start:
+        return nothing_to_settle(phase)
     view, point = solver.coordinates.view(phase, begin)
     if stop.check_every == 0:
         scale = measure_scale(phase, start, stop.tol, None if phase.has_energy else phase.force(start))
@@ -209,6 +211,13 @@ def settle(solver: AbstractIteration, phase: Phase, begin: Start) -> Equilibrium
     end = relax_in_groups(stage, view, first, unfinished)
     lost = end.result == Verdict.DIVERGED
     return Equilibrium(end.states, end.steps, jnp.where(lost, jnp.inf, end.residual), end.result, lost)
+
+
+def nothing_to_settle(phase: Phase) -> Equilibrium:
+    """The equilibrium of a net without free nodes."""
+    none = jnp.zeros(len(next(iter(phase.clamped.values.values()))))
+    count = jnp.zeros(none.shape, int)
+    return Equilibrium({}, count, none, count + int(Verdict.CONVERGED), none > 0, known=True)
 
 
 def unfinished(now: _Progress) -> Array:

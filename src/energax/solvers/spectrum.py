@@ -28,6 +28,8 @@ def largest_curvature(view: AbstractView, point: Point, iterations: int = 8) -> 
 
     Reference: Arnoldi 1951; Saad 2011, *Numerical Methods for Large Eigenvalue Problems*, chapter 6.
     """
+    if not jax.tree.leaves(point):
+        return jnp.zeros(())  # nothing is free
     _, tangent = jax.linearize(view.force, point)
     first, size = normalise(view, jax.tree.map(fixed_vector, point))
     basis = jax.tree.map(lambda v: jnp.zeros((iterations + 1, *v.shape), v.dtype).at[0].set(v), first)

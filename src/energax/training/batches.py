@@ -18,10 +18,11 @@ from jaxtyping import PRNGKeyArray
 from energax.checking import require_whole, tell
 from energax.dynamics.phase import Batch
 from energax.exceptions import DataError, RunError, SettingError
+from energax.graph.structure import AnyGraph, shape_outputs
 from energax.training.epoch import Cut, Programs
 from energax.training.learner import Progress
 from energax.training.metrics import Sums
-from energax.training.rows import AbstractRows, make_array_rows, require_finite_numbers
+from energax.training.rows import AbstractRows, ArrayRows, make_array_rows, require_finite_numbers
 
 STRETCHES = 10  # compiled calls per epoch of rows: often enough for a bar, seldom enough to cost nothing
 PAUSE = 0.5  # seconds between looks at the averages of a stream: each waits for the device
@@ -53,6 +54,14 @@ class AbstractBatches(abc.ABC):
     """
 
     per_epoch: int | None = None
+
+    def bind(self, graph: AnyGraph) -> None:
+        """Learn which graph the batches are for, to look at what only it can tell. Nothing to do, unless said.
+
+        Raises:
+            DataError: targets that are no classes of its outputs.
+        """
+        return
 
     @abc.abstractmethod
     def probe(self) -> Batch:
@@ -128,6 +137,11 @@ class Arrays(AbstractBatches):
         made._take(rows, batch, True)
         return made
 
+    def bind(self, graph):
+        """Look at all targets."""
+        if isinstance(self.rows, ArrayRows):
+            require_classes("y", self.rows.y, shape_outputs(graph))
+
     def probe(self):
         """The first rows."""
         return self.rows.batch(jnp.arange(min(PROBED, len(self.rows))))
@@ -180,7 +194,11 @@ class Stream(AbstractBatches):
         self.per_epoch = per_epoch if per_epoch is not None else count(batches)
         self._iterator: Any = None
         self._ahead: list[Any] = []  # what `probe` has read of an iterator that cannot begin anew
-        self._size, self._at = 0, 0
+        self._size, self._at, self._shapes = 0, 0, None
+
+    def bind(self, graph):
+        """Look at the targets of every batch that comes."""
+        self._shapes = shape_outputs(graph)
 
     def probe(self):
         """The first rows of the first batch, which is not lost."""
@@ -272,7 +290,10 @@ class Stream(AbstractBatches):
         def read() -> None:
             try:
                 for number, raw in enumerate(self._raw(limit), 1):
-                    batch, self._size = fill_up(check_batch(raw, number), self._size)
+                    batch = check_batch(raw, number)
+                    if self._shapes is not None:
+                        require_classes(f"batch {number}, y", batch.y, self._shapes)
+                    batch, self._size = fill_up(batch, self._size)
                     if not offer(ready, jax.device_put(batch), stop):
                         return
                 offer(ready, END, stop)
@@ -363,6 +384,32 @@ def check_batch(given: Any, number: int) -> Batch:
     if len(sizes) != 1 or min(sizes) < 1:
         raise DataError(f"batch {number} has arrays of {sorted(sizes)} rows: give every array one row for every sample")
     return Batch(plain["x"], plain.get("y"), None, plain.get("weights"))
+
+
+def require_classes(place: str, targets: Any, shapes: Any) -> None:
+    """Refuse whole numbers that are no class of an output, naming the first.
+
+    Args:
+        place: what to call the targets.
+        targets: as a cost takes them.
+        shapes: of the outputs, as `shape_outputs` tells them.
+    """
+    if isinstance(targets, Mapping):
+        for name, one in targets.items():
+            require_classes(f"{place}[{name!r}]", one, shapes.get(name) if isinstance(shapes, dict) else shapes)
+        return
+    if targets is None or not isinstance(shapes, tuple) or not shapes:
+        return
+    values = np.asarray(targets)
+    if values.dtype.kind not in "iu" or values.shape[1:] != shapes[:-1]:
+        return
+    bad = np.argwhere((values < 0) | (values >= shapes[-1]))
+    if len(bad):
+        where = tuple(int(i) for i in bad[0])
+        raise DataError(
+            f"{place} is {values[where]} at index {where}, and the output has {shapes[-1]} classes: give numbers from "
+            f"0 to {shapes[-1] - 1}"
+        )
 
 
 def as_numbers(place: str, value: Any) -> Any:

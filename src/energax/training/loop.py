@@ -180,6 +180,8 @@ class _Trainer:
         self.batches = sources["train"]
         self.key, self.first_cost = root_key(seed), None
         self.stepwise = learner.rule.updates_per_batch > 1
+        for source in sources.values():
+            source.bind(learner.graph)
         first = self.batches.probe()
         self.objective = ENERGY if first.y is None else COST
         told = metrics_of(learner, first.y is not None) if metrics is None else tuple(metrics)
