@@ -17,10 +17,10 @@ from energax.cli.options import CompareOptions
 from energax.cli.train import epochs_of, run_recipe
 from energax.data import load_data
 from energax.exceptions import SettingError
+from energax.files import write_atomically
 from energax.recipes import settings_read
 from energax.recipes.settings import Settings
 from energax.training import RunFolder
-from energax.training.checkpoint import write_atomically
 from energax.training.display import Terminal
 from energax.training.metrics import METRICS, number, percent
 from energax.training.pages import LEAST_DRAWN, away, save_figure

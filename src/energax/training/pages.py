@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from energax.training.checkpoint import write_atomically
+from energax.files import write_atomically
 from energax.training.metrics import METRICS, RELAXATION_METRICS, number
 from energax.training.run_folder import History
 
