@@ -100,7 +100,7 @@ def mutate(node, chance: random.Random):
     at, key = chance.choice(places)
     action = chance.randrange(4)
     if action == 0:
-        at[key] = chance.choice(ODD)
+        at[key] = json.loads(json.dumps(chance.choice(ODD)))
     elif action == 1:
         del at[key]
     elif action == 2:
@@ -116,7 +116,7 @@ def test_no_mutant_crashes(file):
     """Oracle: every mutant with a right checksum is refused by a RunError, or is a model that can be saved again."""
     content, tensors = take_apart(file)
     text, chance, refused = json.dumps(content), random.Random(1), 0
-    for _ in range(300):
+    for _ in range(200):
         mutant = json.loads(text)
         for _ in range(chance.choice((1, 1, 3))):
             mutate(mutant, chance)
@@ -128,7 +128,7 @@ def test_no_mutant_crashes(file):
         else:
             assert isinstance(found, ex.Predictor)
             ex.save(file, found)
-    assert 100 < refused < 300
+    assert 100 < refused < 200
 
 
 def change(content, *keys, value):
