@@ -53,6 +53,7 @@ FAST = {  # the fast tier, which `./test fast` runs: some of every room, togethe
     "graph/test_mupc.py",
     "mutations/test_mutants.py",
     "rules/test_rules.py",
+    "saving/test_summary.py",
     "solvers/test_solvers.py",
     "test_activations.py",
     "test_package.py",

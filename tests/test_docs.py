@@ -23,9 +23,10 @@ def plain_jax():
 
 
 @pytest.mark.usefixtures("plain_jax")
-@pytest.mark.parametrize("page", ["docs/extending.md", "docs/relaxing.md", "docs/graphs.md"])
-def test_page_runs_as_it_stands(page, capsys):
+@pytest.mark.parametrize("page", ["docs/extending.md", "docs/relaxing.md", "docs/graphs.md", "docs/saving.md"])
+def test_page_runs_as_it_stands(page, capsys, monkeypatch, tmp_path):
     """Oracle: the text itself; the memory page must recall every bit, as Hopfield nets below capacity do."""
+    monkeypatch.chdir(tmp_path)
     scope: dict = {}
     for block in blocks(page):
         exec(compile(block, page, "exec"), scope)
@@ -33,6 +34,11 @@ def test_page_runs_as_it_stands(page, capsys):
     if page.endswith("relaxing.md"):
         assert printed.startswith("0 wrong bits")
         assert printed.count("CONVERGED") == 3
+    elif page.endswith("saving.md"):
+        assert "hidden1 -> output" in printed
+        assert (
+            scope["model"].graph.sweep(scope["x"])["output"] == scope["found"].graph.sweep(scope["x"])["output"]
+        ).all()
     elif page.endswith("graphs.md"):
         assert printed.count("CONVERGED") == 3
         assert "(5, 6, 3)" in printed

@@ -23,6 +23,7 @@ from energax import metrics as metrics
 from energax import optimisers as optimisers
 from energax import plot as plot
 from energax import rules as rules
+from energax import saving as saving
 from energax import solvers as solvers
 from energax.costs import AbstractCost as AbstractCost
 from energax.costs import CrossEntropy as CrossEntropy
@@ -69,6 +70,10 @@ from energax.rules import ContrastiveHebbian as ContrastiveHebbian
 from energax.rules import FirstStep as FirstStep
 from energax.rules import Incremental as Incremental
 from energax.rules import VectorFieldRule as VectorFieldRule
+from energax.saving import load as load
+from energax.saving import register as register
+from energax.saving import save as save
+from energax.saving import summary as summary
 from energax.solvers import ConjugateGradient as ConjugateGradient
 from energax.solvers import Diffrax as Diffrax
 from energax.solvers import Equilibrium as Equilibrium

@@ -1,7 +1,6 @@
 """Checkpoints and run folders: round trips, damage, foreign files, and disks that are full."""
 
 import errno
-import hashlib
 import io
 import json
 import os
@@ -11,20 +10,27 @@ import signal
 from pathlib import Path
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save as to_bytes
 
 from energax.exceptions import RunError
+from energax.files import write_atomically
+from energax.saving.container import checksum
 from energax.training import RunFolder
-from energax.training.checkpoint import restore, save, write_atomically
+from energax.training.checkpoint import restore, save
 
 FACTS = {"history": [{"epoch": 1, "cost": 0.1 + 0.2, "residual": float("nan")}]}
 
 
 def checksummed(payload: bytes) -> bytes:
-    """A file with the right checksum over any payload."""
-    return json.dumps({"format": 1, "sha256": hashlib.sha256(payload).hexdigest()}).encode() + b"\n" + payload
+    """A file with the right checksum whose one tensor is any payload."""
+    tensors = {"['weight']": np.frombuffer(payload, np.uint8)}
+    content = {"version": 1, "arrays": {}, "leaves": {"['weight']": "['weight']"}, "facts": "{}"}
+    text = json.dumps(content)
+    return to_bytes(tensors, {"energax": f'{{"sha256": "{checksum(text, tensors)}", {text[1:]}'})
 
 
 @pytest.fixture
@@ -63,15 +69,14 @@ def test_the_progress_of_a_learner_survives(learner, progress, same, tmp_path):
 def test_every_truncation_and_every_flipped_bit_is_found(file, tree, same):
     """Oracle: exhaustion. Of the file cut at any byte, and with any byte changed, none passes as another state.
 
-    A byte of the first line may change without consequence (its blanks, the number of the format): then what is read
-    must be what was written.
+    A byte of the header may change without consequence (a blank): then what is read must be what was written.
     """
     content = file.read_bytes()
     for length in range(len(content)):
         file.write_bytes(content[:length])
         with pytest.raises(RunError, match=r"last\.ckpt.*restore it from a copy or start anew"):
             restore(file, tree)
-    first = content.index(b"\n")
+    first = 8 + int.from_bytes(content[:8], "little")
     refused = 0
     for at in range(len(content)):
         file.write_bytes(content[:at] + bytes([content[at] ^ 1 << at % 8]) + content[at + 1 :])
@@ -80,7 +85,7 @@ def test_every_truncation_and_every_flipped_bit_is_found(file, tree, same):
         except RunError:
             refused += 1
         else:
-            assert at < first
+            assert 8 <= at < first
             assert same(found, tree)
             assert repr(facts) == repr(FACTS)
     assert refused > len(content) - 20
@@ -113,6 +118,40 @@ def test_another_networks_checkpoint_is_refused(learner, progress, tmp_path):
             restore(tmp_path / "x.ckpt", progress(other))
 
 
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_values_that_are_no_numbers_are_refused_by_name(bad, tmp_path):
+    """Oracle: the message. Infinities that a fresh optimiser begins with stay, as the best cost so far does."""
+    tree = {"weight": jnp.ones(3), "best": jnp.asarray(jnp.inf)}
+    save(tmp_path / "x.ckpt", tree, {})
+    found, _ = restore(tmp_path / "x.ckpt", tree)
+    assert jnp.isposinf(found["best"])
+    save(tmp_path / "x.ckpt", {**tree, "weight": jnp.ones(3).at[1].set(bad)}, {})
+    with pytest.raises(RunError, match=r"x\.ckpt holds values that are not finite in \['weight'\]: .*lower learning"):
+        restore(tmp_path / "x.ckpt", tree)
+
+
+def test_other_dtypes_and_other_arrays_are_refused(file, tree):
+    """Oracle: the message names the array, and what stands in the file and here."""
+    like = {**zeros(tree), "count": jnp.asarray(0.0)}
+    with pytest.raises(
+        RunError, match=r"\['count'\] has shape \(\) and dtype int64 in the file, and \(\) and float64 here"
+    ):
+        restore(file, like)
+    with pytest.raises(RunError, match=r"does not fit this network: \['bias'\] are in one of them only"):
+        restore(file, {**zeros(tree), "bias": jnp.zeros(2)})
+
+
+def test_numbers_of_every_kind_survive(tmp_path, same):
+    """Oracle: what was saved: Python's numbers, numpy's, PRNG keys, halves, complex ones."""
+    tree = [True, 3, 1.5, 2j, np.float32(0.1), np.arange(3), jnp.ones(2, "bfloat16") / 3, jnp.ones(2) * 1j]
+    save(tmp_path / "x", [*tree, jax.random.key(7)], {})
+    found, _ = restore(tmp_path / "x", [*tree, jax.random.key(0)])
+    assert [type(one) for one in found[:5]] == [type(one) for one in tree[:5]]
+    assert found[:5] == tree[:5]
+    assert same(found[5:8], tree[5:8])
+    assert jnp.array_equal(jax.random.key_data(found[8]), jax.random.key_data(jax.random.key(7)))
+
+
 class Bomb:
     """An object whose unpickling leaves a trace."""
 
@@ -139,7 +178,7 @@ def zipped_arrays(bomb: Bomb) -> bytes:
 def test_no_pickle_is_ever_loaded(make, file, tree, tmp_path):
     """Oracle: the trace that the payload leaves when executed, checksum or no checksum."""
     bomb = tmp_path / "executed"
-    for content in (make(Bomb(bomb)), checksummed(b"{}\n" + make(Bomb(bomb)))):
+    for content in (make(Bomb(bomb)), checksummed(make(Bomb(bomb)))):
         file.write_bytes(content)
         with pytest.raises(RunError, match=r"last\.ckpt"):
             restore(file, tree)
@@ -162,7 +201,7 @@ def full_disk():
 def test_a_write_that_is_cut_short_leaves_the_old_file(file, tree, full_disk):
     """Oracle: the bytes that were there before; no other file is left."""
     kept = file.read_bytes()
-    with pytest.raises(RunError, match=r"could not write .*last\.ckpt: File too large.*untouched.*with --resume"):
+    with pytest.raises(RunError, match=r"could not write .*last\.ckpt: File too large.*untouched; free some space"):
         write_atomically(file, b"x" * 2000)
     assert file.read_bytes() == kept
     assert [path.name for path in file.parent.iterdir()] == ["last.ckpt"]

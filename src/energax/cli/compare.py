@@ -17,11 +17,11 @@ from energax.cli.options import CompareOptions
 from energax.cli.train import epochs_of, run_recipe
 from energax.data import load_data
 from energax.exceptions import SettingError
+from energax.files import write_atomically
 from energax.metrics import ACCURACY, COST, number, percent
 from energax.recipes import settings_read
 from energax.recipes.settings import Settings
 from energax.training import RunFolder
-from energax.training.checkpoint import write_atomically
 from energax.training.display import Terminal
 from energax.training.pages import LEAST_DRAWN, away, save_figure
 from energax.training.run_folder import finite

@@ -13,7 +13,7 @@ from typing import Any
 import filelock
 
 from energax.exceptions import RunError
-from energax.training.checkpoint import write_atomically
+from energax.files import write_atomically
 from energax.training.run_folder import finite
 
 Tell = Callable[[str], None]

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from energax.exceptions import RunError
+from energax.files import write_atomically
 from energax.papers.cells import Cells, Tell, read
 from energax.papers.experiment import Experiment, Judgement, Numbers, Outcome
 from energax.papers.tables import Table
-from energax.training.checkpoint import write_atomically
 from energax.training.pages import save_figure
 from energax.training.run_folder import machine
 

@@ -1,77 +1,98 @@
-"""Checkpoints: a checksum, a line of JSON, then the arrays in numpy's format. No pickle is written or read."""
+"""Checkpoints: the arrays of a training in a file as `energax.save` writes it, with facts about them. No pickle."""
 
-import contextlib
-import hashlib
-import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from energax.exceptions import RunError
+from energax.files import READ_REMEDY, WRITE_REMEDY
+from energax.inference.predictor import Predictor
+from energax.saving.arrays import Store, is_storable, store_array
+from energax.saving.container import Container, read_container, read_json, tell_error, write_container
+from energax.saving.structure import Encoder
 
-REMEDY = "restore it from a copy or start anew"
+FIT = "it was written with other settings"
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that readers see the old one or the whole new one, whatever happens in between.
+def save(path: Path, tree: PyTree, facts: dict[str, Any], predictor: Predictor | None = None) -> None:
+    """Save the arrays of a pytree, with facts about them (JSON) and a checksum of both.
+
+    Args:
+        path: the file.
+        tree: the arrays; a tensor of the file is named by its place in the tree.
+        facts: what else `restore` is to return.
+        predictor: whose structure is written as well, so that `energax.load` rebuilds it. Its classes need not be
+            registered: who loads it is told which are to be.
 
     Raises:
-        RunError: the disk is full or the folder cannot be written; what was there before is untouched.
+        RunError: the file cannot be written; what was there before is untouched.
     """
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise RunError(
-            f"could not write {path}: {error.strerror or error}. The file that was there before is untouched; free "
-            "some space or choose another folder, and continue with --resume (compare: with the same command)"
-        ) from error
-
-
-def save(path: Path, tree: PyTree, facts: dict[str, Any]) -> None:
-    """Save the arrays of a pytree, with facts about them (JSON) and a checksum of both."""
-    buffer = io.BytesIO()
-    eqx.tree_serialise_leaves(buffer, tree)
-    payload = json.dumps(facts).encode() + b"\n" + buffer.getvalue()
-    header = {"format": 1, "sha256": hashlib.sha256(payload).hexdigest()}
-    write_atomically(path, json.dumps(header).encode() + b"\n" + payload)
+    store = Store()
+    leaves = {name: store.add(name, leaf, again=True) for name, leaf in name_leaves(tree).items()}
+    structure = None if predictor is None else Encoder(store, strict=False).encode(predictor, "predictor")
+    content = {"structure": structure, "leaves": leaves, "facts": json.dumps(facts)}
+    write_container(path, "checkpoint", store, content, f"{WRITE_REMEDY}, and continue with --resume")
 
 
 def restore(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     """Read a checkpoint into the structure of `like`.
 
     Raises:
-        RunError: no such file, damaged contents, or arrays of other shapes than `like`'s.
+        RunError: no such file, damaged contents, arrays of other shapes or dtypes than `like`'s, or ones that are not
+            finite.
     """
+    missing = f"no checkpoint at {path}: is this a run folder, and has its first epoch ended?"
+    container = read_container(path, "checkpoint", missing)
+    leaves, facts = container.content.get("leaves"), container.content.get("facts")
+    if not isinstance(leaves, dict) or not isinstance(facts, str):
+        raise RunError(f"{path} is not a checkpoint of energax: it holds a model alone; read it with energax.load")
+    expected = name_leaves(like)
+    if odd := sorted(set(leaves) ^ set(expected)):
+        raise RunError(f"{path} does not fit this network: {', '.join(odd[:5])} are in one of them only; {FIT}")
     try:
-        head, _, payload = path.read_bytes().partition(b"\n")
-        stated = str(json.loads(head)["sha256"])
-    except FileNotFoundError as error:
-        raise RunError(f"no checkpoint at {path}: is this a run folder, and has its first epoch ended?") from error
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror or error}; {REMEDY}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is not a checkpoint of energax: {error}; {REMEDY}") from error
-    if hashlib.sha256(payload).hexdigest() != stated:
+        found = {name: read_leaf(container, name, leaves[name], leaf) for name, leaf in expected.items()}
+        told = read_json(facts)
+    except RunError as error:
+        raise RunError(f"{path} {error}") from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise RunError(f"{path} is damaged: {tell_error(error)}; {READ_REMEDY}") from error
+    restored = jax.tree_util.tree_map_with_path(lambda at, leaf: found.get(jax.tree_util.keystr(at), leaf), like)
+    return restored, told
+
+
+def name_leaves(tree: PyTree) -> dict[str, Any]:
+    """Place in a tree -> the array or number there."""
+    found = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in found if is_storable(leaf)}
+
+
+def read_leaf(container: Container, name: str, tensor: str, like: Any) -> Any:
+    """One array, if it fits the one that stands in its place, and is finite where that one is.
+
+    Infinities may belong to an optimiser that has not seen a cost yet; what is no number belongs nowhere.
+    """
+    stored, _ = store_array(like)
+    found = container.tensors.get(tensor)
+    if found is None:
+        raise RunError(f"does not fit this network: it lacks {name}; {FIT}")
+    if (found.shape, found.dtype) != (stored.shape, stored.dtype):
         raise RunError(
-            f"{path} is damaged: its contents do not have the checksum {stated[:12]}... that its first line "
-            f"states; {REMEDY}"
+            f"does not fit this network: {name} has shape {found.shape} and dtype {found.dtype} in the file, and "
+            f"{stored.shape} and {stored.dtype} here; {FIT}"
         )
-    facts, _, arrays = payload.partition(b"\n")
-    try:
-        tree = eqx.tree_deserialise_leaves(io.BytesIO(arrays), like)
-    except (RuntimeError, ValueError, EOFError) as error:
-        raise RunError(f"{path} does not fit this network: {error}; it was written with other settings") from error
-    tree = jax.tree.map(lambda new, old: jax.numpy.asarray(new) if eqx.is_array(old) else new, tree, like)
-    return tree, json.loads(facts)
+    if jnp.issubdtype(found.dtype, jnp.inexact):
+        values, before = np.asarray(found, float), np.asarray(stored, float)
+        if np.any(np.isnan(values) | (np.isinf(values) & np.isfinite(before))):
+            raise RunError(
+                f"holds values that are not finite in {name}: the training had diverged; start anew with a lower "
+                "learning rate"
+            )
+    if isinstance(like, (bool, int, float, complex)):
+        return type(like)(*np.atleast_1d(found))  # a complex number is stored as two
+    array = container.array(tensor)
+    return jnp.asarray(array, like.dtype) if isinstance(like, jax.Array) else array

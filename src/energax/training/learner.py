@@ -82,6 +82,10 @@ class Progress(eqx.Module):
     solver: AbstractSolver
     batches: Array
 
+    def as_predictor(self) -> Predictor:
+        """What would be left if the training ended here."""
+        return Predictor(self.model.graph, self.model.dynamics, self.solver)
+
     def as_learner(self, learner: Learner) -> Learner:
         """The learner with these parameters and this solver."""
         found = (self.model.graph, self.model.dynamics, self.solver)

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from energax.files import write_atomically
 from energax.metrics import Metric, number
-from energax.training.checkpoint import write_atomically
 from energax.training.metrics import RELAXATION_METRICS
 from energax.training.run_folder import History
 

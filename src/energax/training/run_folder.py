@@ -9,8 +9,8 @@ from typing import Any
 import jax
 
 from energax.exceptions import RunError, SettingError
+from energax.files import write_atomically
 from energax.training import checkpoint
-from energax.training.checkpoint import write_atomically
 from energax.training.learner import Learner, Progress, begin
 
 History = list[dict[str, Any]]
@@ -101,11 +101,11 @@ class RunFolder:
         lines = "".join(json.dumps(finite(row)) + "\n" for row in history)
         write_atomically(self.path / "metrics.jsonl", lines.encode())
 
-    def save(self, progress, facts: dict[str, Any], *, best: bool) -> None:
+    def save(self, progress: Progress, facts: dict[str, Any], *, best: bool) -> None:
         """Write the checkpoints; the log goes into the same file, so that the two cannot disagree."""
         if best:
-            checkpoint.save(self.best, progress, facts)
-        checkpoint.save(self.last, progress, facts)
+            checkpoint.save(self.best, progress, facts, progress.as_predictor())
+        checkpoint.save(self.last, progress, facts, progress.as_predictor())
         self.write_history(facts["history"])
 
     def restore(self, learner: Learner, *, best: bool = False) -> tuple[Progress, dict[str, Any]]:
