@@ -208,7 +208,7 @@ def name_output(metric: Metric, output: str) -> Metric:
 
 def mean_of_positions(values: Array) -> Array:
     """The mean over all axes but the first."""
-    return jnp.mean(values.reshape(len(values), -1), axis=1)
+    return jnp.mean(values.reshape(len(values), -1), axis=1, dtype=jnp.result_type(float))
 
 
 def is_right(seen: Outputs) -> Array:

@@ -131,16 +131,22 @@ def train(
             raise SettingError("resume continues the run in a folder, and `after` another one: give one of them")
         progress, history = after.progress, after.history
         epochs += len(history)
-    if resume:
-        if folder is None:
+    if folder is None:
+        if resume:
             raise SettingError("resume needs the folder of the run")
-        progress, facts = folder.restore(learner)
-        history = facts["history"]
-        folder.resume(chosen, len(history))
-        sources["train"].restore(facts.get("source"))
-    elif folder is not None:
-        folder.start(settings)
-    return trainer.run(copy_progress(progress), history, epochs, folder, settings)
+        return trainer.run(copy_progress(progress), history, epochs, None, settings, None)
+    with folder.hold(new=not resume):
+        best = None
+        if resume:
+            progress, facts = folder.restore(learner)
+            history = facts["history"]
+            folder.resume(chosen, history)
+            sources["train"].restore(facts.get("source"))
+            found, facts = folder.restore(learner, best=True)
+            best = found.as_learner(learner), facts["history"][-1]
+        else:
+            folder.start(settings)
+        return trainer.run(copy_progress(progress), history, epochs, folder, settings, best)
 
 
 def require_finite_parameters(model: Model, when: str) -> None:
@@ -198,11 +204,26 @@ class _Trainer:
         self.probe = dataclasses.replace(first, key=jax.random.fold_in(self.key, 0))
         self.regime = eqx.filter_jit(measure_regime) if regime and first.y is not None else None
 
-    def run(self, progress: Progress, history: History, epochs: int, folder: RunFolder | None, settings) -> Run:
-        """Train up to `epochs`, then test."""
-        best, best_row = progress, self.choose(history)
-        if folder is not None and best_row is not None:
-            best, _ = folder.restore(self.learner, best=True)
+    def run(
+        self,
+        progress: Progress,
+        history: History,
+        epochs: int,
+        folder: RunFolder | None,
+        settings: dict[str, Any],
+        chosen: tuple[Learner, dict[str, Any]] | None,
+    ) -> Run:
+        """Train up to `epochs`, then test.
+
+        Args:
+            progress: where the training stands; it is used up.
+            history: the rows so far.
+            epochs: the last epoch.
+            folder: where the run is kept, or None.
+            settings: what its page says.
+            chosen: learner and row of the best epoch so far; None where there is none yet.
+        """
+        best, best_row = (progress.as_learner(self.learner), None) if chosen is None else chosen
         self.first_cost, told = history[0].get("first_cost") if history else None, set()
         parts = tuple(part for part in ("train", "validation") if part in self.sources)
         self.tell("begin", Plan(epochs, self.batches.per_epoch, len(history), self.metrics, parts))
@@ -210,12 +231,11 @@ class _Trainer:
             for epoch in range(len(history) + 1, epochs + 1):
                 progress, row = self.epoch(progress, epoch)
                 history = [*history, row]
-                chosen = self.choose([row] if best_row is None else [best_row, row]) is row
-                if chosen:
-                    best, best_row = copy_progress(progress), row
+                if best_row is None or self.is_better(row, best_row):
+                    best, best_row = copy_progress(progress).as_learner(self.learner), row
                 if folder is not None:
                     facts = {"history": history, "source": self.batches.save()}
-                    folder.save(progress, facts, best=chosen)
+                    folder.save(progress, facts, best=best_row["epoch"])
                 # every listener hears of it, whoever wants to end
                 ends = self.tell("epoch", row, progress.as_learner(self.learner))
                 for alarm in find_alarms(row, self.stepwise):
@@ -230,22 +250,18 @@ class _Trainer:
         if folder is not None:
             write_results(folder, settings, result, history, self.metrics)
         last = progress.as_learner(self.learner)
-        return Run(last, best.as_learner(self.learner), history, result, self.metrics, progress)
+        return Run(last, best, history, result, self.metrics, progress)
 
     def tell(self, what: str, *given: Any) -> list[Any]:
         """Tell every listener."""
         return [getattr(listener, what)(*given) for listener in self.listeners]
 
-    def choose(self, history: History) -> dict[str, Any] | None:
-        """The best row by validation, the first of equals; the last one without validation."""
-        if "validation" not in self.sources or not history:
-            return history[-1] if history else None
-        first, name = self.metrics[0], f"validation_{self.metrics[0].name}"
-        best = history[0]
-        for row in history[1:]:
-            if first.better(row[name], best[name]):
-                best = row
-        return best
+    def is_better(self, row: dict[str, Any], best: dict[str, Any]) -> bool:
+        """Whether validation chooses an epoch over the best one so far; without validation it does the last."""
+        if "validation" not in self.sources:
+            return True
+        first = self.metrics[0]
+        return first.better(row[f"validation_{first.name}"], best[f"validation_{first.name}"])
 
     def epoch(self, progress: Progress, epoch: int) -> tuple[Progress, dict[str, Any]]:
         """One pass over the batches, and everything measured after it; `progress` is used up."""
@@ -277,9 +293,8 @@ class _Trainer:
             "learning rate or the nudge strength; earlier epochs are kept"
         )
 
-    def test(self, progress: Progress, part: str) -> Evaluation:
+    def test(self, learner: Learner, part: str) -> Evaluation:
         """Test one part of the data."""
-        learner = progress.as_learner(self.learner)
         return evaluate(learner, self.sources[part], metrics=self.metrics, batch=TESTED)
 
     def row(
@@ -288,7 +303,7 @@ class _Trainer:
         """The log's line of one epoch."""
         row = {"epoch": epoch, "first_cost": self.first_cost, **name_averages("train", averages)}
         if "validation" in self.sources:
-            tested = self.test(progress, "validation")
+            tested = self.test(progress.as_learner(self.learner), "validation")
             row |= {**name_averages("validation", tested.averages), "validation_settled": tested.settled}
         if self.regime is not None:
             learner = progress.as_learner(self.learner)
@@ -297,11 +312,11 @@ class _Trainer:
         row |= times
         return {**row, "warnings": [alarm.message for alarm in find_alarms(row, self.stepwise)]}
 
-    def result(self, progress: Progress, best: Progress, best_row, history: History) -> dict[str, Any]:
+    def result(self, progress: Progress, best: Learner, best_row, history: History) -> dict[str, Any]:
         """What the last epoch says, and tests of it and of the epoch that validation chose."""
         last, found = history[-1], {}
         if "test" in self.sources:
-            tested = self.test(progress, "test")
+            tested = self.test(progress.as_learner(self.learner), "test")
             found |= {**name_averages("test", tested.averages), "test_settled": tested.settled}
             if "validation" in self.sources:
                 selected = tested if best_row is last else self.test(best, "test")

@@ -1,11 +1,16 @@
 """The folder of one run: settings, log, checkpoints, a picture and a page."""
 
+import contextlib
 import json
 import math
+import os
 import platform
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 import jax
 
 from energax.exceptions import RunError, SettingError
@@ -18,6 +23,10 @@ History = list[dict[str, Any]]
 
 class RunFolder:
     """Where a run is kept: `config.json`, `metrics.jsonl`, `last.ckpt`, `best.ckpt`, `curve.png`, `summary.md`.
+
+    A checkpoint says which run it is of, with which settings, after which epoch, and which epoch was the best so far:
+    what does not belong together is refused. An epoch is kept once `last.ckpt` is in its place. A new best checkpoint
+    waits beside the old one until then, so that the two always belong to one another, whenever a process is killed.
 
     Args:
         path: the folder; made by `start` if it is not there.
@@ -36,27 +45,68 @@ class RunFolder:
         """Checkpoint of the epoch with the best validation accuracy."""
         return self.path / "best.ckpt"
 
-    def start(self, config: dict[str, Any]) -> None:
-        """Make the folder and write the settings of a new run.
+    @property
+    def _next_best(self) -> Path:
+        """Checkpoint of a best epoch that is not in the last checkpoint yet."""
+        return self.path / "best.ckpt.next"
+
+    @contextlib.contextmanager
+    def hold(self, *, new: bool) -> Iterator[None]:
+        """Keep other processes from training here; the operating system gives the lock back however a process ends.
+
+        Args:
+            new: whether the folder may be made; a run that is resumed is there already.
 
         Raises:
-            RunError: there is a run here already, or the folder cannot be made or written.
+            RunError: another process is at it, there is no folder, or it cannot be made or written.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            if new:
+                self.path.mkdir(parents=True, exist_ok=True)
+            else:
+                self.config()  # says what is missing
         except OSError as error:
             raise RunError(
                 f"cannot make the run folder {self.path}: {error.strerror}; choose another with --out"
             ) from error
+        lock = filelock.FileLock(self.path / ".lock")
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout as error:
+            raise RunError(
+                f"another process is training in {self.path}: wait until it has ended, or choose another folder with "
+                "--out"
+            ) from error
+        except (OSError, NotImplementedError) as error:
+            raise RunError(f"cannot write into {self.path}: {error}; choose another folder with --out") from error
+        try:
+            for part in self.path.glob("*.part"):  # of a process that was killed while it wrote
+                part.unlink(missing_ok=True)
+            yield
+        finally:
+            lock.release()
+
+    def start(self, config: dict[str, Any]) -> None:
+        """Write the settings of a new run.
+
+        Raises:
+            RunError: there is a run here already, or the folder cannot be written.
+        """
         if self.last.exists() or (self.path / "metrics.jsonl").exists():
             raise RunError(
                 f"{self.path} holds a run already: continue it with --resume {self.path}, or choose another "
                 "folder with --out"
             )
-        self.write_json("config.json", config)
+        self._next_best.unlink(missing_ok=True)
+        self.best.unlink(missing_ok=True)  # of a run whose first epoch was never kept
+        self.write_json("config.json", {"run": uuid.uuid4().hex, **config})
 
-    def resume(self, config: dict[str, Any], done: int) -> None:
-        """Record the new number of epochs of the run that is here, and of which `done` are finished.
+    def resume(self, config: dict[str, Any], history: History) -> None:
+        """Record the new number of epochs of the run that is here, and write its log anew.
+
+        Args:
+            config: the settings that are asked for now.
+            history: the epochs that are finished, as the last checkpoint has them.
 
         Raises:
             RunError: it was started with other settings.
@@ -64,18 +114,19 @@ class RunFolder:
         """
         kept = self.config()
         before, now = flatten_config(kept), flatten_config(finite(config))
-        for name in sorted(before.keys() & now.keys() - {"epochs", "origin"}):
+        for name in sorted(before.keys() & now.keys() - set(LOOSE)):
             if before[name] != now[name]:
                 raise RunError(
                     f"the run in {self.path} has {name}={before[name]}, and now {name}={now[name]} is asked "
                     "for: continue with the same settings, or choose another folder with --out"
                 )
-        if config["epochs"] < done:
+        if config["epochs"] < len(history):
             raise SettingError(
-                f"epochs={config['epochs']}: the run in {self.path} has {done} already; give at least "
+                f"epochs={config['epochs']}: the run in {self.path} has {len(history)} already; give at least "
                 "as many, or choose another folder with --out"
             )
         self.write_json("config.json", {**kept, "epochs": config["epochs"]})
+        self.write_history(history)
 
     def config(self) -> dict[str, Any]:
         """The settings that the run was started with."""
@@ -101,12 +152,27 @@ class RunFolder:
         lines = "".join(json.dumps(finite(row)) + "\n" for row in history)
         write_atomically(self.path / "metrics.jsonl", lines.encode())
 
-    def save(self, progress: Progress, facts: dict[str, Any], *, best: bool) -> None:
-        """Write the checkpoints; the log goes into the same file, so that the two cannot disagree."""
-        if best:
-            checkpoint.save(self.best, progress, facts, progress.as_predictor())
-        checkpoint.save(self.last, progress, facts, progress.as_predictor())
+    def save(self, progress: Progress, facts: dict[str, Any], *, best: int) -> None:
+        """Keep an epoch: the checkpoints, and the log, which is in both of them as well.
+
+        Args:
+            progress: where the training stands.
+            facts: the history, and what else a resumption needs.
+            best: the best epoch so far; the checkpoint of the best is written where this is it.
+        """
+        epoch = len(facts["history"])
+        facts = {**facts, "epoch": epoch, "best": best, "belongs": self._identity()}
+        if best == epoch:
+            checkpoint.save(self._next_best, progress, facts, progress.as_predictor())
+        checkpoint.save(self.last, progress, facts, progress.as_predictor())  # from here on the epoch is kept
+        if best == epoch and self._next_best.exists():  # whoever reads the folder may have moved it
+            os.replace(self._next_best, self.best)
         self.write_history(facts["history"])
+
+    def _identity(self) -> dict[str, Any]:
+        """What the checkpoints of this run have in common: the run, and its settings but for the number of epochs."""
+        found = flatten_config(self.config())
+        return {name: value for name, value in found.items() if name not in LOOSE}
 
     def restore(self, learner: Learner, *, best: bool = False) -> tuple[Progress, dict[str, Any]]:
         """Where the run of this learner stands: its progress, and facts about it (the history).
@@ -116,13 +182,47 @@ class RunFolder:
             best: read the epoch with the best validation accuracy instead of the last one.
 
         Raises:
-            RunError: no checkpoint, a damaged one, or one of another network.
+            RunError: no checkpoint, a damaged one, or one of another network, run, or settings.
         """
-        return checkpoint.restore(self.best if best else self.last, begin(learner))
+        progress, facts = self._read(self.last, learner)
+        if not best:
+            return progress, facts
+        chosen = facts["best"]
+        for path in (self.best, self._next_best):  # the second where a process was killed just before it was moved
+            if path.exists():
+                found, told = self._read(path, learner)
+                if told["epoch"] == chosen:
+                    if path == self._next_best:
+                        os.replace(path, self.best)
+                    return found, told
+        raise RunError(
+            f"{self.best} is not of epoch {chosen}, which {self.last.name} says was the best: restore both from one "
+            "copy, or start anew"
+        )
+
+    def _read(self, path: Path, learner: Learner) -> tuple[Progress, dict[str, Any]]:
+        """A checkpoint of this run."""
+        progress, facts = checkpoint.restore(path, begin(learner))
+        identity, belongs = self._identity(), facts.get("belongs")
+        if not isinstance(belongs, dict) or not {"history", "epoch", "best"} <= facts.keys():
+            raise RunError(f"{path} is no checkpoint of a run: it does not say which run it is of")
+        if belongs.get("run") != identity.get("run"):
+            raise RunError(f"{path} is of another run than {self.path / 'config.json'}: restore both from one copy")
+        for name in sorted(belongs.keys() | identity.keys()):
+            if belongs.get(name) != identity.get(name):
+                raise RunError(
+                    f"{path} was made with {name}={belongs.get(name)}, and {self.path / 'config.json'} has "
+                    f"{name}={identity.get(name)}: put the setting back, or start a new run"
+                )
+        return progress, facts
 
     def load(self, learner: Learner, *, best: bool = False) -> Learner:
         """The learner with the parameters that the run ended with; arguments and errors as of `restore`."""
         return self.restore(learner, best=best)[0].as_learner(learner)
+
+
+LOOSE = ("epochs", "origin", "python", "jax", "device", "system")
+"""Settings that a resumption may change."""
 
 
 def machine() -> dict[str, str]:
