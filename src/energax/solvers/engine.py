@@ -79,6 +79,11 @@ class AbstractSolver(eqx.Module):
         """The same solver with a smaller tolerance and `factor` times the steps, for references."""
 
     @property
+    def samples(self) -> bool:
+        """Whether it draws samples, which are no equilibria. No, unless said."""
+        return False
+
+    @property
     def nominal_step(self) -> Array:
         """The step of the states that is asked for; NaN where the solver has none."""
         return jnp.asarray(jnp.nan)
