@@ -31,8 +31,10 @@ def test_page_runs_as_it_stands(page, capsys):
         exec(compile(block, page, "exec"), scope)
     printed = capsys.readouterr().out
     if page.endswith("relaxing.md"):
-        assert printed.startswith("0 wrong bits")
-        assert printed.count("CONVERGED") == 3
+        assert printed.count("0 wrong bits") == 3  # completed, and recalled from a start by either solver
+        assert printed.count("CONVERGED") == 3 * 3 + 2
+        assert "SAMPLED" in printed
+        assert abs(float(scope["drawn"].states["z"].std()) - 1) < 0.1  # of the prior
     elif page.endswith("graphs.md"):
         assert printed.count("CONVERGED") == 3
         assert "(5, 6, 3)" in printed

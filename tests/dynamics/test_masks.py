@@ -13,7 +13,7 @@ from energax.exceptions import DataError, SettingError
 from energax.graph.networks import mlp
 from energax.graph.structure import hold
 from energax.layers import Linear
-from energax.rules import AsymEP, DyadicEP, centred, nudge, unit_nudge
+from energax.rules import DyadicEP, centred, nudge, unit_nudge
 from energax.solvers import ErrorCoordinates, Verdict
 from oracles import central_differences, gradient, informed, largest, relative
 
@@ -99,7 +99,8 @@ def test_a_mask_of_all_is_clamping(rule, dynamics, graph, batch, solver):
     found, info = informed(rule, dynamics, graph, ex.Batch(batch.x, batch.y, known=known), solver)
     assert relative(found, gradient(rule, dynamics, graph, batch, solver)) < 1e-12
     assert all(np.all(phase.result == Verdict.CONVERGED) for phase in info.phases.values())
-    assert all(np.all(np.isfinite(phase.energy_after)) for phase in info.phases.values())
+    if not isinstance(dynamics, ex.LeakyDirected):  # which has no energy
+        assert all(np.all(np.isfinite(phase.energy_after)) for phase in info.phases.values())
 
 
 def test_a_mask_of_none_is_a_free_node():
@@ -125,15 +126,13 @@ def test_blocks_and_flow_meet_at_the_same_recall():
         assert np.all(by_blocks.states[name][~mask] != clamp[name][~mask])
 
 
-@pytest.mark.parametrize("rule", [ex.Contrastive(centred(1e-3)), AsymEP(centred(1e-3))])
-def test_a_contrast_of_masked_phases_follows_the_adjoint(rule):
+def test_a_contrast_of_masked_phases_follows_the_adjoint():
     """Oracle: implicit differentiation; nudged phases are tiled with their masks."""
     known = {"input": jax.random.bernoulli(jax.random.key(8), 0.6, BATCH.x.shape)}
     batch = ex.Batch(jnp.where(known["input"], BATCH.x / 4, jnp.nan), BATCH.y, known=known)
-    found = gradient(rule, ex.ScellierBengio(), NET, batch, ex.GradientFlow(0.3, stop=ex.Stopping(1e-12, 4000)))
-    expected = gradient(
-        ex.Adjoint(), ex.ScellierBengio(), NET, batch, ex.GradientFlow(0.3, stop=ex.Stopping(1e-12, 4000))
-    )
+    solver = ex.GradientFlow(0.3, stop=ex.Stopping(1e-12, 4000))
+    rules = (ex.Contrastive(centred(1e-3)), ex.Adjoint())
+    found, expected = (gradient(rule, ex.ScellierBengio(), NET, batch, solver) for rule in rules)
     assert relative(found, expected) < 1e-5
 
 
