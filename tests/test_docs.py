@@ -75,7 +75,7 @@ def names_in_text(page: str) -> set[str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_what_a_page_names_is_there(page):
     """Oracle: the tree, of which some word or file has that name."""
-    sources = [file for folder in ("src", "tests", "benchmarks") for file in (ROOT / folder).rglob("*.py")]
+    sources = [file for folder in ("src", "tests", "benchmarks", "docs") for file in (ROOT / folder).rglob("*.py")]
     written = (file.read_text() for file in sources if not file.is_relative_to(ROOT / "tests"))
     known = {file.name for file in sources} | set(re.findall(r"\w+", "\n".join(written)))
     assert names_in_text(page) <= known
