@@ -68,6 +68,7 @@ from energax.rules import Backprop as Backprop
 from energax.rules import Contrastive as Contrastive
 from energax.rules import ContrastiveHebbian as ContrastiveHebbian
 from energax.rules import FirstStep as FirstStep
+from energax.rules import FreeEnergy as FreeEnergy
 from energax.rules import Incremental as Incremental
 from energax.rules import VectorFieldRule as VectorFieldRule
 from energax.saving import load as load
@@ -80,6 +81,7 @@ from energax.solvers import Equilibrium as Equilibrium
 from energax.solvers import ErrorCoordinates as ErrorCoordinates
 from energax.solvers import FixedPoint as FixedPoint
 from energax.solvers import GradientFlow as GradientFlow
+from energax.solvers import Langevin as Langevin
 from energax.solvers import Optimistix as Optimistix
 from energax.solvers import StateCoordinates as StateCoordinates
 from energax.solvers import Stopping as Stopping

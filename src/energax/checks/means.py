@@ -25,12 +25,14 @@ class CheckError(EnergaxError, AssertionError):
 
 def free_phase_of(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch) -> Phase:
     """A free phase on the batch's inputs."""
-    return prepare_phase(dynamics, graph, hold(graph, batch.x, batch.key))
+    return prepare_phase(dynamics, graph, hold(graph, batch.x, batch.key, batch.known))
 
 
 def nudged_phase_of(dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch, beta: float | Array = 1.0) -> Phase:
     """A nudged phase on the batch."""
-    return prepare_phase(dynamics, graph, hold(graph, batch.x, batch.key), target=batch.y, beta=jnp.asarray(beta))
+    return prepare_phase(
+        dynamics, graph, hold(graph, batch.x, batch.key, batch.known), target=batch.y, beta=jnp.asarray(beta)
+    )
 
 
 @eqx.filter_jit

@@ -1,5 +1,7 @@
 """The regime report: how far from equilibrium a rule runs, and how far its gradient is from the exact one."""
 
+import re
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -30,16 +32,16 @@ class Regime(eqx.Module):
         norm_ratio: function name -> norm of the rule's gradient over the reference's, infinite where only that is 0;
             `all` likewise.
         residual: mean relative residual over samples and phases; NaN for rules that relax nothing.
-        converged, stalled, out_of_steps, diverged: shares of the relaxations with that verdict. Phases that are known
-            by construction are no relaxations.
+        converged, stalled, out_of_steps, diverged, sampled: shares of the relaxations with that verdict. Phases
+            that are known by construction are no relaxations.
         relaxed: energy gained by the nudged relaxations over what they gain when they go on to the tolerance `CAREFUL`;
             NaN without an energy.
         curvature: largest curvature (estimate, from below) over the batch where the free phase ends.
         step_bound: 2 / curvature, the largest stable explicit step.
         step_margin: step_bound over the solver's nominal step, below 1 where that step would be unstable; NaN where the
             solver has none.
-        reference: name of the reference: `backprop` where the feed-forward pass is the free equilibrium,
-            `adjoint` elsewhere.
+        reference: name of the reference: that of the rule where it has one of its own (`free-energy`), else `backprop`
+            where the feed-forward pass is the free equilibrium, and `adjoint` elsewhere.
     """
 
     cosine: dict[str, Array]
@@ -49,6 +51,7 @@ class Regime(eqx.Module):
     stalled: Array
     out_of_steps: Array
     diverged: Array
+    sampled: Array
     relaxed: Array
     curvature: Array
     step_bound: Array
@@ -64,7 +67,7 @@ def measure_regime(
     Args:
         dynamics: how states move.
         graph: the network.
-        batch: inputs and targets.
+        batch: inputs, and targets where the rule learns from them.
         solver: the solver of the training.
         rule: the rule of the training.
     """
@@ -74,7 +77,7 @@ def measure_regime(
     held = rows.clamped
     phase = prepare_phase(dynamics, graph, held)
     start = phase.start()
-    reference = Backprop() if start.settled else Adjoint()
+    reference = rule.reference() or (Backprop() if start.settled else Adjoint())
     exact, _, exact_info = reference(dynamics, graph, batch, careful, ())
     free = start.states if start.settled else careful.solve(phase, start).states
     nudged = prepare_phase(dynamics, graph, held, target=rows.target, beta=jnp.ones(()))
@@ -92,7 +95,7 @@ def measure_regime(
         curvature=curvature,
         step_bound=2 / curvature,
         step_margin=2 / curvature / solver.nominal_step,
-        reference=type(reference).__name__.lower(),
+        reference=re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(reference).__name__).lower(),
     )
 
 

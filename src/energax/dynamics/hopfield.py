@@ -74,12 +74,14 @@ class Hopfield(AbstractBlockEnergy):
     def energy(self, phase, states):
         """E per sample (Millidge et al. 2023, Eq. 7, with the potential G and the sign of a descended energy)."""
         graph, weights = phase.graph, self._weights(phase.graph)
-        stored = add_all(
-            weights[name] * total(activation_of(graph, name).potential(v))
-            for name, v in phase.everywhere(states).items()
-            if name not in graph.inputs or name in states
-        )
-        return stored - self._interaction(phase, states)
+        energy = -self._interaction(phase, states)
+        for name, v in phase.everywhere(states).items():
+            if name in graph.inputs:  # what an input holds may lie anywhere, where its activation has no potential
+                if name not in states:
+                    continue
+                v = phase.release({name: v})[name]
+            energy += weights[name] * total(activation_of(graph, name).potential(v))
+        return energy
 
     def _interaction(self, phase: Phase, states: States) -> Array:
         """sum_n gamma^-d(n) <v_n, a_n> per sample."""

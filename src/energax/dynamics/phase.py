@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from energax.arithmetic import norm, subtract
+from energax.arithmetic import norm, subtract, total
 from energax.checking import require_kind
 from energax.dynamics.base import (
     AbstractDynamics,
@@ -35,12 +35,15 @@ class Batch(eqx.Module):
         key: for random layers, or None.
         weights: of every sample in the batch's average, shape `(batch,)`; None weighs all alike, and a weight
             that is no number leaves its sample out.
+        known: name of a node of `x` -> which of its units are held, booleans of shape `(batch, *shape)`; its other
+            units relax, and their values are never looked at: `~jnp.isnan(x)` is a mask. None holds all.
     """
 
     x: Array | Mapping[str, Array]
     y: Output | None = None
     key: PRNGKeyArray | None = None
     weights: Array | None = None
+    known: Mapping[str, Array] | None = None
 
 
 class Phase(eqx.Module):
@@ -49,7 +52,7 @@ class Phase(eqx.Module):
     Attributes:
         dynamics: how states move.
         graph: the network.
-        clamped: values of the clamped nodes, batch first, and a key per sample.
+        clamped: values of the clamped nodes, batch first, which units of free nodes are held, and a key per sample.
         sent: the clamped nodes as the graph's maps read them, with what they send: from `dynamics.prepare`.
         constants: whatever else `dynamics.prepare` computed, batch first.
         linear: what `dynamics.linearise` made for these samples.
@@ -105,6 +108,19 @@ class Phase(eqx.Module):
         """Free and clamped states together."""
         return {**self.clamped.values, **states}
 
+    def pin(self, states: States) -> States:
+        """The states with units that are known at their values."""
+        known = self.clamped.known
+        return {
+            name: jnp.where(known[name].mask, known[name].value.astype(v.dtype), v) if name in known else v
+            for name, v in states.items()
+        }
+
+    def release(self, states: States) -> States:
+        """The states with 0 at units that are known."""
+        known = self.clamped.known
+        return {name: jnp.where(known[name].mask, 0, v) if name in known else v for name, v in states.items()}
+
     @property
     def has_energy(self) -> bool:
         """Whether the dynamics descends an energy."""
@@ -114,22 +130,32 @@ class Phase(eqx.Module):
         """Where the free phase begins."""
         start = self.dynamics.start(self)
         require_kind(f"{type(self.dynamics).__name__}.start returned", start, Start, "return a Start(states)")
-        return start
+        # where units are held that the dynamics took for free ones, its start is no equilibrium
+        return Start(self.pin(start.states)) if self.clamped.known else start
 
     def silence(self) -> Start:
         """Zeros for every free node, with the batch and the dtype of what is clamped."""
-        names = self.graph.free(self.clamped.values)
-        return Start(self.graph.zeros(names, next(iter(self.clamped.values.values()))))
+        return Start(self.graph.zeros(self.graph.free(self.clamped.values), self.clamped.example))
 
     def force(self, states: States) -> States:
-        """dv/dt of the free nodes."""
-        return self.dynamics.force(self, states)
+        """dv/dt of the free nodes. A unit that is known is pulled to its value, and rests there."""
+        found = self.dynamics.force(self, self.pin(states))
+        if not self.clamped.known:
+            return found
+        home = subtract(self.pin(states), states)
+        return {name: home[name] + self.release({name: force})[name] for name, force in found.items()}
 
     def energy(self, states: States) -> Array:
-        """Total energy F = E + beta C per sample, shape `(batch,)`; NaN for a dynamics without an energy."""
+        """Total energy F = E + beta C per sample, shape `(batch,)`; NaN for a dynamics without an energy.
+
+        Units that are known count with their values, and add half the squared distance from these: 0 where they are.
+        """
         if not isinstance(self.dynamics, AbstractTotalEnergy):
             return jnp.full_like(norm(states), jnp.nan)
-        internal = self.dynamics.energy(self, states)
+        pinned = self.pin(states)
+        internal = self.dynamics.energy(self, pinned)
+        for name in self.clamped.known:
+            internal = internal + total((states[name] - pinned[name]) ** 2) / 2
         return internal if self.target is None else internal + self.nudge_energy(states)
 
     def energy_of(self, start: Start) -> Array:
@@ -152,7 +178,7 @@ class Phase(eqx.Module):
 
     def output(self, states: States) -> Output:
         """What the cost reads."""
-        return self.graph.output_value(self.activities(self.everywhere(states)), self.sent)
+        return self.graph.output_value(self.activities(self.everywhere(self.pin(states))), self.sent)
 
     def activities(self, states: States) -> States:
         """What these nodes show of their states."""
@@ -166,7 +192,7 @@ class Phase(eqx.Module):
         nudged phase look converged.
         """
         if self.target is None:
-            return norm(self.force(jax.tree.map(jnp.zeros_like, start)))
+            return norm(self.force(self.pin(jax.tree.map(jnp.zeros_like, start))))
         return norm(self.nudge(start))
 
     def nudge(self, states: States) -> States:

@@ -112,7 +112,7 @@ class PredictiveCoding(AbstractErrorEnergy):
 def sweep_free(graph: AnyGraph, clamped: States, sent: Clamped) -> States | None:
     """The feed-forward pass of the free nodes; None where there is none, or nothing predicts one of them."""
     free = graph.free(clamped)
-    if graph.order(clamped) is None or not all(predicts(graph, [name]) for name in free):
+    if not clamped or graph.order(clamped) is None or not all(predicts(graph, [name]) for name in free):
         return None
     swept = graph.sweep(sent)
     return {name: swept[name] for name in free}
@@ -145,7 +145,8 @@ def require_precision(graph: AnyGraph, name: str, precision: Array) -> None:
         raise SettingError(
             f"the precision of node {name!r} has shape {precision.shape}, and the node {shape}: give a number or an "
             "array that broadcasts with one sample's state; what differs from sample to sample is no precision "
-            "(hold known values with a node of their own, and leave missing ones free)"
+            f"(of missing values: clamp the node, and say by known={{{name!r}: mask}} which of its units are known, in "
+            "relax or in Batch)"
         )
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from energax.exceptions import GraphError
+from energax.exceptions import DataError, GraphError
 
 States = dict[str, Array]
 """Node name -> its state, shape `(batch, *lengths of its axes, *node.shape)`."""
@@ -118,6 +118,18 @@ class Edge:
         return f"{self.source} -> {self.target} ({self.function})"
 
 
+class Known(eqx.Module):
+    """Units of a node that are held where they are, of every sample its own; the node's other units are free.
+
+    Attributes:
+        mask: True at the units that are held, shape `(batch, *lengths of its axes, *node.shape)`.
+        value: where they are held; 0 at the others. Same shape.
+    """
+
+    mask: Array
+    value: Array
+
+
 class Clamped(eqx.Module):
     """Nodes that are held where they are, batch first.
 
@@ -127,12 +139,29 @@ class Clamped(eqx.Module):
             by `Graph.precompute`; None where that was not done.
         keys: one PRNG key per sample for random layers, shape `(batch,)`; None where these are off.
         routes: number of an edge -> the routes that its layers hold, from `Graph.hold_routes`.
+        known: name of a free node -> its units that are held; no node of `values`.
+        rows: where nothing is held, an array of the batch's size and the states' dtype, shape `(batch,)`.
     """
 
     values: States
     sums: States | None = None
     keys: Array | None = None
     routes: dict[int, PyTree] = eqx.field(default_factory=dict)
+    known: dict[str, Known] = eqx.field(default_factory=dict)
+    rows: Array | None = None
+
+    @property
+    def example(self) -> Array:
+        """An array of the batch's size and the states' dtype."""
+        for value in (*self.values.values(), *(known.value for known in self.known.values()), self.rows):
+            if value is not None:
+                return value
+        raise DataError("nothing is clamped, so that the batch has no size: give the value of a node")
+
+    @property
+    def held(self) -> frozenset[str]:
+        """Names of the nodes of which anything is held."""
+        return frozenset(self.values) | frozenset(self.known)
 
 
 def axes_of(node: Node, length: int | None) -> tuple[Axis, ...]:

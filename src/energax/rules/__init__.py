@@ -11,6 +11,7 @@ from energax.rules.contrastive_hebbian import ContrastiveHebbian as ContrastiveH
 from energax.rules.deep2020 import Deep2020 as Deep2020
 from energax.rules.dyadic_ep import DyadicEP as DyadicEP
 from energax.rules.first_step import FirstStep as FirstStep
+from energax.rules.free_energy import FreeEnergy as FreeEnergy
 from energax.rules.homeostasis import Homeostasis as Homeostasis
 from energax.rules.incremental import Incremental as Incremental
 from energax.rules.nudging import AbstractNudgingScheme as AbstractNudgingScheme

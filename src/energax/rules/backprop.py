@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from energax.dynamics.model import Model
-from energax.rules.base import AbstractRule, differentiate, make_info, open_batch, require_target
+from energax.rules.base import AbstractRule, differentiate, make_info, open_batch, require_target, require_whole_nodes
 
 
 class Backprop(AbstractRule):
@@ -12,6 +12,7 @@ class Backprop(AbstractRule):
     def __call__(self, dynamics, graph, batch, solver, carry):
         """Differentiate the average cost."""
         rows = open_batch(graph, batch)
+        require_whole_nodes(rows, "Backprop")
         target = require_target(rows, "Backprop")
         weights = jnp.where(rows.finite, rows.weights, 0)
 

@@ -68,6 +68,14 @@ class AbstractRule(eqx.Module):
         """What the rule carries from one update to the next on the same batch. Nothing, unless said."""
         return ()
 
+    def reference(self) -> "AbstractRule | None":
+        """What the regime report compares the gradient with, taken with a careful solver.
+
+        None, unless said, is the exact gradient of the cost: `Backprop` where the feed-forward pass is the free
+        equilibrium, `Adjoint` elsewhere.
+        """
+        return None
+
     @abc.abstractmethod
     def __call__(
         self,
@@ -101,7 +109,7 @@ class Rows(eqx.Module):
     A weight of 0 does not cancel a NaN in a gradient, so none may come in.
 
     Attributes:
-        clamped: the input, with a key per sample where the batch has a key.
+        clamped: the input, with a key per sample where the batch has a key, and which of its units are known.
         target: as the cost takes it, or None.
         weights: of every sample in the batch's average, shape `(batch,)`; they sum to 1 over the rows of the batch.
         finite: samples of which everything is a number, shape `(batch,)`; the others must not move the parameters.
@@ -123,25 +131,28 @@ def open_batch(graph: AnyGraph, batch: Batch) -> Rows:
     """
     require_kind("graph", graph, AbstractStructure, f"give a Graph, as networks.mlp makes them {ORDER}")
     require_kind("batch", batch, Batch, f"give a Batch(x, y) {ORDER}")
-    held = hold(graph, batch.x, batch.key)
-    clamped = held.values
-    size = batch_size(clamped)
-    like = next(iter(clamped.values()))
+    held = hold(graph, batch.x, batch.key, batch.known)
+    like = held.example
+    size = like.shape[0]
     target = None if batch.y is None else check_targets(graph, batch.y, size, like)
     given = jnp.ones(size, like.dtype) if batch.weights is None else as_array("weights", batch.weights)
     if given.shape != (size,):
         raise DataError(f"weights of shape {given.shape} for {size} samples: give one number for every sample")
     finite = jnp.isfinite(given)
     given = jnp.where(finite, given, 0).astype(like.dtype)
-    for name, value in clamped.items():
-        numbers = jnp.all(jnp.isfinite(value).reshape(size, -1), axis=1)
-        clamped = {**clamped, name: jnp.where(align_batch(numbers, value), value, 0)}
-        finite &= numbers
-    for one in jax.tree.leaves(target):
-        finite &= jnp.all(jnp.isfinite(one).reshape(size, -1), axis=1)
+    for one in jax.tree.leaves((held.values, held.known, target)):
+        finite &= find_numbers(one)
+    values, known = jax.tree.map(
+        lambda one: jnp.where(align_batch(find_numbers(one), one), one, jnp.zeros_like(one)), (held.values, held.known)
+    )
     target = jax.tree.map(lambda one: jnp.where(align_batch(finite, one), one, 0), target)
     weights = given / jnp.maximum(jnp.sum(given), jnp.finfo(like.dtype).tiny)
-    return Rows(Clamped(clamped, keys=held.keys), target, weights, finite)
+    return Rows(Clamped(values, keys=held.keys, known=known), target, weights, finite)
+
+
+def find_numbers(values: Array) -> Array:
+    """Which rows hold numbers only, shape `(batch,)`."""
+    return jnp.all(jnp.isfinite(values).reshape(values.shape[0], -1), axis=1)
 
 
 def check_targets(graph: AnyGraph, given: Output, size: int, like: Array) -> Output:
@@ -197,6 +208,15 @@ def make_info(
     return Info(output, jnp.where(rows.finite, cost, jnp.nan), phases, solve, rows.target)
 
 
+def require_whole_nodes(rows: Rows, rule: str) -> None:
+    """Refuse nodes of which some units are known, for a rule that sweeps and relaxes nothing."""
+    if rows.clamped.known:
+        raise SettingError(
+            f"{rule} sweeps forward, and of {list_names(rows.clamped.known)} some units are known and others have to "
+            "relax: use Contrastive, Adjoint or FreeEnergy, or fill the missing values in"
+        )
+
+
 def require_target(rows: Rows, rule: str) -> Output:
     """The targets, for a rule that has no use without them."""
     if rows.target is None:
@@ -205,14 +225,28 @@ def require_target(rows: Rows, rule: str) -> Output:
 
 
 def free_phase(
-    dynamics: AbstractDynamics, graph: AnyGraph, rows: Rows, solver: AbstractSolver
+    dynamics: AbstractDynamics, graph: AnyGraph, rows: Rows, solver: AbstractSolver, *, samples: bool = False
 ) -> tuple[Phase, Equilibrium, PhaseInfo]:
-    """Settle the free phase, or take it from the dynamics where it is known by construction."""
+    """Settle the free phase, or take it from the dynamics where it is known by construction.
+
+    Args:
+        dynamics: how states move.
+        graph: the network.
+        rows: the batch.
+        solver: what settles the states.
+        samples: whether a solver that draws samples will do; what learns from equilibria must not have them.
+    """
     require_kind("dynamics", dynamics, AbstractDynamics, f"give a dynamics, as PredictiveCoding() {ORDER}")
     require_kind("solver", solver, AbstractSolver, f"give a solver, as GradientFlow() {ORDER}")
+    if solver.samples and not samples:
+        raise SettingError(
+            f"{type(solver).__name__} draws samples, and what is asked for here is an equilibrium: use GradientFlow "
+            "or ConjugateGradient (the one rule that learns from samples is FreeEnergy)"
+        )
     phase = prepare_phase(dynamics, graph, rows.clamped)
     start = phase.start()
-    settled = known_equilibrium(start.states, rows.weights) if start.settled else solver.solve(phase, start)
+    known = start.settled or not start.states  # where every node is clamped, nothing is left to settle
+    settled = known_equilibrium(start.states, rows.weights) if known else solver.solve(phase, start)
     return phase, settled, phase_info(phase, start.states, settled, rows)
 
 
@@ -220,13 +254,15 @@ def known_equilibrium(states: States, like: Array) -> Equilibrium:
     """An equilibrium that needed no relaxation: converged wherever its states are numbers.
 
     Args:
-        states: of the free nodes; there may be none.
-        like: shape `(batch,)`.
+        states: the states of the free nodes.
+        like: an array of the batch's size and the states' dtype, shape `(batch,)`.
     """
-    size = sum((jnp.abs(v).reshape(v.shape[0], -1).sum(1) for v in states.values()), jnp.zeros_like(like))
-    lost = ~jnp.isfinite(size)
+    lost = jnp.zeros(like.shape, bool)
+    for value in states.values():
+        lost |= ~find_numbers(value)
     result = jnp.where(lost, int(Verdict.DIVERGED), int(Verdict.CONVERGED))
-    return Equilibrium(states, jnp.zeros(lost.shape, int), jnp.where(lost, jnp.inf, 0 * size), result, lost, known=True)
+    residual = jnp.where(lost, jnp.inf, jnp.zeros_like(like))
+    return Equilibrium(states, jnp.zeros(lost.shape, int), residual, result, lost, known=True)
 
 
 def phase_info(phase: Phase, start: States, settled: Equilibrium, rows: Rows) -> PhaseInfo:
@@ -280,8 +316,3 @@ def weigh_sound(rows: Rows, *ends: Equilibrium) -> Array:
     for end in ends:
         sound &= ~jnp.any(end.lost.reshape(-1, sound.shape[0]), axis=0)
     return jnp.where(sound, rows.weights, 0)
-
-
-def batch_size(clamped: States) -> int:
-    """Number of samples."""
-    return next(iter(clamped.values())).shape[0]

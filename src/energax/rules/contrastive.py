@@ -1,5 +1,7 @@
 """The contrast of equilibria at several nudge strengths: PC, PC-Nudge and equilibrium propagation in one rule."""
 
+from collections.abc import Collection
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -59,7 +61,7 @@ class Contrastive(AbstractRule):
         require_energy(dynamics, "Contrastive")
         rows = open_batch(graph, batch)
         if not (self.scheme.balanced or self.drop_free_term):
-            require_free_gradient(dynamics, graph, self.scheme)
+            require_free_gradient(dynamics, graph, self.scheme, rows.clamped.held)
         target = require_target(rows, "Contrastive")
         points, weights, free_weight = self.scheme.at(len(rows.weights), batch.key)
         points, weights = (cast_like(a, rows.weights) for a in (points, weights))
@@ -102,9 +104,13 @@ def cast_like(values: Array, like: Array) -> Array:
     return values.astype(jnp.result_type(like.dtype, jnp.complex64) if jnp.iscomplexobj(values) else like.dtype)
 
 
-def require_free_gradient(dynamics: AbstractDynamics, graph: AnyGraph, scheme: AbstractNudgingScheme) -> None:
+def require_free_gradient(
+    dynamics: AbstractDynamics, graph: AnyGraph, scheme: AbstractNudgingScheme, held: Collection[str]
+) -> None:
     """Refuse a scheme that leaves the free phase out where the free phase has a gradient of its own."""
     kind = require_energy(dynamics, "Contrastive").free_gradient(graph)
+    if kind is FreeGradient.ZERO and any(edge.target in held for edge in graph.edges):
+        kind = FreeGradient.VARIATIONAL  # a predicted node of which anything is held keeps its error
     if kind is FreeGradient.ZERO or (kind is FreeGradient.VARIATIONAL and scheme.whole):
         return
     raise SettingError(

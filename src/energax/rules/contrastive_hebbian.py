@@ -49,7 +49,10 @@ class ContrastiveHebbian(AbstractRule):
         names = [place.node for place in graph.outputs]
         values, goals = (one if isinstance(one, dict) else {names[0]: one} for one in (output, target))
         pulled = {n: v + self.strength.astype(v.dtype) * (goals[n] - v) for n, v in values.items()}
-        both = Clamped({**rows.clamped.values, **pulled}, keys=rows.clamped.keys)
+        # units of an output that are known stay where they are
+        kept = {name: one for name, one in rows.clamped.known.items() if name not in names}
+        values = {**rows.clamped.values, **free.pin(pulled)}
+        both = Clamped(values, keys=rows.clamped.keys, known=kept)
         phase = prepare_phase(dynamics, graph, both, reference=settled.states)
         start = {name: v for name, v in settled.states.items() if name not in names}
         end = solver.solve(phase, Start(start))

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from energax.arithmetic import add_trees
 from energax.dynamics.base import Start, descend
 from energax.dynamics.phase import prepare_phase
+from energax.exceptions import SettingError
+from energax.graph.parts import list_names
 from energax.rules.around import AbstractAround
 from energax.rules.nudging import AbstractNudgingScheme, centred
 from energax.rules.vector_field import AbstractResponse, as_scheme
@@ -44,6 +46,10 @@ class DyadicEP(AbstractResponse):
 
     def nudge(self, free, settled):
         """The second copy's."""
+        if free.clamped.known:
+            raise SettingError(
+                f"DyadicEP settles errors, and of {list_names(free.clamped.known)} some units hold states: use AsymEP"
+            )
         dynamics = Covector(dynamics=free.dynamics, cost=free.dynamics.cost)
         return prepare_phase(dynamics, free.graph, free.clamped, reference=settled)
 

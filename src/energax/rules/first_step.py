@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from energax.arithmetic import add_all, total
 from energax.dynamics.model import Model
-from energax.rules.base import AbstractRule, differentiate, make_info, open_batch, require_target
+from energax.rules.base import AbstractRule, differentiate, make_info, open_batch, require_target, require_whole_nodes
 
 
 class FirstStep(AbstractRule):
@@ -20,6 +20,7 @@ class FirstStep(AbstractRule):
     def __call__(self, dynamics, graph, batch, solver, carry):
         """Sweep, one step of the errors, local gradients."""
         rows = open_batch(graph, batch)
+        require_whole_nodes(rows, "FirstStep")
         target = require_target(rows, "FirstStep")
         swept = graph.sweep(rows.clamped)
         output = graph.output_value(swept, rows.clamped)

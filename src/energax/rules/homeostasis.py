@@ -44,6 +44,10 @@ class Homeostasis(AbstractRule):
         """The other rule's."""
         return self.rule.init(dynamics, graph, batch)
 
+    def reference(self):
+        """The other rule's."""
+        return self.rule.reference()
+
     def __call__(self, dynamics, graph, batch, solver, carry):
         """The other rule's gradient, and the regulariser's."""
         gradient, carry, info = self.rule(dynamics, graph, batch, solver, carry)

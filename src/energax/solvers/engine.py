@@ -79,6 +79,11 @@ class AbstractSolver(eqx.Module):
         """The same solver with a smaller tolerance and `factor` times the steps, for references."""
 
     @property
+    def samples(self) -> bool:
+        """Whether it draws samples, which are no equilibria. No, unless said."""
+        return False
+
+    @property
     def nominal_step(self) -> Array:
         """The step of the states that is asked for; NaN where the solver has none."""
         return jnp.asarray(jnp.nan)
@@ -215,7 +220,7 @@ def settle(solver: AbstractIteration, phase: Phase, begin: Start) -> Equilibrium
 
 def nothing_to_settle(phase: Phase) -> Equilibrium:
     """The equilibrium of a net without free nodes."""
-    none = jnp.zeros(len(next(iter(phase.clamped.values.values()))))
+    none = jnp.zeros(len(phase.clamped.example))
     count = jnp.zeros(none.shape, int)
     return Equilibrium({}, count, none, count + int(Verdict.CONVERGED), none > 0, known=True)
 

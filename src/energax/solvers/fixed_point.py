@@ -38,7 +38,8 @@ class FixedPoint(AbstractIteration):
         """One sweep."""
         phase, states = view.phase, point
         for block in self.order.blocks(phase, tuple(states)):
-            states = {**states, **require_blocks(phase.dynamics).block_minimiser(phase, states, block)}
+            best = require_blocks(phase.dynamics).block_minimiser(phase, states, block)
+            states = {**states, **phase.pin(best)}
         return states, carry
 
 

@@ -1,5 +1,6 @@
 """Relaxation with any nodes clamped: inference, completion, associative memory and generation in one call."""
 
+import dataclasses
 from collections.abc import Collection, Mapping
 
 import equinox as eqx
@@ -12,7 +13,7 @@ from jaxtyping import Array, PRNGKeyArray
 from energax.arithmetic import add_all, choose, hold_still, total
 from energax.dynamics.base import AbstractDynamics, Start
 from energax.dynamics.phase import prepare_phase
-from energax.exceptions import DataError, GraphError
+from energax.exceptions import DataError, GraphError, SettingError
 from energax.graph.parts import Clamped, States, list_names
 from energax.graph.structure import AnyGraph, hold, promote
 from energax.solvers.engine import AbstractSolver
@@ -26,13 +27,15 @@ def relax(
     solver: AbstractSolver,
     *,
     clamp: Mapping[str, Array],
+    known: Mapping[str, Array] | None = None,
     start: States | None = None,
     key: PRNGKeyArray | None = None,
 ) -> Equilibrium:
     """Settle every node that is not clamped, without a nudge.
 
     Clamp the input to infer, the output to generate (the input relaxes), parts of both to complete. A part of a
-    node cannot be clamped: split the node.
+    node is clamped by `known`, which says for every sample which of the node's units are held. Nothing need be clamped
+    where a node has a start, as in an associative memory: the batch then has the size of the start.
 
     The states can be differentiated in reverse, by the parameters of graph and dynamics and by the clamped values:
     implicitly, as the equilibrium that they are, whatever steps led there and wherever these began. A derivative is as
@@ -45,27 +48,35 @@ def relax(
         graph: the network.
         solver: what settles them.
         clamp: node name -> value, shape `(batch, *shape)`.
+        known: name of a clamped node -> booleans, shape `(batch, *shape)`: True at the units that are held. The others
+            relax, are among the states that are returned, and may be NaN in `clamp`: `~jnp.isnan(x)` is a mask.
         start: states to start from, by node name; nodes left out start as the dynamics starts them.
-        key: for random layers; None switches chance off.
+        key: for random layers and for solvers that draw; None switches chance off.
 
     Returns:
         The equilibrium, with a verdict per sample.
 
     Raises:
-        DataError: nothing is clamped and nothing has a start, NaN or infinite values, or a shape that does not fit
-            its node. Values that are traced cannot be looked at: the verdict on their samples is `DIVERGED`.
+        DataError: nothing is clamped and nothing has a start, everything is clamped, NaN or infinite values, a mask or
+            a shape that does not fit its node. Values that are traced cannot be looked at: the verdict on their samples
+            is `DIVERGED`.
         GraphError: an unknown node, or one without a state.
     """
-    held = hold(graph, clamp, key)
     given = graph.clamp(start or {})
+    held = hold(graph, clamp, key, known, next(iter(given.values()), None))
     for name in given:
         if name in held.values:
             raise GraphError(f"start gives {name!r} a state, but it is clamped")
-    if not (held.values or given):
+    if not (held.held or given):
         raise DataError("nothing is clamped and nothing has a start: give a node either, so that the batch has a size")
-    require_finite(graph, clamp)
-    require_finite(graph, start or {})
-    require_touched(graph, (*held.values, *given, *dynamics.anchored()))
+    if not graph.free(held.values):
+        raise DataError(f"every node is clamped ({list_names(held.values)}): leave out those that shall relax")
+    sizes = {name: value.shape[0] for name, value in given.items()} | {"clamp": held.example.shape[0]}
+    if len(set(sizes.values())) > 1:
+        raise DataError(f"start and clamp have batches of different sizes: {sizes}")
+    require_finite({**held.values, **{name: part.value for name, part in held.known.items()}})
+    require_finite(given)
+    require_touched(graph, (*held.held, *given, *dynamics.anchored()))
     begin, settler = hold_still((promote(graph, given), solver))
     return _settle_compiled((dynamics, graph, held), begin, settler)
 
@@ -75,14 +86,11 @@ def _settle(model: tuple[AbstractDynamics, AnyGraph, Clamped], given: States, so
     """Settle the phase of a model from the states that are given, and the dynamics' own where none is."""
     dynamics, graph, clamped = model
     phase = prepare_phase(dynamics, graph, clamped)
-    missing = [name for name in graph.free(clamped.values) if name not in given]
-    if not missing:
-        return solver.solve(phase, Start(given))
-    if not clamped.values:
-        silent = graph.zeros(missing, next(iter(given.values())))
-        return solver.solve(phase, Start({**silent, **given}))
+    if set(graph.free(clamped.values)) <= set(given):
+        return solver.solve(phase, Start(phase.pin(given)))
     states = phase.start().states
-    return solver.solve(phase, Start({**states, **{name: v.astype(states[name].dtype) for name, v in given.items()}}))
+    begin = {**states, **{name: v.astype(states[name].dtype) for name, v in given.items()}}
+    return solver.solve(phase, Start(phase.pin(begin)))
 
 
 _settle_compiled = eqx.filter_jit(_settle)
@@ -99,6 +107,11 @@ def require_touched(graph: AnyGraph, ends: Collection[str]) -> None:
 @_settle.def_fwd
 def _settle_forward(perturbed, model, given, solver):
     """The equilibrium, which is all that its derivative needs."""
+    if solver.samples:
+        raise SettingError(
+            f"{type(solver).__name__} draws samples, and only an equilibrium has the derivative of an equilibrium: "
+            "differentiate its steps, by solver.solve(phase, start)"
+        )
     settled = _settle(model, given, solver)
     return settled, settled
 
@@ -114,7 +127,8 @@ def _settle_backward(settled, slope, perturbed, model, given, solver):
         return choose(sound, tree, jax.tree.map(jnp.zeros_like, tree))
 
     states = keep(settled.states)
-    held = Clamped(keep(clamped.values), keys=clamped.keys)
+    values, known = keep((clamped.values, clamped.known))
+    held = dataclasses.replace(clamped, values=values, known=known)
     right = {
         name: jnp.zeros_like(v) if slope.states[name] is None else slope.states[name] for name, v in states.items()
     }
@@ -130,13 +144,16 @@ def _settle_backward(settled, slope, perturbed, model, given, solver):
     return eqx.filter_grad(push)((dynamics, graph, held))
 
 
-def require_finite(graph: AnyGraph, values: Array | Mapping[str, Array]) -> None:
+def require_finite(values: Mapping[str, Array]) -> None:
     """Refuse NaN and infinite values, naming the first; traced values pass."""
-    for name, value in (values if isinstance(values, Mapping) else {graph.inputs[0]: values}).items():
+    for name, value in values.items():
         if isinstance(value, Tracer):
             continue
-        known = np.asarray(value)  # numpy looks at them: inside of a compiled function JAX would trace the look
-        bad = np.argwhere(~np.isfinite(known))
+        found = np.asarray(value)  # numpy looks at them: inside of a compiled function JAX would trace the look
+        bad = np.argwhere(~np.isfinite(found))
         if len(bad):
             where = tuple(int(i) for i in bad[0])
-            raise DataError(f"node {name!r}: value {known[where]} at index {where}; clamp finite numbers only")
+            raise DataError(
+                f"node {name!r}: value {found[where]} at index {where}; clamp finite numbers, and leave missing ones "
+                f"free by known={{{name!r}: mask}}"
+            )

@@ -22,6 +22,7 @@ class Verdict(enum.IntEnum):
     STALLED = 1
     OUT_OF_STEPS = 2
     DIVERGED = 3
+    SAMPLED = 4
 
     @property
     def message(self) -> str:
@@ -36,6 +37,7 @@ MESSAGES = {
     Verdict.DIVERGED: "the states grew without bound, or ended above where they began: lower step_size or leave the "
     "step bound on; under a nudge, "
     "lower beta, because a strong one may leave no minimum",
+    Verdict.SAMPLED: "drawn by a sampler: a sample is no equilibrium, and its residual is not meant to be small",
 }
 
 

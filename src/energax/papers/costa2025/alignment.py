@@ -93,7 +93,7 @@ def measure(kind: str, template: ex.Graph, leak: Array, keys: Array) -> dict[str
     def one(key):
         graph, share = draw_net(kind, template, key)
         rows = [jax.random.uniform(jax.random.fold_in(key, at), (1, units), float) for at, units in enumerate(sizes)]
-        batch = ex.Batch(*rows)
+        batch = ex.Batch(rows[0], rows[1])
         exact, _, info = ex.Adjoint()(dynamics, graph, batch, FLOW, ())
         phase = prepare_phase(dynamics, graph, graph.clamp(batch.x))
         states = FLOW.solve(phase, phase.start()).states

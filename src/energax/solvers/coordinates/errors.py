@@ -12,7 +12,7 @@ from energax.dynamics.base import AbstractErrorEnergy
 from energax.dynamics.phase import Phase
 from energax.exceptions import SettingError
 from energax.graph.graph import Graph
-from energax.graph.parts import Output, States
+from energax.graph.parts import Output, States, list_names
 from energax.solvers.coordinates.base import AbstractCoordinates, AbstractView, LocalModel, gram
 from energax.solvers.plane import minimise_in_plane
 
@@ -27,7 +27,8 @@ class ErrorCoordinates(AbstractCoordinates):
     sqrt(Pi) and the model that keeps the cost are this library's own.
 
     Raises:
-        SettingError: an energy that is no function of errors, a cyclic graph, or a free node without a prediction.
+        SettingError: an energy that is no function of errors, a cyclic graph, a free node without a prediction, or one
+            of which some units are held.
     """
 
     def view(self, phase, start):
@@ -44,6 +45,11 @@ class ErrorCoordinates(AbstractCoordinates):
         if not isinstance(graph, Graph) or graph.order(phase.clamped.values) is None:
             raise SettingError(
                 "error coordinates sweep the graph in feed-forward order, and this one has none; use StateCoordinates()"
+            )
+        if phase.clamped.known:
+            raise SettingError(
+                f"error coordinates move whole nodes, and of {list_names(phase.clamped.known)} some units are held; "
+                "use StateCoordinates()"
             )
         unpredicted = sorted(set(states) - {edge.target for edge in graph.edges})
         if unpredicted:
