@@ -77,7 +77,7 @@ class Room:
         return found
 
 
-def run_case(target: Target, seed: str, room: Room, seconds: float = SECONDS) -> Outcome:
+def run_case(target: Target, seed: str, room: Room, seconds: float = SECONDS, most: float = MEGABYTES) -> Outcome:
     """Run one case in this process.
 
     Args:
@@ -85,6 +85,7 @@ def run_case(target: Target, seed: str, room: Room, seconds: float = SECONDS) ->
         seed: fixes what is done to its files.
         room: where.
         seconds: limit of time.
+        most: limit of memory, in megabytes beyond what the process has.
 
     """
     changes = room.prepare(target, Random(f"{target.name}/{seed}"))
@@ -92,7 +93,7 @@ def run_case(target: Target, seed: str, room: Room, seconds: float = SECONDS) ->
     with living_in(room):
         kind, detail = judge(target, room.case, seconds)
     megabytes, took = max(0.0, find_peak() - start), time.monotonic() - begun
-    if kind not in FAILURES and megabytes > MEGABYTES:
+    if kind not in FAILURES and megabytes > most:
         kind, detail = "memory", f"{megabytes:.0f} MB"
     if kind not in FAILURES and (after := room.look_around()) != before:
         kind, detail = "outside", str(sorted({*after.items()} ^ {*before.items()}))

@@ -507,9 +507,10 @@ def test_what_archives_unpack_to_is_limited(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="such a file has at most 1000"):
         unpack(tmp_path / "large.zip", tmp_path / "other", progress=False, most=1_000)
     monkeypatch.setattr(archives, "MOST_MEMBERS", 2)
+    (tmp_path / "many.tar.gz").write_bytes(tar_bytes(tmp_path / "to", "to"))
     with pytest.raises(DataError, match="it has more than 2 members"):
-        unpack(tmp_path / "large.zip", tmp_path / "other", progress=False)
-    assert leftovers(tmp_path) == ["large.zip", "to", "to/a", "to/b", "to/c"]
+        unpack(tmp_path / "many.tar.gz", tmp_path / "other", progress=False)
+    assert leftovers(tmp_path) == ["large.zip", "many.tar.gz", "to", "to/a", "to/b", "to/c"]
 
 
 def test_a_damaged_header_is_not_the_end(tmp_path):
@@ -518,9 +519,9 @@ def test_a_damaged_header_is_not_the_end(tmp_path):
     for name in "abc":
         (tmp_path / "source" / name).write_bytes(bytes(512))
     content = bytearray(gzip.decompress(tar_bytes(tmp_path / "source", "source")))
-    content[content.find(b"source/b") + 150] ^= 0xFF  # in its checksum
+    content[content.find(b"source/b") + 151] ^= 1  # in its checksum
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(bytes(content)))
-    with pytest.raises(DataError, match=r"a\.tar\.gz: damaged .*behind the last member"):
+    with pytest.raises(DataError, match=r"a\.tar\.gz: damaged"):
         unpack(tmp_path / "a.tar.gz", tmp_path / "to", progress=False)
 
 

@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import io
 import itertools
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -188,7 +189,9 @@ def _join(path: Path, parts: list[np.ndarray]) -> np.ndarray:
     """Parts of a column as one array."""
     if parts[0].dtype.kind == "U":
         widths = [part.dtype.itemsize // 4 for part in parts]
-        _require_even(path, max(widths), sum(map(len, parts)), sum(map(len, parts)) * sum(widths) // len(widths))
+        rows = [len(part) for part in parts]
+        # Each part is even, so that its longest text stands for all of its texts.
+        _require_even(path, max(widths), sum(rows), sum(map(operator.mul, widths, rows)))
     return np.concatenate(parts)
 
 

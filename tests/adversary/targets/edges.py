@@ -59,7 +59,7 @@ def odd_table(suffix: str, **options: str) -> Mutation:
 
     @cache
     def many(_: object = None) -> pa.Table:
-        zeros = pa.array(np.zeros(300_000 if "uncompressed" in options.values() else 30_000_000, np.int8))
+        zeros = pa.array(np.zeros(300_000 if "uncompressed" in options.values() else 18_000_000, np.int8))
         return pa.table(dict.fromkeys(("source", "target", "weight", "kind"), zeros))
 
     def one(kinds: Callable[[], pa.Array]) -> Callable[[Random], pa.Table]:

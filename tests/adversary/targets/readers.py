@@ -64,12 +64,12 @@ def fill_gz(rng: Random, folder: Path) -> str:
     paths = [path for path in sorted(folder.rglob("*.gz")) if path.is_file() and not path.is_symlink()]
     path, rows = rng.choice(paths or [folder / "x.gz"]), rng.choice([10, 60, 10**6, 10**9])
     path.write_bytes(packed_images(rows))
-    return f"{rows} rows stated and 200 MB of zeros in {path.name}"
+    return f"{rows} rows stated and 100 MB of zeros in {path.name}"
 
 
 @cache
 def packed_images(rows: int) -> bytes:
-    return gzip.compress(bytes((0, 0, 8, 3)) + np.array([rows, 28, 28], ">u4").tobytes() + bytes(2 * 10**8), 1)
+    return gzip.compress(bytes((0, 0, 8, 3)) + np.array([rows, 28, 28], ">u4").tobytes() + bytes(10**8), 1)
 
 
 register(Target("idx", "readers", lambda f: write_idx(f / "mnist", compressed=False) and None, opener("mnist")))
