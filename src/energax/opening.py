@@ -183,7 +183,7 @@ def read_json(path: Path, remedy: str, *, most: int = TEXT, kind: type[EnergaxEr
 
     """
     content = read_bytes(path, most, remedy, kind=kind)
-    with refuse_broken(path, remedy, what="is no JSON that can be read", kind=kind):
+    with refuse_broken(path, remedy, what="cannot be read as JSON", kind=kind):
         return json.loads(content)
 
 
