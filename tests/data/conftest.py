@@ -1,96 +1,19 @@
 """Shared means of the data tests: small official layouts, an empty cache, and a server that can misbehave."""
 
-import gzip
-import hashlib
 import http.server
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-from PIL import Image
 
-
-def md5(content: bytes) -> str:
-    return hashlib.md5(content).hexdigest()
-
-
-def idx_bytes(array: np.ndarray) -> bytes:
-    return bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
-
-
-def write_idx(folder: Path, train: int = 60, test: int = 10, compressed: bool = True) -> dict[str, np.ndarray]:
-    """Write the four files of MNIST's layout; return what is in them by file name, without .gz."""
-    rng = np.random.default_rng(1)
-    arrays = {}
-    for part, rows in (("train", train), ("t10k", test)):
-        arrays[f"{part}-images-idx3-ubyte"] = rng.integers(0, 256, (rows, 28, 28), np.uint8)
-        arrays[f"{part}-labels-idx1-ubyte"] = rng.integers(0, 10, rows, np.uint8)
-    folder.mkdir(parents=True)
-    for name, array in arrays.items():
-        content = idx_bytes(array)
-        if compressed:
-            (folder / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
-        else:
-            (folder / name).write_bytes(content)
-    return arrays
-
-
-def cifar_rows(rows: int, ranges: tuple[int, ...], seed: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    labels = [rng.integers(0, classes, (rows, 1), np.uint8) for classes in ranges]
-    return np.concatenate([*labels, rng.integers(0, 256, (rows, 3072), np.uint8)], axis=1)
-
-
-def write_cifar10(folder: Path, rows: int = 4) -> list[np.ndarray]:
-    """Write five training batches and a test batch; return their rows in that order."""
-    folder.mkdir(parents=True)
-    names = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
-    batches = [cifar_rows(rows, (10,), seed) for seed in range(6)]
-    for name, batch in zip(names, batches, strict=True):
-        (folder / name).write_bytes(batch.tobytes())
-    return batches
-
-
-def write_cifar100(folder: Path) -> list[np.ndarray]:
-    folder.mkdir(parents=True)
-    batches = [cifar_rows(20, (20, 100), 0), cifar_rows(5, (20, 100), 1)]
-    for name, batch in zip(("train.bin", "test.bin"), batches, strict=True):
-        (folder / name).write_bytes(batch.tobytes())
-    return batches
-
-
-def write_tiny(folder: Path, classes: int = 3, each: int = 10) -> list[str]:
-    """Write one-coloured JPEGs: red is 40 times the class, green 20 times the row, the last row grey.
-
-    The classes of `wnids.txt` are in falling order, so that a reader that sorts them is found out.
-    """
-    wnids = [f"n0000000{i}" for i in range(classes)][::-1]
-    for label, wnid in enumerate(wnids):
-        images = folder / "train" / wnid / "images"
-        images.mkdir(parents=True)
-        for row in range(each):
-            grey = row == each - 1
-            colour = (40 * label, 20 * row, 0)
-            image = Image.new("L", (64, 64), 90) if grey else Image.new("RGB", (64, 64), colour)
-            image.save(images / f"{wnid}_{row}.JPEG", quality=95, subsampling=0)
-    (folder / "wnids.txt").write_text("\n".join(wnids) + "\n")
-    images = folder / "val" / "images"
-    images.mkdir(parents=True)
-    lines = []
-    for label, wnid in enumerate(wnids):
-        Image.new("RGB", (64, 64), (40 * label, 0, 200)).save(images / f"val_{label}.JPEG", subsampling=0)
-        lines.append(f"val_{label}.JPEG\t{wnid}\t0\t0\t62\t62\n")
-    (folder / "val" / "val_annotations.txt").write_text("".join(lines))
-    return wnids
+from layouts import idx_bytes, md5, write_cifar10, write_cifar100, write_idx, write_tiny
 
 
 @pytest.fixture
 def make():
-    """The writers above: pytest's importlib mode keeps test files from importing each other."""
+    """The writers of layouts.py: pytest's importlib mode keeps test files from importing each other."""
     writers = (md5, idx_bytes, write_idx, write_cifar10, write_cifar100, write_tiny)
     return SimpleNamespace(**{writer.__name__: writer for writer in writers})
 
@@ -106,12 +29,22 @@ def cache(tmp_path, monkeypatch):
 
 @dataclass
 class Server:
-    """Files by path; `cut` paths get half their body that many times before the whole."""
+    """Files by path; `cut` paths get half of what is left of their body that many times before all of it.
+
+    A `busy` path is refused that many times with `status` and `headers`. `ranges` holds what was asked for where not
+    all was; a server that does not `resume` sends all in answer. What is `endless` goes on with that piece for ever.
+    """
 
     address: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
     cut: dict[str, int] = field(default_factory=dict)
     busy: dict[str, int] = field(default_factory=dict)
+    status: int = 503
+    headers: dict[str, str] = field(default_factory=dict)
+    resume: bool = True
+    ranges: list[str] = field(default_factory=list)
+    endless: dict[str, bytes] = field(default_factory=dict)
+    over: threading.Event = field(default_factory=threading.Event)
     requests: list[str] = field(default_factory=list)
 
 
@@ -121,19 +54,39 @@ def _handler(server: Server) -> Callable[..., http.server.BaseHTTPRequestHandler
             server.requests.append(self.path)
             if server.busy.get(self.path, 0):
                 server.busy[self.path] -= 1
-                self.send_error(503)
+                self.send_response(server.status)
+                for name, value in server.headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
                 return
             content = server.files.get(self.path)
             if content is None:
                 self.send_error(404)
                 return
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
+            asked, start = self.headers.get("Range"), 0
+            if asked:
+                server.ranges.append(asked)
+            if asked and server.resume:
+                start = int(asked.removeprefix("bytes=").removesuffix("-"))
+                whole, content = len(content), content[start:]
+                self.send_response(206 if content else 416)
+                self.send_header(
+                    "Content-Range", f"bytes {start}-{whole - 1}/{whole}" if content else f"bytes */{whole}"
+                )
+            else:
+                self.send_response(200)
+            if self.path not in server.endless:
+                self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             if server.cut.get(self.path, 0):
                 server.cut[self.path] -= 1
                 content = content[: len(content) // 2]
             self.wfile.write(content)
+            while self.path in server.endless and not server.over.wait(0.02):
+                try:
+                    self.wfile.write(server.endless[self.path])
+                except OSError:  # nobody listens any more
+                    return
 
         def log_message(self, *args):
             """Keep the test's output quiet."""
@@ -149,5 +102,6 @@ def server() -> Iterator[Server]:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield state
+        state.over.set()
         running.shutdown()
         thread.join()

@@ -1,5 +1,7 @@
 """User's arrays: what is accepted, what is refused and with which words."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,13 @@ BAD = {
     "whole floats": (with_label(0, 1.0, float), r"dtype float64, but integers.*astype\(int\)"),
     "one-hot labels": ((rows()[0], np.eye(3)[rows()[1]]), r"shape \(6, 3\).*argmax\(axis=1\)"),
     "strings": ((rows()[0], np.array(list("abcabc"))), r"labels have dtype <U1"),
+    "ragged": (([[1], [1, 2]], rows()[1]), r"there: images: a list that is no array"),
+    "masked": ((np.ma.masked_all((6, 8, 8, 3), np.float32), rows()[1]), "whose mask would be lost"),
+    "times": ((rows()[0], rows()[1].astype("m8[s]")), r"dtype timedelta64\[s\], but integers"),
+    "repeated": (
+        (np.broadcast_to(np.float32(0), (10**9, 28, 28, 1)), np.broadcast_to(0, 10**9)),
+        r"images: shape \(1000000000, 28, 28, 1\) of float32 is 3136000000000 bytes, and this machine has",
+    ),
     "lengths differ": ((rows()[0], rows()[1][:5]), r"6 images but 5 labels"),
 }
 
@@ -51,6 +60,36 @@ def test_bad_arrays_are_named(kind):
     (images, labels), words = BAD[kind]
     with pytest.raises(DataError, match=words):
         check_arrays(images, labels, 3, "there")
+
+
+@pytest.mark.parametrize("scale", ["a", None, 0, -1.0, np.nan, np.inf, True, 1j])
+def test_a_scale_is_a_number_above_zero(scale):
+    """Oracle: the contract; None stands for the usual one."""
+    given = {part: rows() for part in ("train", "validation", "test")}
+    if scale is None:
+        assert Dataset.from_arrays("mine", **given, classes=3, scale=scale).scale == 255
+    else:
+        with pytest.raises(DataError, match="mine: scale is"):
+            Dataset.from_arrays("mine", **given, classes=3, scale=scale)
+
+
+def test_pixels_too_large_for_their_statistics_are_refused():
+    """Oracle: squares beyond float64."""
+    given = dict.fromkeys(("train", "validation", "test"), (np.full((6, 2, 2, 1), 1e300), [0] * 6))
+    given["train"][0][0] = -1e300
+    with pytest.raises(DataError, match=r"mine/train: the pixels' mean is .*Give smaller"):
+        Dataset.from_arrays("mine", **given, classes=3)
+
+
+def test_memory_of_the_check_does_not_grow_with_what_is_wrong():
+    """Oracle: memory; the images are 63 MB, and every pixel is NaN."""
+    images = np.full((20_000, 28, 28, 1), np.nan, np.float32)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"images\[0, 0, 0, 0\] is nan \(15680000 such pixels\)"):
+        check_arrays(images, np.zeros(20_000, int), 2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10**7
 
 
 @pytest.mark.parametrize("classes", [1, 0, 2.0, True])

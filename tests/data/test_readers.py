@@ -1,6 +1,8 @@
 """Official layouts, made up in a temporary folder: what is read, and what is refused."""
 
 import gzip
+import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -94,6 +96,8 @@ def test_digits_are_the_uci_test_part():
     assert first.sum() == 1
 
 
+TINY, JPEG = "tiny-imagenet-200", "train/n00000002/images/n00000002_0.JPEG"
+
 # Each row: what is done to one file of a good data set, and the words with which it must be refused.
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 BAD_IDX = {
@@ -112,7 +116,7 @@ BAD_IDX = {
         r"47039 bytes after the header, expected 47040 for .*\(60, 28, "
         r"28\)",
     ),
-    "too long": (IMAGES, lambda b: b + b"0", "47041 bytes after the header, expected 47040"),
+    "too long": (IMAGES, lambda b: b + b"0", "more than 47040 bytes after the header, expected 47040"),
     "wrong side": (
         IMAGES,
         lambda b: b[:8] + bytes((0, 0, 0, 14, 0, 0, 0, 56)) + b[16:],
@@ -149,6 +153,52 @@ def test_broken_gzip(make, tmp_path, damage):
     path.write_bytes(bytes(content))
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz: cannot be read .*download it again"):
         read("mnist", tmp_path)
+
+
+@pytest.mark.parametrize("rows", [60, 10**6, 2**31])
+def test_packed_zeros_are_not_unpacked(make, tmp_path, rows):
+    """Oracle: memory; some hundred KB that unpack to 200 MB, under a header that says less, as much, or too much."""
+    make.write_idx(tmp_path / "mnist")
+    path = tmp_path / "mnist" / f"{IMAGES}.gz"
+    with gzip.open(path, "wb", 1) as file:
+        file.write(bytes((0, 0, 8, 3)) + np.array([rows, 28, 28], ">u4").tobytes())
+        for _ in range(2 if rows == 60 else 1):
+            file.write(bytes(10**8))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"more than 47040 bytes|100000000 bytes after|at most 1000000 rows"):
+        read("mnist", tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10**6 + (784 * 10**6 if rows == 10**6 else 0)
+
+
+def pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def hole(path):
+    os.truncate(path, 10**11)
+
+
+def device(path):
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("put", [pipe, hole, device])
+@pytest.mark.parametrize(
+    "name", [f"mnist/{LABELS}", "cifar-10-batches-bin/test_batch.bin", f"{TINY}/wnids.txt", f"{TINY}/{JPEG}"]
+)
+def test_only_regular_files_of_usual_sizes_are_read(make, tmp_path, put, name):
+    """Oracle: the message. To open a pipe would wait for ever, to read a hole or a device as good as."""
+    make.write_idx(tmp_path / "mnist", compressed=False)
+    make.write_cifar10(tmp_path / "cifar-10-batches-bin")
+    make.write_tiny(tmp_path / TINY)
+    put(tmp_path / name)
+    source = {"m": "mnist", "c": "cifar10", "t": "tiny-imagenet"}[name[0]]
+    with pytest.raises(DataError, match=r"and no regular file|such a file has at most|lacks "):
+        read(source, tmp_path)
 
 
 def test_too_few_rows_to_hold_some_out(make, tmp_path):
@@ -200,6 +250,16 @@ def _annotate(root, line):
 BAD_TINY = {
     "no image": (lambda r: _first(r).write_bytes(b"no JPEG"), r"n00000002_0\.JPEG: cannot be decoded"),
     "cut image": (lambda r: _first(r).write_bytes(_first(r).read_bytes()[:400]), "_0.JPEG: cannot be decoded"),
+    "another format": (
+        lambda r: Image.new("RGB", (64, 64)).save(_first(r), format="EPS"),
+        r"_0\.JPEG: cannot be decoded as a JPEG",
+    ),
+    "large image": (
+        lambda r: Image.new("L", (13_000, 13_000)).save(_first(r), quality=1),
+        r"_0\.JPEG: \(13000, 13000\) pixels, expected|at most 1048576|decompression bomb",
+    ),
+    "class elsewhere": (lambda r: (r / "wnids.txt").write_text("a\n..\n"), r"'\.\.' is no name of a folder"),
+    "long class": (lambda r: (r / "wnids.txt").write_text("a\n" + "b" * 300), "is no name of a folder"),
     "wrong size": (
         lambda r: Image.new("RGB", (32, 64)).save(_first(r)),
         r"\(64, 32\) pixels, expected \(64, "

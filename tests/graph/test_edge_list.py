@@ -1,5 +1,7 @@
 """Edge lists: what is read, drawn and refused, and the nets made of them."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,6 +93,80 @@ def test_bad_files_are_refused(name, text, message, tmp_path):
     assert name in str(caught.value)
     with pytest.raises(DataError, match="cannot be read"):
         read_edges(tmp_path / "missing.csv")
+
+
+def test_only_regular_files_are_read(tmp_path):
+    """Oracle: the message; to open a pipe would wait for ever."""
+    for suffix in (".csv", ".parquet", ".feather"):
+        os.mkfifo(tmp_path / f"a{suffix}")
+        with pytest.raises(DataError, match="it is a pipe, and no regular file"):
+            read_edges(tmp_path / f"a{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("source,target\n" + "a" * 300 + ",b\n", "has 300 characters, and 250 are allowed"),
+        ("source,target\n" + "a," * 60_000 + "\n", "a line of more than 100000 characters"),
+        ("source,target\na\0,b\n", "a text with a zero byte"),
+        ("source,target\na,\ud83d\n", "cannot be read"),
+    ],
+)
+def test_texts_are_of_usual_lengths(text, message, tmp_path):
+    """Oracle: the messages. An array gives to every text the place of the longest, and drops zero bytes at the end."""
+    (tmp_path / "a.csv").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(DataError, match=message):
+        read_edges(tmp_path / "a.csv")
+
+
+def test_one_long_text_does_not_cost_the_place_of_millions(tmp_path):
+    """Oracle: the message, and 400 MB that are not asked for."""
+    (tmp_path / "a.csv").write_text("source,target,kind\n" + "a,b,x\n" * 400_000 + f"a,b,{'x' * 250}\n")
+    with pytest.raises(DataError, match="one text of 250 characters among 400001"):
+        read_edges(tmp_path / "a.csv", columns=("kind",))
+
+
+BROKEN_TEXT = pa.StringArray.from_buffers(2, pa.py_buffer(np.arange(3, dtype=np.int32)), pa.py_buffer(b"\xff\xfe"))
+OUTSIDE = pa.DictionaryArray.from_arrays(pa.array([0, 10**6], pa.int32()), pa.array(["a", "b"]), safe=False)
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (BROKEN_TEXT, "cannot be read as an edge list"),
+        (OUTSIDE, "cannot be read as an edge list"),
+        (pa.array([[1], [2]]), "column 'source' holds list"),
+        (pa.array([2**62, 1], pa.timestamp("s")), "column 'source' holds timestamp"),
+    ],
+)
+def test_broken_tables_are_refused(column, message, tmp_path):
+    """Oracle: the messages; pyarrow does not look at texts and indices unless it is asked to."""
+    pa.feather.write_feather(pa.table({"source": column, "target": ["a", "b"]}), tmp_path / "a.feather", "uncompressed")
+    with pytest.raises(DataError, match=message):
+        read_edges(tmp_path / "a.feather")
+
+
+def test_numbers_that_are_missing_are_nan(tmp_path):
+    """Oracle: the numbers written, whether whole or not; what repeats is a name as any other."""
+    table = {"source": pa.array(["a", "b"]).dictionary_encode(), "target": [1, 2], "n": [1, None], "x": [None, 0.5]}
+    pa.feather.write_feather(pa.table(table), tmp_path / "a.feather")
+    edges = read_edges(tmp_path / "a.feather", columns=("n", "x"))
+    assert edges.names.tolist() == ["a", "b", "1", "2"]
+    np.testing.assert_array_equal(edges.columns["n"], [1.0, np.nan])
+    np.testing.assert_array_equal(edges.columns["x"], [np.nan, 0.5])
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".feather"])
+def test_what_tables_unpack_to_is_limited(suffix, tmp_path):
+    """Oracle: the ceiling; twenty million rows of one synapse in less than 100 KB."""
+    zeros = pa.array(np.zeros(20_000_000, np.int8))
+    table = pa.table(dict.fromkeys(("source", "target", "n"), zeros))
+    if suffix == ".parquet":
+        pa.parquet.write_table(table, tmp_path / "a.parquet", compression="zstd")
+    else:
+        pa.feather.write_feather(table, tmp_path / "a.feather", "zstd")
+    with pytest.raises(DataError, match=f"a{suffix}: unpacks to .*268435456 are allowed"):
+        read_edges(tmp_path / f"a{suffix}", columns=("n", "n"))
 
 
 def test_circuits_are_drawn_with_their_probabilities():

@@ -111,7 +111,7 @@ def test_damaged_parts_are_named(tmp_path):
     with pytest.raises(Interrupted):
         papers.reproduce(toy([], stop_at=1), Settings(), "full", tmp_path, silent)
     (tmp_path / "parts" / "seed0.json").write_text("{")
-    with pytest.raises(RunError, match=r"seed0\.json cannot be read"):
+    with pytest.raises(RunError, match=r"seed0\.json: cannot be read"):
         papers.reproduce(toy([]), Settings(), "full", tmp_path, silent)
 
 

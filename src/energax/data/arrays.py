@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import numbers
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -11,7 +14,9 @@ import numpy as np
 
 from energax.data.augment import Augmentation
 from energax.exceptions import DataError
+from energax.opening import shorten
 
+_MOST_CLASSES = 2**31 - 1
 _CHUNK = 2_000  # images counted at a time: np.bincount widens its input to 8 bytes per pixel
 
 
@@ -124,11 +129,16 @@ class Dataset:
                 )
         if scale is None:
             scale = 255.0 if first.dtype == np.uint8 else 1.0
-        if not (np.isfinite(scale) and scale > 0):
+        if isinstance(scale, bool) or not isinstance(scale, numbers.Real) or not 0 < float(scale) < math.inf:
             raise DataError(
-                f"{name}: scale is {scale}. Give the pixel value that stands for 1, such as 255 for 8-bit images."
+                f"{name}: scale is {scale!r}. Give the pixel value that stands for 1, such as 255 for 8-bit images."
             )
-        mean, std = channel_statistics(first, scale)
+        mean, std = channel_statistics(first, float(scale))
+        if not np.isfinite([*mean, *std]).all():
+            raise DataError(
+                f"{name}/train: the pixels' mean is {mean} and their deviation {std}, at the scale {scale}. Give "
+                "smaller pixels, or a scale that fits them."
+            )
         return cls(
             name=name,
             **splits,
@@ -162,7 +172,9 @@ def check_arrays(images: Any, labels: Any, classes: int, where: str = "arrays") 
     """
     if isinstance(classes, bool) or not isinstance(classes, (int, np.integer)) or classes < 2:
         raise DataError(f"{where}: classes is {classes!r}. Give the number of classes, an integer of at least 2.")
-    images, labels = np.asarray(images), np.asarray(labels)
+    if classes > _MOST_CLASSES:
+        raise DataError(f"{where}: classes is {classes}. Labels are 32-bit integers: give at most {_MOST_CLASSES}.")
+    images, labels = _as_array(images, f"{where}: images"), _as_array(labels, f"{where}: labels")
     _check_images(images, where)
     _check_labels(labels, int(classes), where)
     if len(images) != len(labels):
@@ -187,9 +199,13 @@ def channel_statistics(images: np.ndarray, scale: float) -> tuple[tuple[float, .
 
     """
     if images.dtype != np.uint8:
-        means = images.mean(axis=(0, 1, 2), dtype=np.float64) / scale
-        stds = images.std(axis=(0, 1, 2), dtype=np.float64) / scale
-        return tuple(means.tolist()), tuple(stds.tolist())
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite
+            means = images.mean(axis=(0, 1, 2), dtype=np.float64)
+            squares = np.zeros_like(means)
+            for start in range(0, len(images), _CHUNK):  # a copy in float64, a chunk at a time
+                squares += np.square(images[start : start + _CHUNK] - means).sum(axis=(0, 1, 2))
+            stds = np.sqrt(squares / (images.size // images.shape[-1]))
+            return tuple((means / scale).tolist()), tuple((stds / scale).tolist())
     values = np.arange(256) / scale
     mean, std = [], []
     for channel in range(images.shape[-1]):
@@ -208,6 +224,33 @@ def _check_pair(pair: Any, classes: int, where: str) -> Split:
     return check_arrays(pair[0], pair[1], classes, where)
 
 
+def _as_array(given: Any, where: str) -> np.ndarray:
+    """What a user gave, as an array that fits into memory."""
+    if isinstance(given, np.ma.MaskedArray):
+        raise DataError(f"{where}: a masked array, whose mask would be lost. Fill it, or drop the masked rows.")
+    try:
+        array = np.asarray(given)
+    except MemoryError as error:
+        raise DataError(f"{where}: larger than the memory of this machine ({error}). Give fewer rows.") from error
+    except Exception as error:  # rows of different lengths, and whatever a foreign class raises
+        raise DataError(f"{where}: a {type(given).__name__} that is no array ({shorten(error)}). Give one.") from error
+    memory = _find_memory()
+    if array.nbytes > memory:  # a view that repeats one value takes no memory, and whatever is made of it does
+        raise DataError(
+            f"{where}: shape {array.shape} of {array.dtype} is {array.nbytes} bytes, and this machine has {memory}. "
+            "Give fewer rows."
+        )
+    return array
+
+
+def _find_memory() -> int:
+    """Bytes of memory of this machine; where it does not tell, no machine's."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 44
+
+
 def _check_images(images: np.ndarray, where: str) -> None:
     if images.ndim != 4:
         raise DataError(
@@ -216,17 +259,22 @@ def _check_images(images: np.ndarray, where: str) -> None:
         )
     if images.size == 0:
         raise DataError(f"{where}: images have shape {images.shape}, which holds no pixels. Give at least one image.")
-    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
+    if images.dtype != np.uint8 and images.dtype.kind != "f":
         raise DataError(
             f"{where}: images have dtype {images.dtype}. Convert whole numbers 0 to 255 with "
             "images.astype(np.uint8), anything else to a floating dtype."
         )
     if images.dtype != np.uint8:
-        bad = np.argwhere(~np.isfinite(images))
-        if len(bad):
-            index = tuple(bad[0].tolist())
+        first, count = None, 0
+        for start in range(0, len(images), _CHUNK):
+            wrong = ~np.isfinite(images[start : start + _CHUNK])
+            count += np.count_nonzero(wrong)
+            if first is None and wrong.any():
+                row, *place = (int(at) for at in np.unravel_index(wrong.argmax(), wrong.shape))
+                first = (start + row, *place)
+        if first is not None:
             raise DataError(
-                f"{where}: images[{', '.join(map(str, index))}] is {images[index]} ({len(bad)} such pixels). "
+                f"{where}: images[{', '.join(map(str, first))}] is {images[first]} ({count} such pixels). "
                 "Replace or drop the rows with NaN or infinite pixels."
             )
 
@@ -237,7 +285,7 @@ def _check_labels(labels: np.ndarray, classes: int, where: str) -> None:
             f"{where}: labels have shape {labels.shape}, but (N,) is needed. "
             "Turn one-hot rows into classes with labels.argmax(axis=1)."
         )
-    if not np.issubdtype(labels.dtype, np.integer):
+    if labels.dtype.kind not in "iu":  # a timedelta is an integer to np.issubdtype
         raise DataError(
             f"{where}: labels have dtype {labels.dtype}{_first_fraction(labels)}, but integers are needed. "
             "Number the classes from 0; whole numbers convert with labels.astype(int)."

@@ -63,9 +63,11 @@ class Source:
     homepage: str
 
 
-def _idx_files(md5s: Mapping[str, str], mirrors: tuple[str, ...]) -> tuple[Remote, ...]:
+def _idx_files(facts: Mapping[str, tuple[str, int]], mirrors: tuple[str, ...]) -> tuple[Remote, ...]:
+    """The compressed files of MNIST's layout from their MD5s and sizes in bytes."""
     return tuple(
-        Remote(f"{name}.gz", md5, tuple(f"{mirror}{name}.gz" for mirror in mirrors)) for name, md5 in md5s.items()
+        Remote(f"{name}.gz", md5, tuple(f"{mirror}{name}.gz" for mirror in mirrors), size)
+        for name, (md5, size) in facts.items()
     )
 
 
@@ -90,10 +92,10 @@ _MNIST = Source(
     folders=("mnist", "MNIST/raw"),
     files=_idx_files(
         {
-            "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-            "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
-            "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
-            "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
+            "train-images-idx3-ubyte": ("f68b3c2dcbeaaa9fbdd348bbdeb94873", 9_912_422),
+            "train-labels-idx1-ubyte": ("d53e105ee54ea40749a09fcbcd1e9432", 28_881),
+            "t10k-images-idx3-ubyte": ("9fb629c4189551a2d022fa330f9573f3", 1_648_877),
+            "t10k-labels-idx1-ubyte": ("ec29112dd5afa0611ce80d1b7f02629c", 4_542),
         },
         (
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -125,10 +127,10 @@ _FASHION = Source(
     folders=("fashion-mnist", "FashionMNIST/raw"),
     files=_idx_files(
         {
-            "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-            "train-labels-idx1-ubyte": "25c81989df183df01b3e8a0aad5dffbe",
-            "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
-            "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
+            "train-images-idx3-ubyte": ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", 26_421_880),
+            "train-labels-idx1-ubyte": ("25c81989df183df01b3e8a0aad5dffbe", 29_515),
+            "t10k-images-idx3-ubyte": ("bef4ecab320f06d8554ea6380940ec79", 4_422_102),
+            "t10k-labels-idx1-ubyte": ("bb300cfdad3c16e7a12a480ee83cd310", 5_148),
         },
         ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
     ),
@@ -160,6 +162,7 @@ _CIFAR10 = Source(
             "cifar-10-binary.tar.gz",
             "c32a1d4ab5d03f1284b67883e8d87530",
             ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
+            171_000_000,
         ),
     ),
     archive=True,
@@ -183,6 +186,7 @@ _CIFAR100 = Source(
             "cifar-100-binary.tar.gz",
             "03b5dce01913d631647c71ecec9e9cb8",
             ("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",),
+            170_000_000,
         ),
     ),
     archive=True,
@@ -206,6 +210,7 @@ _TINY = Source(
             "tiny-imagenet-200.zip",
             "90528d7ca1a48142e341f4ef8d21d0de",
             ("http://cs231n.stanford.edu/tiny-imagenet-200.zip",),
+            249_000_000,
         ),
     ),
     archive=True,

@@ -7,18 +7,23 @@ https://www.cs.toronto.edu/~kriz/cifar.html.
 
 from __future__ import annotations
 
+import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from energax.data.arrays import Split, check_arrays
 from energax.data.reader import AbstractReader, Parts, Sizes, cut, hold_out, join
 from energax.exceptions import DataError
+from energax.opening import fill_array, is_file, open_file, refuse_broken
 
 _PIXELS = 3 * 32 * 32
 _ONE_IN = 10  # the last 5,000 of the official 50,000 training rows are for validation
 _REMEDY = "Delete it and unpack the official binary version (not the Python one) again."
+MOST_ROWS = 250_000  # of one file; CIFAR-100's training file has 50,000
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class CifarReader(AbstractReader):
 
     def locate(self, folder: Path, name: str) -> Path | None:
         """Return the file if it is there, else None."""
-        return folder / name if (folder / name).is_file() else None
+        return folder / name if is_file(folder / name) else None
 
     def count(self, folder: Path) -> Sizes:
         """Return the sizes of the splits as they follow from the files' sizes."""
@@ -56,17 +61,25 @@ class CifarReader(AbstractReader):
         return cut(train, hold_out(len(train), _ONE_IN, str(folder)), self._file(folder / self.test_file))
 
     def _rows(self, path: Path) -> int:
-        size, row = path.stat().st_size, len(self.label_ranges) + _PIXELS
+        with self._opened(path) as file:
+            return self._count(file, path)
+
+    def _opened(self, path: Path) -> AbstractContextManager[BinaryIO]:
+        return open_file(path, MOST_ROWS * (len(self.label_ranges) + _PIXELS), _REMEDY)
+
+    def _count(self, file: BinaryIO, path: Path) -> int:
+        size, row = os.fstat(file.fileno()).st_size, len(self.label_ranges) + _PIXELS
         if size == 0 or size % row:
             raise DataError(f"{path}: {size} bytes, which is no whole number of rows of {row} bytes. {_REMEDY}")
         return size // row
 
     def _file(self, path: Path) -> Split:
-        shape = self._rows(path), len(self.label_ranges) + _PIXELS
-        try:
-            rows = np.fromfile(path, np.uint8).reshape(shape)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error}). {_REMEDY}") from error
+        with self._opened(path) as file:
+            shape = self._count(file, path), len(self.label_ranges) + _PIXELS
+            with refuse_broken(path, _REMEDY):
+                rows = fill_array(file, shape)
+        if rows.shape != shape:
+            raise DataError(f"{path}: became shorter while it was read. {_REMEDY}")
         planes = rows[:, len(self.label_ranges) :].reshape(-1, 3, 32, 32)
         images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
         # Every label byte is checked, though only the last is learnt: a coarse label out of range shows that

@@ -16,6 +16,8 @@ splits are those of `order`, 1297 for training, then 200 for validation, then 30
 
 from __future__ import annotations
 
+import io
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +25,14 @@ import numpy as np
 
 from energax.data.arrays import check_arrays
 from energax.data.reader import AbstractReader, Parts, Sizes
+from energax.exceptions import DataError
+from energax.opening import is_file, read_bytes, refuse_broken
 
 FILE = "digits.npz"
 SIZES = Sizes(1297, 200, 300)
+_ROWS = sum(SIZES)
+_MOST = 1_000_000  # bytes of the file, and of what it unpacks to
+_REMEDY = "Install the package again."
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class DigitsReader(AbstractReader):
 
     def locate(self, folder: Path, name: str) -> Path | None:
         """Return the file if it is there, else None."""
-        return folder / name if (folder / name).is_file() else None
+        return folder / name if is_file(folder / name) else None
 
     def count(self, folder: Path) -> Sizes:
         """Return the fixed sizes of the splits."""
@@ -46,7 +53,16 @@ class DigitsReader(AbstractReader):
 
     def read(self, folder: Path, *, progress: bool) -> Parts:
         """Read the digits and split them by the stored order."""
-        with np.load(folder / FILE, allow_pickle=False) as file:
-            images, labels, order = file["images"][..., None], file["labels"], file["order"]
-        rows = np.split(order, np.cumsum(SIZES)[:-1])
+        path = folder / FILE
+        content = io.BytesIO(read_bytes(path, _MOST, _REMEDY))
+        with refuse_broken(path, _REMEDY):
+            with zipfile.ZipFile(content) as packed:
+                if sum(member.file_size for member in packed.infolist()) > _MOST:
+                    raise DataError(f"{path}: unpacks to more than {_MOST} bytes. {_REMEDY}")
+            with np.load(content, allow_pickle=False) as file:
+                images, labels, order = (file[name] for name in ("images", "labels", "order"))
+        whole = images.shape == (_ROWS, 8, 8) and labels.shape == (_ROWS,) and order.dtype.kind in "iu"
+        if not whole or sorted(order.ravel().tolist()) != list(range(_ROWS)):
+            raise DataError(f"{path}: holds no {_ROWS} images of 8 x 8 with their labels and order. {_REMEDY}")
+        images, rows = images[..., None], np.split(order.ravel(), np.cumsum(SIZES)[:-1])
         return Parts(*(check_arrays(images[part], labels[part], 10, FILE) for part in rows))

@@ -7,22 +7,27 @@ database by LeCun, Cortes and Burges.
 
 from __future__ import annotations
 
-import gzip
 import math
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from energax.data.arrays import Split, check_arrays
 from energax.data.reader import AbstractReader, Parts, Sizes, cut, hold_out
 from energax.exceptions import DataError
+from energax.opening import fill_array, is_file, open_file, open_packed, refuse_broken
 
 TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 _ONE_IN = 6  # the last 10,000 of the official 60,000 training rows are for validation
 _REMEDY = "Delete the file and download it again, or put the official one in its place."
+MOST_ROWS = 1_000_000  # MNIST has 60,000, the largest set in its layout 814,255
+MOST_PIXELS = 784  # of one row
+_OVERHEAD = 1_000_000  # bytes by which a file may be larger than what it unpacks to
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,11 @@ class IdxReader(AbstractReader):
 
     def locate(self, folder: Path, name: str) -> Path | None:
         """Return the compressed file if it is there, else the plain one, else None."""
-        return next((path for path in (folder / f"{name}.gz", folder / name) if path.is_file()), None)
+        return next((path for path in (folder / f"{name}.gz", folder / name) if is_file(path)), None)
 
     def count(self, folder: Path) -> Sizes:
         """Return the sizes of the splits as the labels' headers state them."""
-        train, test = (_dimensions(self._path(folder, names[1]), 1)[0] for names in (TRAIN, TEST))
+        train, test = (read_dimensions(self._path(folder, names[1]), 1)[0] for names in (TRAIN, TEST))
         held = hold_out(train, _ONE_IN, str(folder))
         return Sizes(train - held, held, test)
 
@@ -81,45 +86,57 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
         ndim: The number of dimensions that it must have.
 
     Returns:
-        A read-only uint8 array of rank `ndim`.
+        A uint8 array of rank `ndim`.
 
     Raises:
-        DataError: If the file cannot be decompressed, its header is not that of an idx file of unsigned bytes
-            with `ndim` dimensions, or its size is not what its dimensions ask for.
+        DataError: If the file is no regular one or cannot be decompressed, its header is not that of an idx file of
+            unsigned bytes with `ndim` dimensions, these are larger than `MOST_ROWS` and `MOST_PIXELS` allow, or its
+            size is not what they ask for.
 
     """
-    content = _content(path)
-    shape = _parse(content, ndim, path)
-    header, expected = 4 + 4 * ndim, math.prod(shape)
-    if len(content) - header != expected:
+    with _opened(path) as file:
+        shape = _read_header(file, ndim, path)
+        expected = math.prod(shape)
+        with refuse_broken(path, _REMEDY):
+            content = fill_array(file, shape)
+            more = file.read(1)  # one byte more than there may be, and the checksum of gzip is compared
+    if content.shape != shape or more:
+        found = f"more than {expected}" if more else f"{len(content)}"
         raise DataError(
-            f"{path}: {len(content) - header} bytes after the header, expected {expected} for the dimensions "
-            f"{shape} that it states. {_REMEDY}"
+            f"{path}: {found} bytes after the header, expected {expected} for the dimensions {shape} that it states. "
+            f"{_REMEDY}"
         )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    return content
 
 
-def _dimensions(path: Path, ndim: int) -> tuple[int, ...]:
-    return _parse(_content(path, 4 + 4 * ndim), ndim, path)
+def read_dimensions(path: Path, ndim: int) -> tuple[int, ...]:
+    """Return the dimensions that the header of an idx file states; see `read_idx`."""
+    with _opened(path) as file:
+        return _read_header(file, ndim, path)
 
 
-def _content(path: Path, size: int = -1) -> bytes:
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rb") as file:
-            return file.read(size)
-    except (EOFError, zlib.error, OSError) as error:  # cut short; damaged inside; no gzip file or unreadable
-        raise DataError(f"{path}: cannot be read ({error}). {_REMEDY}") from error
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    with open_file(path, MOST_ROWS * MOST_PIXELS + _OVERHEAD, _REMEDY) as file:
+        yield open_packed(file, path)
 
 
-def _parse(content: bytes, ndim: int, path: Path) -> tuple[int, ...]:
+def _read_header(file: BinaryIO, ndim: int, path: Path) -> tuple[int, ...]:
+    size = 4 + 4 * ndim
+    with refuse_broken(path, _REMEDY):
+        content = file.read(size)
     expected = bytes((0, 0, 8, ndim))
     if content[:4] != expected:
         raise DataError(
-            f"{path}: begins with the bytes {content[:4].hex(' ') or '(none)'}, expected "
-            f"{expected.hex(' ')}, "
+            f"{path}: begins with the bytes {content[:4].hex(' ') or '(none)'}, expected {expected.hex(' ')}, "
             f"the mark of unsigned bytes in {ndim} dimensions. {_REMEDY}"
         )
-    if len(content) < 4 + 4 * ndim:
-        raise DataError(f"{path}: {len(content)} bytes, too short for a header of {4 + 4 * ndim}. {_REMEDY}")
-    return tuple(np.frombuffer(content, ">u4", count=ndim, offset=4).tolist())
+    if len(content) < size:
+        raise DataError(f"{path}: {len(content)} bytes, too short for a header of {size}. {_REMEDY}")
+    shape = tuple(np.frombuffer(content, ">u4", count=ndim, offset=4).tolist())
+    if shape[0] > MOST_ROWS or math.prod(shape[1:]) > MOST_PIXELS:
+        raise DataError(
+            f"{path}: states the dimensions {shape}; at most {MOST_ROWS} rows of {MOST_PIXELS} values are read. "
+            f"{_REMEDY}"
+        )
+    return shape

@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 import pooch
 
+from energax.data.archives import MOST_BYTES, unpack
 from energax.data.arrays import Dataset
 from energax.data.catalogue import DATASETS, Source
-from energax.data.fetch import Remote, download, md5_of, unpack
+from energax.data.fetch import Remote, download, is_whole, md5_of
 from energax.exceptions import DataError
+from energax.opening import as_folder, is_file, is_folder
 
 _OFFICIAL = "official"
 
@@ -69,6 +71,8 @@ def load_data(
     place = _find(source, root)
     folder, origin, checksums = _ready(source, place, root, download, progress)
     train, validation, test = source.reader.read(folder, progress=progress)
+    if checksums is None:  # after reading, which has refused files of absurd sizes
+        checksums = _compare(source, folder)
     return Dataset.from_arrays(
         source.name,
         train=(train.images, train.labels),
@@ -129,7 +133,7 @@ def describe(name: str | Source, root: str | os.PathLike[str] | None = None) -> 
 
 def cache_folder() -> Path:
     """Return the folder for downloads: ENERGAX_CACHE, or the system's folder for caches."""
-    return Path(os.environ.get("ENERGAX_CACHE") or pooch.os_cache("energax")).expanduser()
+    return as_folder("ENERGAX_CACHE", os.environ.get("ENERGAX_CACHE") or pooch.os_cache("energax"))
 
 
 def _source(name: str | Source) -> Source:
@@ -145,9 +149,9 @@ def _data_folder(root: str | os.PathLike[str] | None) -> Path | None:
     given = os.environ.get("ENERGAX_DATA") or None if root is None else root
     if given is None:
         return None
-    folder = Path(given).expanduser()
-    if not folder.is_dir():
-        place = "the environment variable ENERGAX_DATA" if root is None else "root"
+    place = "the environment variable ENERGAX_DATA" if root is None else "root"
+    folder = as_folder(place, given)
+    if not is_folder(folder):
         raise DataError(
             f"{place} is {str(given)!r}, which is no folder. Give the folder that holds mnist/, "
             "cifar-10-batches-bin/ and the like, or leave it unset to use the cache."
@@ -169,7 +173,7 @@ def _find(source: Source, root: str | os.PathLike[str] | None) -> _Place | None:
                 raise DataError(
                     f"{source.name}: {folder} lacks {', '.join(missing)}. Add what is missing or remove the folder."
                 )
-        if source.archive and (base / source.files[0].name).is_file():
+        if source.archive and is_file(base / source.files[0].name):
             return _Place("archive", base / source.files[0].name)
     cached = _cached(source)
     return None if cached is None or source.reader.missing(cached) else _Place("cache", cached)
@@ -186,16 +190,16 @@ def _cached(source: Source) -> Path | None:
 
 def _ready(
     source: Source, place: _Place | None, root: str | os.PathLike[str] | None, fetch: bool, progress: bool
-) -> tuple[Path, str, Mapping[str, str]]:
-    """Return a folder that can be read, its origin in words and the record of checksums."""
+) -> tuple[Path, str, Mapping[str, str] | None]:
+    """Return a folder that can be read, its origin in words and the record of checksums, None if still to be made."""
     if place is not None and place.kind == "package":
         return place.path, "inside the package", {}
     where = "ENERGAX_DATA" if root is None else str(root)  # run records are passed on: no path of this machine
     if place is not None and place.kind == "folder":
-        return place.path, f"the folder {place.path.name} of {where}", _compare(source, place.path)
+        return place.path, f"the folder {place.path.name} of {where}", None
     if place is not None and place.kind == "archive":
-        found = md5_of(place.path)
-        unpacked = unpack(place.path, cache_folder() / found, progress=progress) / source.folders[0]
+        found, most = md5_of(place.path, _most(source)), _most(source)
+        unpacked = unpack(place.path, cache_folder() / found, progress=progress, most=most) / source.folders[0]
         missing = source.reader.missing(unpacked)
         if missing:
             raise DataError(
@@ -221,12 +225,12 @@ def _fetch(source: Source, root: str | os.PathLike[str] | None, fetch: bool, pro
         if folder is None:
             raise DataError("it has no address for a download.")
         target = cache if source.archive else folder
-        stale = [remote.name for remote in source.files if not _whole(remote, target)]
+        stale = [remote.name for remote in source.files if not is_whole(remote, target / remote.name)]
         if stale and not fetch:
             raise DataError(f"not on this machine, and the download of {', '.join(stale)} is switched off.")
         paths = [download(remote, target, progress=progress) for remote in source.files]
         if source.archive:
-            unpack(paths[0], folder.parent, progress=progress)
+            unpack(paths[0], folder.parent, progress=progress, most=_most(source))
             paths[0].unlink(missing_ok=True)  # the unpacked files are all that is read from now on
     except DataError as error:
         base = _data_folder(root)
@@ -241,9 +245,9 @@ def _fetch(source: Source, root: str | os.PathLike[str] | None, fetch: bool, pro
         ) from error
 
 
-def _whole(remote: Remote, folder: Path) -> bool:
-    path = folder / remote.name
-    return path.is_file() and md5_of(path) == remote.md5
+def _most(source: Source) -> int:
+    """Ceiling on an archive and on what it unpacks to: images hardly shrink when they are packed."""
+    return int(4e6 * source.megabytes) or MOST_BYTES
 
 
 def _compare(source: Source, folder: Path) -> dict[str, str]:
@@ -252,7 +256,7 @@ def _compare(source: Source, folder: Path) -> dict[str, str]:
     record = {}
     for name in source.reader.required():
         path = source.reader.locate(folder, name)
-        if path is None or not path.is_file():
+        if path is None or not is_file(path):
             continue
         official, found = known.get(path.name), md5_of(path)
         record[name if official is None else path.name] = (

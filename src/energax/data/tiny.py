@@ -13,7 +13,9 @@ Described in the projects of Stanford's course CS231n.
 
 from __future__ import annotations
 
+import io
 import itertools
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +27,13 @@ from rich.progress import track
 from energax.data.arrays import Split, check_arrays
 from energax.data.reader import AbstractReader, Parts, Sizes, hold_out
 from energax.exceptions import DataError
+from energax.opening import is_file, is_folder, read_bytes, read_text, refuse_broken
 
 _ONE_IN = 10
+_FORMATS = ("JPEG",)  # else Pillow tries them all, and starts another program for some
+_MOST_BYTES = 1 << 20  # of one image; the official ones have some thousands
+_MOST_IMAGES = 100_000  # in one folder; the official ones have 10,000 at most
+_MOST_TEXT = 100 * _MOST_IMAGES  # bytes of a list
 _SUFFIXES = {".jpeg", ".jpg"}
 _REMEDY = "Unpack the official tiny-imagenet-200.zip again."
 
@@ -52,7 +59,8 @@ class TinyReader(AbstractReader):
 
     def locate(self, folder: Path, name: str) -> Path | None:
         """Return the file or folder if it is there, else None."""
-        return folder / name if (folder / name).exists() else None
+        path = folder / name
+        return path if is_file(path) or is_folder(path) else None
 
     def count(self, folder: Path) -> Sizes:
         """Return the sizes of the splits as the folders list them."""
@@ -78,13 +86,15 @@ class TinyReader(AbstractReader):
         return _in_turn(train), _in_turn(validation), _annotated(folder / "val", classes)
 
     def _classes(self, path: Path) -> dict[str, int]:
-        wnids = _text(path).split()
+        wnids = read_text(path, _MOST_TEXT, _REMEDY).split()
         if not 2 <= len(wnids) <= self.classes or len(set(wnids)) < len(wnids):
             raise DataError(
                 f"{path}: {len(wnids)} classes, {len(set(wnids))} of them different; expected 2 to "
                 f"{self.classes}, "
                 f"one per line, none twice. {_REMEDY}"
             )
+        if odd := [wnid for wnid in wnids if Path(wnid).name != wnid or wnid == ".." or len(wnid) > 100]:
+            raise DataError(f"{path}: {odd[0][:100]!r} is no name of a folder of images. {_REMEDY}")
         return {wnid: label for label, wnid in enumerate(wnids)}
 
     def _decode(self, rows: list[_Row], where: str, progress: bool) -> Split:
@@ -101,28 +111,28 @@ def _in_turn(classes: list[list[_Row]]) -> list[_Row]:
 
 
 def _pixels(path: Path, side: int) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for missing and broken files
-        raise DataError(f"{path}: cannot be decoded ({error}). {_REMEDY}") from error
-    if pixels.shape[:2] != (side, side):
-        raise DataError(f"{path}: {pixels.shape[:2]} pixels, expected {(side, side)}. {_REMEDY}")
-    return pixels
+    content = io.BytesIO(read_bytes(path, _MOST_BYTES, _REMEDY))
+    with refuse_broken(path, _REMEDY, what="cannot be decoded as a JPEG"), warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(content, formats=_FORMATS) as image:  # this reads the header alone
+            if image.size != (side, side):
+                raise DataError(f"{path}: {image.size[::-1]} pixels, expected {(side, side)}. {_REMEDY}")
+            return np.asarray(image.convert("RGB"))
 
 
 def _annotated(folder: Path, classes: dict[str, int]) -> list[_Row]:
     """Return the labelled images of `val`, in the order of `val_annotations.txt`."""
     path, rows = folder / "val_annotations.txt", []
     present = {image.name: image for image in _jpegs(folder / "images")}
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path, _MOST_TEXT, _REMEDY).splitlines(), start=1):
         fields = line.split("\t")
         if len(fields) < 2 or fields[1] not in classes:
-            raise DataError(f"{path}: line {number} is {line!r}, which names no class of wnids.txt. {_REMEDY}")
+            raise DataError(f"{path}: line {number} is {line[:200]!r}, which names no class of wnids.txt. {_REMEDY}")
         # Taken out of `present`, so an image that is labelled twice is reported as missing the second time.
         image = present.pop(fields[0], None)
         if image is None:
-            raise DataError(f"{path}: line {number} names {fields[0]}, missing in {folder / 'images'}. {_REMEDY}")
+            named = fields[0][:200]
+            raise DataError(f"{path}: line {number} names {named}, missing in {folder / 'images'}. {_REMEDY}")
         rows.append((image, classes[fields[1]]))
     if present:
         raise DataError(f"{path}: has no label for {min(present)} ({len(present)} such images). {_REMEDY}")
@@ -130,13 +140,11 @@ def _annotated(folder: Path, classes: dict[str, int]) -> list[_Row]:
 
 
 def _jpegs(folder: Path) -> list[Path]:
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise DataError(f"{folder}: no such folder. {_REMEDY}")
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text ({error}). {_REMEDY}") from error
+    with refuse_broken(folder, _REMEDY, what="cannot be listed"):
+        images = (path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+        found = sorted(itertools.islice(images, _MOST_IMAGES + 1))
+    if len(found) > _MOST_IMAGES:
+        raise DataError(f"{folder}: more than {_MOST_IMAGES} images. {_REMEDY}")
+    return found

@@ -3,17 +3,27 @@
 import collections
 import csv
 import dataclasses
+import io
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from energax.checking import as_array, require_kind, require_whole
 from energax.exceptions import DataError
+from energax.graph.arrow_tables import MOST_BYTES, read_arrow, require_columns
+from energax.opening import open_file, refuse_broken
 
 CHUNK = 200_000  # rows that are text at one time
+CHUNK_TEXT = 1 << 24  # characters, likewise: short texts take twenty times their place in a file
+LONGEST_LINE = 100_000
+LONGEST_TEXT = 250  # characters of a name, or of a value of a column of text
+_FREE = 1 << 28  # bytes that an array of texts may take whatever their lengths; see _require_even
+_WHAT = "cannot be read as an edge list"
+_REMEDY = "Give one synapse a line, below a heading."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,15 +88,16 @@ def read_edges(
         units: names of all units, in their order; left out: those that the file names, in the order of their first row.
 
     Raises:
-        DataError: no such file or column, an unknown ending, a row with too few columns or without a name, a unit that
-            is not among `units`, no rows, or a package that is missing.
+        DataError: no such file or column, no regular file, an unknown ending, a row with too few columns or without a
+            name, texts of more than 250 characters, a unit that is not among `units`, no rows, a file that unpacks to
+            far more than such files do, or a package that is missing.
     """
     path = Path(file)
     wanted = (source, target, *columns)
     if path.suffix in (".csv", ".tsv"):
         chunks = _read_text(path, wanted)
     elif path.suffix in (".feather", ".arrow", ".parquet"):
-        chunks = _read_arrow(path, wanted)
+        chunks = read_arrow(path, wanted, CHUNK)
     else:
         raise DataError(f"{path}: edge lists end in .csv, .tsv, .feather, .arrow or .parquet")
     places: dict[str, int] = collections.defaultdict(itertools.count().__next__)  # a new name gets the next index
@@ -98,14 +109,14 @@ def read_edges(
         for parts, names in zip(ends, chunk[:2], strict=True):
             parts.append(_number(path, names, places))
         for parts, values in zip(kept, chunk[2:], strict=True):
-            parts.append(np.asarray(values))
+            parts.append(_pack(path, values) if isinstance(values, list) else values)
     if not ends[0]:
         raise DataError(f"{path}: no rows below the heading")
     if "" in places:
         raise DataError(f"{path}: a row names no {source!r} or no {target!r}: give every synapse both ends")
     sources, targets = (np.concatenate(parts) for parts in ends)
-    found = {name: _as_numbers(np.concatenate(parts)) for name, parts in zip(columns, kept, strict=True)}
-    return EdgeList(np.asarray(list(places)), sources, targets, found)
+    found = {name: _as_numbers(_join(path, parts)) for name, parts in zip(columns, kept, strict=True)}
+    return EdgeList(_pack(path, list(places)), sources, targets, found)
 
 
 def _number(path: Path, names: Sequence[Any], places: dict[str, int]) -> np.ndarray:
@@ -116,51 +127,78 @@ def _number(path: Path, names: Sequence[Any], places: dict[str, int]) -> np.ndar
         raise DataError(f"{path}: unit {error.args[0]!r} is not among the {len(places)} that were given") from None
 
 
-def _read_text(path: Path, wanted: Sequence[str]) -> Iterable[list[Sequence[str]]]:
+def _read_text(path: Path, wanted: Sequence[str]) -> Iterable[list[Any]]:
     """The wanted columns of a text file, some rows at a time."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", skipinitialspace=True)
-            heading = [name.strip() for name in next(rows, [])]
-            _require_columns(path, wanted, heading)
-            at = [heading.index(name) for name in wanted]
-            least, line = max(at) + 1, 1
-            while chunk := list(itertools.islice(rows, CHUNK)):
-                short = [index for index, row in enumerate(chunk) if len(row) < least]
-                empty = [index for index in short if not chunk[index]]
-                if len(short) > len(empty):
-                    first = min(set(short) - set(empty))
-                    raise DataError(f"{path}, line {line + first + 1}: {len(chunk[first])} columns of {len(heading)}")
-                full = [row for row in chunk if row] if empty else chunk
-                line += len(chunk)
-                if full:
-                    yield [[row[place] for row in full] for place in at]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as an edge list: {error}") from error
+    with open_file(path, MOST_BYTES, _REMEDY) as raw, refuse_broken(path, _REMEDY, what=_WHAT):
+        lines = _Lines(path, io.TextIOWrapper(io.BufferedReader(cast(Any, raw)), "utf-8-sig", newline=""))
+        rows = csv.reader(lines, delimiter="\t" if path.suffix == ".tsv" else ",", skipinitialspace=True)
+        heading = [name.strip() for name in next(rows, [])]
+        require_columns(path, wanted, heading)
+        at = [heading.index(name) for name in wanted]
+        least, line = max(at) + 1, 1
+        while chunk := _take(rows, lines):
+            short = [index for index, row in enumerate(chunk) if len(row) < least]
+            empty = [index for index in short if not chunk[index]]
+            if len(short) > len(empty):
+                first = min(set(short) - set(empty))
+                raise DataError(f"{path}, line {line + first + 1}: {len(chunk[first])} columns of {len(heading)}")
+            full = [row for row in chunk if row] if empty else chunk
+            line += len(chunk)
+            if full:
+                yield [[row[place] for row in full] for place in at]
 
 
-def _read_arrow(path: Path, wanted: Sequence[str]) -> Iterable[list[Sequence[Any]]]:
-    """The wanted columns of a binary table, some rows at a time."""
-    try:
-        from pyarrow import ArrowException, feather, parquet
-    except ImportError as error:
-        raise DataError(f"{path}: tables of this kind need pyarrow: pip install pyarrow, or give a CSV file") from error
-    read = parquet.read_table if path.suffix == ".parquet" else feather.read_table
-    try:
-        table = read(path)
-    except (OSError, ArrowException) as error:
-        raise DataError(f"{path} cannot be read as an edge list: {error}") from error
-    _require_columns(path, wanted, table.column_names)
-    for first in range(0, len(table), CHUNK):
-        part = table.slice(first, CHUNK)
-        ends = [["" if v is None else str(v) for v in part.column(name).to_pylist()] for name in wanted[:2]]
-        yield [*ends, *(part.column(name).to_pylist() for name in wanted[2:])]
+class _Lines:
+    """Lines of limited length, counted."""
+
+    def __init__(self, path: Path, file: io.TextIOWrapper):
+        self._path, self._file = path, file
+        self.characters = 0
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._file.readline(LONGEST_LINE + 1):
+            if len(line) > LONGEST_LINE:
+                raise DataError(f"{self._path}: a line of more than {LONGEST_LINE} characters. {_REMEDY}")
+            self.characters += len(line)
+            yield line
 
 
-def _require_columns(path: Path, wanted: Sequence[str], heading: Sequence[str]) -> None:
-    """Refuse a file without a column that is asked for."""
-    if missing := [name for name in wanted if name not in heading]:
-        raise DataError(f"{path}: no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, heading))}")
+def _take(rows: Iterator[list[str]], lines: _Lines) -> list[list[str]]:
+    """As many rows as may be in memory at one time; none at the end."""
+    chunk, most = [], lines.characters + CHUNK_TEXT
+    for row in rows:
+        chunk.append(row)
+        if len(chunk) == CHUNK or lines.characters > most:
+            break
+    return chunk
+
+
+def _pack(path: Path, texts: list[str]) -> np.ndarray:
+    """Texts as an array, which gives to each the place of the longest."""
+    width = max(map(len, texts))
+    if width > LONGEST_TEXT:
+        long = next(text for text in texts if len(text) > LONGEST_TEXT)
+        raise DataError(f"{path}: {long[:40] + ' ...'!r} has {width} characters, and {LONGEST_TEXT} are allowed")
+    if any("\0" in text for text in texts):  # numpy drops it at the end of a text
+        raise DataError(f"{path}: a text with a zero byte. {_REMEDY}")
+    _require_even(path, width, len(texts), sum(map(len, texts)))
+    return np.asarray(texts)
+
+
+def _join(path: Path, parts: list[np.ndarray]) -> np.ndarray:
+    """Parts of a column as one array."""
+    if parts[0].dtype.kind == "U":
+        widths = [part.dtype.itemsize // 4 for part in parts]
+        rows = [len(part) for part in parts]
+        # Each part is even, so that its longest text stands for all of its texts.
+        _require_even(path, max(widths), sum(rows), sum(map(operator.mul, widths, rows)))
+    return np.concatenate(parts)
+
+
+def _require_even(path: Path, width: int, rows: int, characters: int) -> None:
+    """Refuse to pay for one long text among millions of short ones."""
+    if 4 * width * rows > max(_FREE, 64 * characters):
+        raise DataError(f"{path}: one text of {width} characters among {rows} of {characters // rows} on the average")
 
 
 def _as_numbers(values: np.ndarray) -> np.ndarray:

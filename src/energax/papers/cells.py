@@ -14,11 +14,13 @@ import filelock
 
 from energax.exceptions import RunError
 from energax.files import write_atomically
+from energax.opening import read_json
 from energax.training.run_folder import finite
 
 Tell = Callable[[str], None]
 
 SETTINGS = "settings.json"
+_MOST = 1 << 28  # bytes of the values of one cell
 
 
 class Cells:
@@ -117,7 +119,4 @@ def read(file: Path) -> Any:
     Raises:
         RunError: it cannot be read.
     """
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{file} cannot be read: {error}; remove it, and what it holds is computed again") from error
+    return read_json(file, "Remove it, and what it holds is computed again.", most=_MOST, kind=RunError)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 import energax as ex
 from energax.certificates import CapIncoming, KeepSigns, KeepSymmetric, move_inside, project, weaker
 from energax.graph import EdgeList, read_edges
+from energax.opening import read_text
 from energax.papers.cells import Cells
 from energax.papers.costa2025.circuits import (
     BATCH,
@@ -85,8 +86,7 @@ class Worm:
 
 def read_worm() -> Worm:
     """The tables in this folder; see its README."""
-    with (FOLDER / "neurons.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(read_text(FOLDER / "neurons.csv").splitlines()))
     names = [row["name"] for row in rows]
     edges = read_edges(FOLDER / "synapses.csv", columns=("kind",), units=names)
     edges = edges.select(edges.sources != edges.targets)

@@ -1,0 +1,270 @@
+"""The one door through which the library opens files that it did not write itself.
+
+Only regular files are opened, sizes are checked before anything is read, compressed bytes are unpacked in pieces up to
+what the format may hold, and whatever a parser makes of broken bytes becomes one error that names the file.
+"""
+
+import errno
+import gzip
+import io
+import json
+import math
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+
+from energax.exceptions import DataError, EnergaxError
+
+PIECE = 1 << 16  # bytes unpacked or copied at a time
+TEXT = 16_000_000  # bytes of a text or JSON file, unless its format says otherwise
+_NO_WAITING = getattr(os, "O_NONBLOCK", 0)
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path leads to a regular file; a name that no file can have leads to none.
+
+    Raises:
+        DataError: The folder cannot be searched.
+
+    """
+    return _has_mode(path, stat.S_ISREG)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path leads to a folder; see `is_file`."""
+    return _has_mode(path, stat.S_ISDIR)
+
+
+def _has_mode(path: Path, test: Callable[[int], bool]) -> bool:
+    try:
+        return test(path.stat().st_mode)
+    except ValueError:  # a zero byte in the name
+        return False
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return False
+        raise DataError(f"{path}: cannot be looked at ({shorten(error)}). Make it readable or remove it.") from error
+
+
+def as_folder(place: str, given: Any) -> Path:
+    """A path that a user gave for a folder, with `~` replaced; whether it is there is not looked at.
+
+    Args:
+        place: what was given, for the message.
+        given: text or a path.
+
+    Raises:
+        DataError: It is neither, or names a user that this machine does not have.
+
+    """
+    try:
+        return Path(given).expanduser()
+    except (TypeError, RuntimeError) as error:
+        raise DataError(f"{place} is {given!r}, which is no folder ({shorten(error)}). Give one.") from error
+
+
+def shorten(error: BaseException | str, most: int = 300) -> str:
+    """What an error says, in one line of limited length: broken files end up in messages."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else f"{text[:most]} ..."
+
+
+@contextmanager
+def refuse_broken(
+    path: Path, remedy: str, *, what: str = "cannot be read", kind: type[EnergaxError] = DataError
+) -> Iterator[None]:
+    """Turn whatever a parser makes of broken bytes into an error that names the file.
+
+    Parsers raise far more than they document (`struct.error`, `KeyError`, `RecursionError`, ...), so everything is
+    caught: hold nothing but the call of a parser in it.
+
+    Args:
+        path: the file, for the message.
+        remedy: what to do about it, a sentence.
+        what: what cannot be done with it.
+        kind: the error.
+
+    """
+    try:
+        yield
+    except EnergaxError:
+        raise
+    except MemoryError as error:
+        raise kind(f"{path}: {what}: it asks for more memory than there is ({shorten(error)}). {remedy}") from error
+    except Exception as error:
+        raise kind(f"{path}: {what} ({shorten(error)}). {remedy}") from error
+
+
+@contextmanager
+def open_file(path: Path, most: int, remedy: str, *, kind: type[EnergaxError] = DataError) -> Iterator[BinaryIO]:
+    """Open a regular file of at most so many bytes, for reading and without a buffer.
+
+    A link to a regular file is followed. Pipes, devices and folders are refused without being opened: to open one may
+    wait for ever or set off what a device does.
+
+    Args:
+        path: the file.
+        most: the most bytes that a file of this format may have.
+        remedy: what to do about a file that is refused, a sentence.
+        kind: the error.
+
+    Yields:
+        The file.
+
+    Raises:
+        DataError: (or `kind`) No regular file, too large, or not readable.
+
+    """
+    if not isinstance(path, Path):
+        raise kind(f"{path!r} is no path of a file. {remedy}")
+    try:
+        _require_regular(os.stat(path), path, most, remedy, kind)
+        # What lies there may change between the look and the opening: hence no waiting for a pipe, and a second look.
+        file = cast(BinaryIO, io.FileIO(path, opener=lambda name, flags: os.open(name, flags | _NO_WAITING)))
+    except (OSError, ValueError) as error:
+        raise kind(f"{path}: cannot be read ({shorten(error)}). {remedy}") from error
+    with file:
+        _require_regular(os.fstat(file.fileno()), path, most, remedy, kind)
+        yield file
+
+
+def _require_regular(found: os.stat_result, path: Path, most: int, remedy: str, kind: type[EnergaxError]) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise kind(f"{path}: cannot be read (it is {_name_mode(found.st_mode)}, and no regular file). {remedy}")
+    if found.st_size > most:
+        raise kind(f"{path}: {found.st_size} bytes, and such a file has at most {most}. {remedy}")
+
+
+def _name_mode(mode: int) -> str:
+    names = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return names.get(stat.S_IFMT(mode), "a device")
+
+
+def read_bytes(path: Path, most: int, remedy: str, *, kind: type[EnergaxError] = DataError) -> bytes:
+    """All bytes of a regular file; see `open_file`."""
+    with open_file(path, most, remedy, kind=kind) as file, refuse_broken(path, remedy, kind=kind):
+        content = _read_up_to(file, most + 1)  # a file of /proc has more bytes than it says
+    if len(content) > most:
+        raise kind(f"{path}: more than {most} bytes, the most that such a file has. {remedy}")
+    return content
+
+
+def read_text(path: Path, most: int = TEXT, remedy: str = "Give a text file.") -> str:
+    """All of a regular file of UTF-8 text.
+
+    Raises:
+        DataError: No regular file, too large, not readable, or no such text.
+
+    """
+    content = read_bytes(path, most, remedy)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: cannot be read as text ({error}). {remedy}") from error
+
+
+def read_json(path: Path, remedy: str, *, most: int = TEXT, kind: type[EnergaxError] = DataError) -> Any:
+    """What a regular file of JSON holds; arrays in arrays without end are refused as what is no JSON is.
+
+    Args:
+        path: the file.
+        remedy: what to do about a file that is refused, a sentence.
+        most: the most bytes that it may have.
+        kind: the error.
+
+    Raises:
+        DataError: (or `kind`) As `read_bytes`, or no JSON.
+
+    """
+    content = read_bytes(path, most, remedy, kind=kind)
+    with refuse_broken(path, remedy, what="cannot be read as JSON", kind=kind):
+        return json.loads(content)
+
+
+def open_packed(file: BinaryIO, path: Path) -> BinaryIO:
+    """The bytes of an open file, unpacked piece by piece if its name ends in `.gz`."""
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file, mode="rb")) if path.suffix == ".gz" else file
+
+
+def fill_array(file: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
+    """Read bytes into a new uint8 array; memory is touched only as far as there are bytes.
+
+    Args:
+        file: where to read from.
+        shape: of the array; the caller has checked that the format may have it.
+
+    Returns:
+        The array, or, where the file ends too early, a vector of the bytes that there are.
+
+    """
+    content = np.empty(math.prod(shape), np.uint8)
+    view, filled = memoryview(cast(Any, content)), 0
+    while filled < len(content) and (count := file.readinto(view[filled : filled + PIECE])):  # pyright: ignore[reportAttributeAccessIssue]
+        filled += count
+    return content.reshape(shape) if filled == len(content) else content[:filled]
+
+
+def _read_up_to(file: BinaryIO, most: int) -> bytes:
+    """At most so many bytes; an unbuffered file may give fewer at a time than it has."""
+    pieces, left = [], most
+    while left and (piece := file.read(min(left, 16 * PIECE))):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
+
+
+class Excess(Exception):
+    """An archive asks for more bytes than an honest one needs."""
+
+
+class BoundedReader:
+    """A file that parsers of archives read from, which gives out no more than an honest archive needs.
+
+    A header may ask a parser to take any number of bytes into memory at once, and a few compressed bytes unpack to any
+    number of bytes.
+
+    Attributes:
+        most: position that is never passed.
+        at_once: most bytes that one call returns.
+
+    """
+
+    def __init__(self, file: BinaryIO, most: int, at_once: int):
+        self._file, self.most, self.at_once = file, most, at_once
+
+    def read(self, size: int = -1) -> bytes:
+        """Read; without a size, all that is left.
+
+        Raises:
+            Excess: More bytes than one call may ask for, or a position beyond the ceiling.
+
+        """
+        content = self._file.read(min(size, self.at_once + 1) if size >= 0 else self.at_once + 1)
+        if max(size, len(content)) > self.at_once:
+            raise Excess(f"it has a header of more than {self.at_once} bytes")
+        self._check(self._file.tell())
+        return content
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a position; see `read`."""
+        if whence == os.SEEK_SET:
+            self._check(offset)
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """The position."""
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        """Always: parsers go back by little only."""
+        return True
+
+    def _check(self, position: int) -> None:
+        if position > self.most:
+            raise Excess(f"it unpacks to more than {self.most} bytes")

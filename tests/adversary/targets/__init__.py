@@ -1,0 +1,1 @@
+"""One module for each kind of file; importing one registers its targets."""
