@@ -23,3 +23,7 @@ class RunError(EnergaxError, RuntimeError):
 
 class DivergenceError(RunError):
     """A training whose cost or parameters are no numbers any more."""
+
+
+class SaveError(RunError):
+    """A file of a run that could not be written: the disk is full, or the folder went away."""

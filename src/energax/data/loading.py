@@ -129,7 +129,15 @@ def describe(name: str | Source, root: str | os.PathLike[str] | None = None) -> 
 
 def cache_folder() -> Path:
     """Return the folder for downloads: ENERGAX_CACHE, or the system's folder for caches."""
-    return Path(os.environ.get("ENERGAX_CACHE") or pooch.os_cache("energax")).expanduser()
+    return expand_home(os.environ.get("ENERGAX_CACHE") or pooch.os_cache("energax"), "ENERGAX_CACHE")
+
+
+def expand_home(path: str | os.PathLike[str], place: str) -> Path:
+    """A path with `~` filled in; one of a user that this machine does not know is refused."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{place}={str(path)!r}: {error}; give the folder's whole path") from error
 
 
 def _source(name: str | Source) -> Source:
@@ -145,9 +153,13 @@ def _data_folder(root: str | os.PathLike[str] | None) -> Path | None:
     given = os.environ.get("ENERGAX_DATA") or None if root is None else root
     if given is None:
         return None
-    folder = Path(given).expanduser()
-    if not folder.is_dir():
-        place = "the environment variable ENERGAX_DATA" if root is None else "root"
+    place = "the environment variable ENERGAX_DATA" if root is None else "root"
+    folder = expand_home(given, place)
+    try:
+        there = folder.is_dir()
+    except OSError:  # a name that is too long, a folder that may not be looked into
+        there = False
+    if not there:
         raise DataError(
             f"{place} is {str(given)!r}, which is no folder. Give the folder that holds mnist/, "
             "cifar-10-batches-bin/ and the like, or leave it unset to use the cache."

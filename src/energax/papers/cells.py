@@ -119,5 +119,5 @@ def read(file: Path) -> Any:
     """
     try:
         return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{file} cannot be read: {error}; remove it, and what it holds is computed again") from error

@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
-from energax.exceptions import RunError
+from energax.exceptions import RunError, SaveError
 
 REMEDY = "restore it from a copy or start anew"
 
@@ -21,7 +21,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that readers see the old one or the whole new one, whatever happens in between.
 
     Raises:
-        RunError: the disk is full or the folder cannot be written; what was there before is untouched.
+        SaveError: the disk is full or the folder cannot be written; what was there before is untouched.
     """
     part = path.with_name(path.name + ".part")
     try:
@@ -33,9 +33,9 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink()
-        raise RunError(
+        raise SaveError(
             f"could not write {path}: {error.strerror or error}. The file that was there before is untouched; free "
-            "some space or choose another folder, and continue with --resume (compare: with the same command)"
+            "some space or choose another folder"
         ) from error
 
 
@@ -61,7 +61,7 @@ def restore(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
         raise RunError(f"no checkpoint at {path}: is this a run folder, and has its first epoch ended?") from error
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror or error}; {REMEDY}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{path} is not a checkpoint of energax: {error}; {REMEDY}") from error
     if hashlib.sha256(payload).hexdigest() != stated:
         raise RunError(
@@ -74,4 +74,7 @@ def restore(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     except (RuntimeError, ValueError, EOFError) as error:
         raise RunError(f"{path} does not fit this network: {error}; it was written with other settings") from error
     tree = jax.tree.map(lambda new, old: jax.numpy.asarray(new) if eqx.is_array(old) else new, tree, like)
-    return tree, json.loads(facts)
+    try:
+        return tree, json.loads(facts)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is damaged: its facts are no JSON ({error}); {REMEDY}") from error

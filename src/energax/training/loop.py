@@ -16,7 +16,7 @@ from energax.data import Dataset
 from energax.diagnostics.regime import Regime, measure_regime
 from energax.dynamics.model import Model, name_parts
 from energax.exceptions import DivergenceError, SettingError
-from energax.training.alarms import find_alarms, gather_alarms
+from energax.training.alarms import Ending, find_alarms, gather_alarms
 from energax.training.device_split import DeviceSplit, make_device_split
 from energax.training.display import Display, WarningsOnly
 from energax.training.epoch import stretch_in_place
@@ -149,7 +149,7 @@ class _Trainer:
         self.bare = eqx.tree_at(lambda l: (l.graph, l.solver), learner, (None, None))
         self.train, self.validation, self.test = place(data.train, True), place(data.validation), place(data.test)
         self.key, self.first_cost, self.compiled = root_key(seed), None, None
-        self.stepwise = learner.rule.updates_per_batch > 1
+        self.ending = Ending.of(learner)
         self.batches = len(data.train) // batch
         first = self.train.batch(jnp.arange(min(64, len(data.train))))
         # not augmented; rules and layers that draw at random draw the same in every report, the reference too
@@ -173,7 +173,7 @@ class _Trainer:
                 if folder is not None:
                     folder.save(progress, {"history": history}, best=chosen)
                 self.display.epoch(row)
-                for alarm in find_alarms(row, self.stepwise):
+                for alarm in find_alarms(row, self.ending):
                     if alarm.kind not in told:  # once a run: every epoch's stands in the log
                         self.display.warn(alarm.message)
                         told.add(alarm.kind)
@@ -238,7 +238,7 @@ class _Trainer:
             **regime_row(regime),
             **times,
         }
-        return {**row, "warnings": [alarm.message for alarm in find_alarms(row, self.stepwise)]}
+        return {**row, "warnings": [alarm.message for alarm in find_alarms(row, self.ending)]}
 
     def result(self, progress: Progress, best: Progress, best_row, history: History) -> dict[str, Any]:
         """Test the last epoch and the epoch that validation chooses."""
@@ -262,7 +262,7 @@ class _Trainer:
             **{name: last[name] for name in names},
             "epochs": len(history),
             **{name: sum(row[name] for row in history) for name in ("seconds", "compile_seconds")},
-            "warnings": gather_alarms(history, self.stepwise),
+            "warnings": gather_alarms(history, self.ending),
         }
 
 

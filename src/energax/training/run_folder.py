@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from energax.training.checkpoint import write_atomically
 from energax.training.learner import Learner, Progress, begin
 
 History = list[dict[str, Any]]
+LARGEST_CONFIG = 2**20  # bytes of a config.json: a run writes some two thousand
 
 
 class RunFolder:
@@ -48,7 +50,14 @@ class RunFolder:
             raise RunError(
                 f"cannot make the run folder {self.path}: {error.strerror}; choose another with --out"
             ) from error
-        if self.last.exists() or (self.path / "metrics.jsonl").exists():
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise RunError(f"cannot write into {self.path}: choose another folder with --out")
+        if (self.path / "metrics.jsonl").exists() and not self.last.exists():
+            raise RunError(
+                f"{self.path} holds the log of a run and no checkpoint to go on from: remove it, or choose another "
+                "folder with --out"
+            )
+        if self.last.exists():
             raise RunError(
                 f"{self.path} holds a run already: continue it with --resume {self.path}, or choose another "
                 "folder with --out"
@@ -81,16 +90,33 @@ class RunFolder:
         """The settings that the run was started with."""
         file = self.path / "config.json"
         try:
-            return dict(json.loads(file.read_text()))
+            if file.exists() and not file.is_file():
+                raise RunError(f"{file} is no file; give the folder of a run")  # a pipe would never end
+            with file.open("rb") as opened:
+                content = opened.read(LARGEST_CONFIG + 1)
         except FileNotFoundError as error:
             raise RunError(f"no run at {self.path}: {file.name} is missing; give the folder of a run") from error
-        except (OSError, ValueError, TypeError) as error:
+        except OSError as error:
+            raise RunError(f"cannot read {file}: {error.strerror}; give the folder of a run") from error
+        if len(content) > LARGEST_CONFIG:
+            raise RunError(
+                f"{file} is damaged: it has more than {LARGEST_CONFIG} bytes; restore it from a copy or start the run anew"
+            )
+        try:
+            config = json.loads(content)
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{file} is damaged: {error}; restore it from a copy or start the run anew") from error
+        if not isinstance(config, dict):
+            raise RunError(f"{file} is damaged: it holds no object; restore it from a copy or start the run anew")
+        return config
 
     def epochs(self) -> int:
         """Number of finished epochs that the log holds."""
         log = self.path / "metrics.jsonl"
-        return len(log.read_text().splitlines()) if log.exists() else 0
+        try:
+            return log.read_bytes().count(b"\n") if log.is_file() else 0
+        except OSError as error:
+            raise RunError(f"cannot read {log}: {error.strerror}; {checkpoint.REMEDY}") from error
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file, replacing it as a whole."""
@@ -118,11 +144,30 @@ class RunFolder:
         Raises:
             RunError: no checkpoint, a damaged one, or one of another network.
         """
-        return checkpoint.restore(self.best if best else self.last, begin(learner))
+        file = self.best if best else self.last
+        progress, facts = checkpoint.restore(file, begin(learner))
+        require_history(file, facts)
+        return progress, facts
 
     def load(self, learner: Learner, *, best: bool = False) -> Learner:
         """The learner with the parameters that the run ended with; arguments and errors as of `restore`."""
         return self.restore(learner, best=best)[0].as_learner(learner)
+
+
+NEEDED = ("epoch", "first_cost", "validation_accuracy", "gradient_cosine", "seconds", "compile_seconds")
+
+
+def require_history(file: Path, facts: Any) -> None:
+    """Refuse a checkpoint whose rows of the log lack what a run goes on from."""
+    rows = facts.get("history") if isinstance(facts, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise RunError(f"{file} holds no log of a run; {checkpoint.REMEDY}")
+    for number, row in enumerate(rows, start=1):
+        if lacking := [name for name in NEEDED if name not in row]:
+            raise RunError(
+                f"{file}: row {number} of its log has no {', '.join(lacking)}: it was written by an older version, and "
+                "cannot go on; start the run anew"
+            )
 
 
 def machine() -> dict[str, str]:
