@@ -100,7 +100,8 @@ class RunFolder:
             raise RunError(f"cannot read {file}: {error.strerror}; give the folder of a run") from error
         if len(content) > LARGEST_CONFIG:
             raise RunError(
-                f"{file} is damaged: it has more than {LARGEST_CONFIG} bytes; restore it from a copy or start the run anew"
+                f"{file} is damaged: it has more than {LARGEST_CONFIG} bytes; restore it from a copy or start the run "
+                "anew"
             )
         try:
             config = json.loads(content)
