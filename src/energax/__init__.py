@@ -2,6 +2,9 @@
 
 from importlib.metadata import version as _version
 
+from energax import _interruption as _interruption  # first: Ctrl-C during the imports that follow ends in one line
+
+# isort: split
 import jax as _jax
 
 __version__ = _version("energax")

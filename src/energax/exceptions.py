@@ -27,3 +27,7 @@ class DivergenceError(RunError):
 
 class RelaxationWarning(UserWarning):
     """An answer was given, and it is of no equilibrium."""
+
+
+class SaveError(RunError):
+    """A file of a run that could not be written: the disk is full, or the folder went away."""

@@ -7,7 +7,7 @@ import stat
 import threading
 from pathlib import Path
 
-from energax.exceptions import RunError
+from energax.exceptions import RunError, SaveError
 
 WRITE_REMEDY = "free some space or choose another folder"
 READ_REMEDY = "restore it from a copy or start anew"
@@ -22,7 +22,7 @@ def write_atomically(path: Path, content: bytes, remedy: str = WRITE_REMEDY) -> 
         remedy: what a message tells to do where it cannot be written.
 
     Raises:
-        RunError: the disk is full or the folder cannot be written; what was there before is untouched.
+        SaveError: the disk is full or the folder cannot be written; what was there before is untouched.
     """
     # a name of its own: two processes that write one file must not write into each other's part
     part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
@@ -38,7 +38,7 @@ def write_atomically(path: Path, content: bytes, remedy: str = WRITE_REMEDY) -> 
         if not isinstance(error, (OSError, ValueError)):  # an interruption passes on
             raise
         why = getattr(error, "strerror", None) or error
-        raise RunError(
+        raise SaveError(
             f"could not write {path}: {why}. The file that was there before is untouched; {remedy}"
         ) from error
 

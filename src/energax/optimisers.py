@@ -113,6 +113,11 @@ def make_sgd(rate: Rate, momentum: float, weight_decay: float) -> list[optax.Gra
     return [*_decay(weight_decay), optax.sgd(rate, momentum=momentum)]
 
 
+def make_nesterov(rate: Rate, momentum: float, weight_decay: float) -> list[optax.GradientTransformation]:
+    """Gradient descent with Nesterov's momentum (Sutskever et al. 2013); the decay is part of the gradient."""
+    return [*_decay(weight_decay), optax.sgd(rate, momentum=momentum, nesterov=True)]
+
+
 def make_adam(rate: Rate, adam_eps: float, weight_decay: float) -> list[optax.GradientTransformation]:
     """Adam (Kingma & Ba 2015); the decay is part of the gradient."""
     return [*_decay(weight_decay), optax.adam(rate, eps=adam_eps)]
@@ -149,22 +154,28 @@ class OptimiserKind:
         make: from the learning rate and the settings that it reads to transformations, chained in this order.
         reads: names of these settings.
         rate: a customary learning rate; None where that is the rate of gradient descent, and so a matter of the task.
+        of_layers: whether it takes norms of whole layers, which parameters have and states have not.
     """
 
     make: Callable[..., list[optax.GradientTransformation]]
     reads: tuple[str, ...]
     rate: float | None = None
+    of_layers: bool = False
 
 
 OPTIMISERS: dict[str, OptimiserKind] = {
     "sgd": OptimiserKind(make_sgd, ("momentum", "weight_decay")),
+    "nesterov": OptimiserKind(make_nesterov, ("momentum", "weight_decay")),
     "adam": OptimiserKind(make_adam, ("adam_eps", "weight_decay"), 0.001),
     "adamw": OptimiserKind(make_adamw, ("adam_eps", "weight_decay"), 0.001),
-    "lars": OptimiserKind(make_lars, ("momentum", "weight_decay")),
-    "lamb": OptimiserKind(make_lamb, ("adam_eps", "weight_decay"), 0.001),
-    "lalr": OptimiserKind(make_lalr, ("adam_eps", "weight_decay"), 0.003),
+    "lars": OptimiserKind(make_lars, ("momentum", "weight_decay"), of_layers=True),
+    "lamb": OptimiserKind(make_lamb, ("adam_eps", "weight_decay"), 0.001, of_layers=True),
+    "lalr": OptimiserKind(make_lalr, ("adam_eps", "weight_decay"), 0.003, of_layers=True),
 }
 """Every optimiser by name."""
+
+STATE_OPTIMISERS = tuple(name for name, kind in OPTIMISERS.items() if not kind.of_layers)
+"""Those that can move the states of a relaxation too."""
 
 DEFAULTS = {"momentum": 0.9, "weight_decay": 0.0, "adam_eps": 1e-8}
 """Settings of optimisers, where they are not given."""

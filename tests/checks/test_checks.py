@@ -4,6 +4,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 import optimistix as optx
 import pytest
 
@@ -15,7 +16,7 @@ from energax.dynamics import FreeGradient
 from energax.graph.networks import mlp
 from energax.papers.millidge2023.two_hop import TwoHopCoding
 from energax.rules import centred, holomorphic, nudge, one_sided, richardson, unit_nudge
-from energax.solvers import Alternating, Diffrax, Held, Synchronous
+from energax.solvers import Alternating, Diffrax, Held, OptaxFlow, Synchronous
 from oracles import batch_for, recurrent, skipping
 
 KEY = jax.random.key(0)
@@ -62,6 +63,7 @@ SOLVERS = {
     "flow": (lambda tol, n: ex.GradientFlow(0.5, stop=ex.Stopping(tol, n)), None),
     "momentum": (lambda tol, n: ex.GradientFlow(0.5, momentum=0.5, stop=ex.Stopping(tol, n)), None),
     "held": (lambda tol, n: ex.GradientFlow(0.1, bound=Held(), stop=ex.Stopping(tol, n)), None),
+    "optax": (lambda tol, n: OptaxFlow(optax.sgd(0.5, momentum=0.3), ex.Stopping(tol, n)), None),
     "alternating": (lambda tol, n: ex.FixedPoint(Alternating(), ex.Stopping(tol, n)), ex.Hopfield()),
     "synchronous": (lambda tol, n: ex.FixedPoint(Synchronous(), ex.Stopping(tol, n)), ex.Hopfield()),
     "conjugate_gradient": (lambda tol, n: ex.ConjugateGradient(ex.Stopping(tol, n, 1)), None),

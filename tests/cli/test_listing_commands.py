@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from energax.cli import main
 from energax.data import DATASETS
 from energax.recipes import RECIPES
-from energax.recipes.settings import Settings
+from energax.recipes.settings import COMMON, Settings
 
 
 def test_data_lists_six_sets_with_their_sizes(energax, monkeypatch):
@@ -73,39 +72,58 @@ def test_the_settings_of_one_recipe_are_told_with_their_flags(energax):
 
 
 @pytest.mark.parametrize("words", [("--recipe", "ep"), ("--recipe=ep",)])
-def test_help_shows_what_the_recipe_chooses(words, capsys):
-    """Oracle: the recipe's settings; another recipe has others."""
+def test_help_shows_what_the_recipe_chooses(words, energax):
+    """Oracle: the recipe's settings; without a recipe those of all of them, from the table of recipes."""
     shown = []
     for recipe in (words, ()):
-        with pytest.raises(SystemExit) as stopped:
-            main(["train", *recipe, "--help"])
-        assert stopped.value.code == 0
-        shown.append(" ".join(capsys.readouterr().out.replace("│", " ").split()))
-    for text, beta, rate in zip(shown, ("0.2", "0.001"), ("0.02", "0.05"), strict=True):
-        assert f"nudge strength ({beta})" in text
-        assert f"its learning rate ({rate})" in text
-        assert "the recipe chooses" not in text
-    assert main(["train", "--recipe", "nosuch", "--help"]) == 2
-    assert capsys.readouterr().err.startswith("energax: unknown recipe 'nosuch'")
+        done = energax("train", *recipe, "--help")
+        assert done.code == 0
+        shown.append(" ".join(done.out.replace("│", " ").split()))
+    own, every = shown
+    assert "nudge strength (0.2)" in own
+    assert "its learning rate (0.02)" in own
+    betas = "pc-nudge 0.001; ep, ep-one-sided, ep-holomorphic 0.2; deep, vf-ep, asym-ep 0.1"
+    assert f"nudge strength ({betas})" in every
+    rates = {name: recipe.defaults.learning_rate or COMMON.learning_rate for name, recipe in RECIPES.items()}
+    others = {rate: [name for name in rates if rates[name] == rate] for rate in rates.values() if rate != 0.05}
+    told = "; ".join(f"{', '.join(names)} {rate}" for rate, names in others.items())
+    assert f"its learning rate (0.05; {told})" in every
+    refused = energax("train", "--recipe", "nosuch", "--help")
+    assert refused.code == 2
+    assert refused.err.startswith("energax: unknown recipe 'nosuch'")
 
 
-def test_help_is_for_every_command_and_names_its_options(capsys):
-    """Oracle: the convention of parsers, exit code 0."""
-    for command, option in (("train", "--recipe"), ("compare", "--seeds"), ("data", "--fetch")):
-        with pytest.raises(SystemExit) as stopped:
-            main([command, "--help"])
-        assert stopped.value.code == 0
-        assert option in capsys.readouterr().out
+def test_what_a_recipe_is_made_of_is_told(energax):
+    """Oracle: the five nouns of docs/architecture.md, and the recipe's source."""
+    done = energax("recipes", "ep")
+    rows = dict(line.strip().split("  ", 1) for line in done.out.splitlines()[4:9])
+    assert list(rows) == ["graph", "dynamics", "solver", "rule", "optimiser"]
+    for noun, text in [
+        ("graph", "mlp: input 28x28x1, hidden1 512, output 10"),
+        ("dynamics", "Hopfield(cost=SquaredError())"),
+        ("solver", "FixedPoint(order=Alternating(), stop=Stopping(tol=0.01, max_steps=60"),
+        ("rule", "Contrastive(scheme=NudgingScheme(points=[0.2, -0.2]"),
+        ("optimiser", "sgd(learning_rate=0.02, momentum=0.9, weight_decay=0.0)"),
+    ]:
+        assert rows[noun].strip().startswith(text)
 
 
-def test_no_command_and_an_unknown_one_are_refused(capsys):
-    """Oracle: exit code 2, and the message lists the commands."""
-    for words in ([], ["explode"]):
-        with pytest.raises(SystemExit) as stopped:
-            main(words)
-        assert stopped.value.code == 2
-        told = capsys.readouterr().err
-        assert all(name in told for name in ("train", "compare", "data", "recipes"))
+def test_help_is_for_every_command_and_names_its_options(energax):
+    """Oracle: the convention of parsers, exit code 0; the usage has the whole command."""
+    experiment = "millidge2023-fig2a"
+    for *command, option in (
+        ("train", "--recipe"),
+        ("compare", "--seeds"),
+        ("data", "--fetch"),
+        ("recipes", "one recipe"),
+        ("reproduce", "--small"),
+        ("reproduce", experiment, "--redraw"),
+    ):
+        done = energax(*command, "--help")
+        assert done.code == 0
+        assert done.out.startswith(f"usage: energax {' '.join(command)} [-h]")
+        assert option in done.out
+    assert energax("compare", "--help").out.count("pc-nudge 0.001") == 1
 
 
 def test_version_is_the_installed_one(energax):

@@ -84,6 +84,7 @@ def without_biases(graph):
 
 PEERS = {
     "sgd": lambda rate, decay: optax.chain(optax.add_decayed_weights(decay), optax.sgd(rate, 0.9)),
+    "nesterov": lambda rate, decay: optax.chain(optax.add_decayed_weights(decay), optax.sgd(rate, 0.9, nesterov=True)),
     "adam": lambda rate, decay: optax.chain(optax.add_decayed_weights(decay), optax.adam(rate, eps=1e-8)),
     "adamw": lambda rate, decay: optax.adamw(rate, eps=1e-8, weight_decay=decay),
     "lars": lambda rate, decay: optax.lars(rate, decay, momentum=0.9),
@@ -158,7 +159,7 @@ def test_every_optimiser_is_tested():
 
 def test_unknown_optimisers_and_settings_are_refused():
     """Oracle: the message, which lists the known ones."""
-    with pytest.raises(ex.exceptions.SettingError, match="unknown optimiser 'rprop'; known: sgd, adam, adamw"):
+    with pytest.raises(ex.exceptions.SettingError, match="unknown optimiser 'rprop'; known: sgd, nesterov, adam"):
         make_optimiser("rprop", 0.1)
     with pytest.raises(ex.exceptions.SettingError, match=r"momentum=0\.5: adam does not read it; it reads adam_eps"):
         make_optimiser("adam", 0.1, momentum=0.5)

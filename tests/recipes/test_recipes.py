@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import oracles
@@ -211,7 +212,8 @@ def test_a_learner_comes_with_all_of_its_settings():
         ("pc", {"channels": (4,)}),
         ("pc", {"optimiser": "adam", "momentum": 0.5}),
         ("pc", {"adam_eps": 1e-6}),
-        ("pc", {"fixed_steps": 4, "state_momentum": 0.5}),
+        ("pc", {"fixed_steps": 4, "state_optimiser": "adam", "state_momentum": 0.5}),
+        ("pc", {"solver": "flow", "state_optimiser": "adam"}),
         ("pc", {"fixed_steps": 4, "max_relaxation_steps": 50}),
         ("ep", {"nudge_points": 4}),
         ("chl", {"beta": 0.1}),
@@ -250,6 +252,28 @@ def test_fixed_steps_are_the_plain_steps_of_papers(name, steps, size, learner):
         assert np.all(settled.steps == steps)
 
 
+@pytest.mark.parametrize(
+    ("given", "optimiser"),
+    [
+        ({"state_optimiser": "nesterov"}, optax.sgd(0.1, momentum=0.8, nesterov=True)),
+        ({"state_optimiser": "adam"}, optax.adam(0.1)),
+    ],
+)
+def test_fixed_steps_by_an_optimiser_are_those_of_optax(given, optimiser, learner):
+    """Oracle: optax's own optimiser, made here, in a loop by hand on the gradient -force."""
+    one = learner("pc", fixed_steps=5, step_size=0.1, **given)
+    rows = open_batch(one.graph, oracles.batch_for(one.graph, 3))
+    phase = prepare_phase(one.dynamics, one.graph, rows.clamped, target=rows.target, beta=jnp.asarray(1.0))
+    start = phase.start().states
+    settled = eqx.filter_jit(one.solver.solve)(phase, Start(start))
+    states, state = start, optimiser.init(start)
+    for _ in range(5):
+        updates, state = optimiser.update(jax.tree.map(jnp.negative, phase.force(states)), state)
+        states = optax.apply_updates(states, updates)
+    for n, v in states.items():
+        np.testing.assert_allclose(settled.states[n], v, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("network", ["conv", "residual"])
 def test_networks_for_images(network):
     """Oracle: the halving of a 16 x 16 image by every entry of `channels`."""
@@ -283,7 +307,7 @@ def test_seeds_give_other_parameters_and_the_same_seed_the_same(same):
             {"network": "transformer"},
             r"network=transformer: give mlp, conv, residual, hfn, scrn, scrn-dense or scrn-complex",
         ),
-        ("pc", {"optimiser": "rprop"}, r"optimiser=rprop: give sgd, adam, adamw, lars, lamb or lalr"),
+        ("pc", {"optimiser": "rprop"}, r"optimiser=rprop: give sgd, nesterov, adam, adamw, lars, lamb or lalr"),
         ("pc", {"clip": 0.0}, r"clip=0\.0: give a positive number"),
         ("pc", {"weight_decay": -0.1}, r"weight_decay=-0\.1: give a number of at least 0"),
         ("pc", {"optimiser": "adam", "adam_eps": 0.0}, r"adam_eps=0\.0: give a positive number"),

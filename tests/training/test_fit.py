@@ -21,7 +21,7 @@ from energax.rules import RandomSign
 from energax.solvers import AbstractSolver, Unbounded
 from energax.training import RunFolder, evaluate
 from energax.training import epoch as epochs
-from energax.training.alarms import find_alarms, gather_alarms
+from energax.training.alarms import Ending, find_alarms, gather_alarms
 from energax.training.callbacks import Callback
 from energax.training.display import Terminal, TrainingWarning
 from energax.training.learner import begin
@@ -430,20 +430,29 @@ def row_of(epoch: int, **changed):
 )
 def test_what_is_wrong_with_an_epoch_is_named(changed, message):
     """Oracle: the row. The message has epoch, number and remedy; of several epochs the last one's stands."""
-    (alarm,) = find_alarms(row_of(3, **changed), stepwise=False)
+    (alarm,) = find_alarms(row_of(3, **changed), Ending())
     assert re.search(message, alarm.message)
-    (told,) = gather_alarms([row_of(1), row_of(2, **changed), row_of(3, **changed)], stepwise=False)
+    (told,) = gather_alarms([row_of(1), row_of(2, **changed), row_of(3, **changed)], Ending())
     assert told == f"{alarm.message} (2 epochs)"
+
+
+def test_what_fixed_steps_leave_is_told_once():
+    """Oracle: the rows. It was asked for: the first epoch says so, and its remedy is none that fixed steps ignore."""
+    left = {"out_of_steps_fraction": 0.9, "residual": 0.3}
+    history = [row_of(epoch, **left) for epoch in (1, 2, 3)]
+    (alarm,) = find_alarms(history[0], Ending(fixed=20))
+    assert re.search(r"90\.00 % .* 20 fixed steps were asked for, and leave a mean residual of 0\.3; ", alarm.message)
+    assert "--max-relaxation-steps" not in alarm.message
+    assert find_alarms(history[1], Ending(fixed=20)) == []
+    assert gather_alarms(history, Ending(fixed=20)) == [alarm.message]
 
 
 def test_nothing_is_said_of_what_is_right():
     """Oracle: rows with which nothing is wrong: of rules that relax nothing, and of those that take single steps."""
     nan = float("nan")
-    assert find_alarms(row_of(1), stepwise=False) == []
-    assert (
-        find_alarms(row_of(1, diverged_fraction=nan, out_of_steps_fraction=nan, train_cost=9.9), stepwise=False) == []
-    )
-    assert find_alarms(row_of(1, out_of_steps_fraction=1.0), stepwise=True) == []
+    assert find_alarms(row_of(1), Ending()) == []
+    assert find_alarms(row_of(1, diverged_fraction=nan, out_of_steps_fraction=nan, train_cost=9.9), Ending()) == []
+    assert find_alarms(row_of(1, out_of_steps_fraction=1.0), Ending(stepwise=True)) == []
 
 
 def test_a_rule_that_draws_signs_is_measured_too(learner, train):

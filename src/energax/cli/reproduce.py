@@ -50,12 +50,18 @@ def keep_programs() -> None:
         jax.config.update("jax_compilation_cache_dir", str(Path("runs") / "compiled"))
 
 
+def named_experiment(words: Sequence[str]) -> str | None:
+    """The experiment that the words of a command line name, where it is exactly one."""
+    named = [word for word in words if word in EXPERIMENTS]
+    return named[0] if words[:1] == ["reproduce"] and len(named) == 1 else None
+
+
 def open_settings(words: Sequence[str]) -> type[ReproduceOptions]:
     """`ReproduceOptions`; where exactly one experiment is named, with its settings as options."""
-    named = [word for word in words if word in EXPERIMENTS]
-    if words[:1] != ["reproduce"] or len(named) != 1:
+    named = named_experiment(words)
+    if named is None:
         return ReproduceOptions
-    experiment = EXPERIMENTS[named[0]]
+    experiment = EXPERIMENTS[named]
     return with_settings(experiment.small if "--small" in words else experiment.full)
 
 

@@ -3,18 +3,22 @@
 import dataclasses
 import itertools
 import json
+import math
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import rich.console
 import rich.table
 
+from energax import checking
 from energax.cli.options import TrainOptions
 from energax.data import load_data
-from energax.exceptions import RunError, SettingError
-from energax.recipes import complete_settings, make_learner
-from energax.recipes.settings import Settings
+from energax.exceptions import EnergaxError, RunError, SettingError
+from energax.recipes import complete_settings, count_parameter_bytes, make_learner
+from energax.recipes.settings import KINDS, MOST, Settings, read_settings
 from energax.training import Run, RunFolder, fit
 from energax.training.callbacks import Callback
 from energax.training.display import Terminal
@@ -47,6 +51,8 @@ def require_unused(path: Path) -> Path:
 def epochs_of(recipe: str, data: str, epochs: int | None) -> int:
     """The customary number of epochs where none is given: the digits are few."""
     if epochs is not None:
+        if epochs > MOST:
+            raise SettingError(f"epochs={epochs}: give at most {MOST}")
         return epochs
     return 30 if data == "digits" else complete_settings(recipe)[0].epochs
 
@@ -64,6 +70,7 @@ def run_recipe(
 ) -> Run:
     """Load the data, build the recipe and train it."""
     dataset = load_data(data)
+    require_memory(recipe, dataset.image_shape, dataset.classes, settings)
     learner, complete = make_learner(recipe, dataset.image_shape, dataset.classes, seed=seed, settings=settings)
     return fit(
         learner,
@@ -79,6 +86,25 @@ def run_recipe(
     )
 
 
+COPIES = 4  # of the parameters that a training holds at least: they, their gradient, momentum, the best epoch's
+
+
+def require_memory(recipe: str, shape: Sequence[int], classes: int, settings: Settings) -> None:
+    """Refuse a network whose parameters alone do not fit into the machine's memory, before anything is allocated."""
+    try:
+        bytes_needed = COPIES * count_parameter_bytes(recipe, shape, classes, settings)
+    except (OverflowError, TypeError, ValueError) as error:  # more numbers in one array than can be counted
+        if isinstance(error, EnergaxError):
+            raise
+        raise SettingError(f"hidden={settings.hidden}: no array is so large; give fewer units") from error
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
+    if bytes_needed > there:
+        raise SettingError(
+            f"hidden={settings.hidden}, channels={settings.channels}, width={settings.width}: training such a network "
+            f"takes {bytes_needed / 1e9:.3g} GB and more, and this machine has {there / 1e9:.3g} GB; make it smaller"
+        )
+
+
 def resume_run(options: TrainOptions) -> tuple[RunFolder, Run]:
     """Continue a run with the settings it was started with."""
     if options.settings != Settings() or options.out is not None:
@@ -86,16 +112,19 @@ def resume_run(options: TrainOptions) -> tuple[RunFolder, Run]:
     if options.resume is None or not options.resume.is_dir():
         raise RunError(f"--resume {options.resume}: no such folder")
     folder = RunFolder(options.resume)
-    config = folder.config()
+    file, config = folder.path / "config.json", folder.config()
     try:
-        stored: dict[str, Any] = config["settings"]
-        given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
-        settings = Settings(**given)
-        recipe, data, seed, epochs = config["recipe"], config["data"], config["seed"], config["epochs"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RunError(
-            f"{folder.path / 'config.json'} lacks the settings of a recipe ({error}); start the run anew"
-        ) from error
+        settings = read_settings(config["settings"])
+        for name, kind in (("recipe", str), ("data", str), ("seed", int), ("epochs", int)):
+            holds, told = KINDS[kind]
+            if not holds(config[name]):
+                raise SettingError(f"{name}={checking.tell(config[name])}: give {told}")
+        complete_settings(config["recipe"], settings)
+    except KeyError as error:
+        raise RunError(f"{file} lacks the settings of a recipe ({error}); start the run anew") from error
+    except SettingError as error:
+        raise RunError(f"{file}: {error}; restore it from a copy, or start the run anew") from error
+    recipe, data, seed, epochs = config["recipe"], config["data"], config["seed"], config["epochs"]
     for name, value in (("recipe", recipe), ("data", data), ("seed", seed)):
         given_value = getattr(options, name)
         if given_value not in (value, getattr(TrainOptions(), name)):
@@ -103,7 +132,7 @@ def resume_run(options: TrainOptions) -> tuple[RunFolder, Run]:
                 f"--{name} {given_value}: the run in {folder.path} was started with {value}, and --resume "
                 "continues it; leave the option out, or start a new run"
             )
-    epochs = epochs if options.epochs is None else options.epochs
+    epochs = epochs if options.epochs is None else epochs_of(recipe, data, options.epochs)
     if folder.epochs() >= epochs:
         print(f"energax: {folder.path} has its {epochs} epochs; give a larger --epochs to go on", file=sys.stderr)
     run = run_recipe(recipe, data, seed, epochs, settings, folder, Terminal(), resume=True)

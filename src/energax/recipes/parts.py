@@ -13,8 +13,8 @@ from energax.solvers import (
     FixedPoint,
     GradientFlow,
     Stopping,
-    Unbounded,
     certified_flow,
+    fixed_steps,
 )
 from energax.solvers.coordinates import ErrorCoordinates
 
@@ -55,15 +55,23 @@ def make_blocks(settings: Chosen) -> AbstractSolver:
 
 
 def make_flow(settings: Chosen) -> AbstractSolver:
-    """Gradient flow of the states with momentum, its step bounded by the measured curvature; or papers' plain steps."""
+    """Gradient flow of the states with momentum, its step bounded by the measured curvature; or papers' fixed steps."""
     if settings.fixed_steps is not None:
-        stop = Stopping(settings.relaxation_tol, settings.fixed_steps, check_every=0)
-        return GradientFlow(step_size=settings.step_size, stop=stop, bound=Unbounded())
+        return fixed_steps(settings.fixed_steps, make_state_step(settings), tol=settings.relaxation_tol)
     return GradientFlow(
         step_size=settings.step_size,
         momentum=settings.state_momentum or None,
         stop=Stopping(settings.relaxation_tol, settings.max_relaxation_steps),
     )
+
+
+def make_state_step(settings: Chosen) -> float | optax.GradientTransformation:
+    """What one of the fixed steps does: a number for plain steps, else a transformation."""
+    name, size = settings.state_optimiser, settings.step_size
+    if "momentum" not in OPTIMISERS[name].reads:
+        return make_optimiser(name, size)
+    momentum = settings.state_momentum
+    return make_optimiser(name, size, momentum=momentum) if momentum > 0 else size
 
 
 def make_certified_flow(settings: Chosen) -> AbstractSolver:

@@ -1,6 +1,7 @@
 """Recipes: named combinations of the five nouns with settings that work, each setting open to change."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
@@ -227,8 +228,11 @@ def complete_settings(name: str, given: Settings | None = None) -> tuple[Recipe,
         kind = OPTIMISERS.get(given.optimiser)  # an unknown one is refused below
         if kind is not None and kind.rate is not None:
             chosen["learning_rate"] = kind.rate  # the recipe's own is one of gradient descent
-    if chosen.get("fixed_steps") is not None and (given is None or given.solver is None):
-        chosen["solver"] = "flow"
+    if chosen.get("fixed_steps") is not None:
+        if given is None or given.solver is None:
+            chosen["solver"] = "flow"
+        if chosen["state_optimiser"] == "sgd" and (given is None or given.state_momentum is None):
+            chosen["state_momentum"] = 0.0  # the recipe's own is for steps that are bounded and tested
     complete = Settings(**chosen)
     require_ranges(complete)
     return recipe, complete
@@ -244,6 +248,13 @@ def build(name: str, shape: Sequence[int], classes: int, key, given: Settings | 
 def settings_read(name: str, shape: Sequence[int], classes: int, given: Settings | None = None) -> Settings:
     """What a recipe reads for images of `shape`, with the given settings on top; the rest is None. Computes nothing."""
     return eqx.filter_eval_shape(build, name, tuple(shape), classes, jax.random.key(0), given)[1]
+
+
+def count_parameter_bytes(name: str, shape: Sequence[int], classes: int, given: Settings | None = None) -> int:
+    """Bytes of the parameters of a recipe's network; arguments as of `settings_read`. Computes nothing."""
+    learner = eqx.filter_eval_shape(build, name, tuple(shape), classes, jax.random.key(0), given)[0]
+    leaves = [leaf for leaf in jax.tree.leaves(learner.graph) if isinstance(leaf, jax.ShapeDtypeStruct)]
+    return sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in leaves)
 
 
 def make_learner(

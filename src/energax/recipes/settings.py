@@ -3,12 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
+from energax import checking
 from energax.exceptions import SettingError
-from energax.optimisers import DEFAULTS, OPTIMISERS
+from energax.optimisers import DEFAULTS, OPTIMISERS, STATE_OPTIMISERS
 
 Network = Literal["mlp", "conv", "residual", "hfn", "scrn", "scrn-dense", "scrn-complex"]
 Pool = Literal["stride", "average", "maximum"]
@@ -51,7 +52,7 @@ class Settings:
     gain: Annotated[float | None, describe("initial weights are U(+-gain / sqrt(fan_in))")] = None
     optimiser: Annotated[str | None, describe(f"optimiser of the parameters: {', '.join(OPTIMISERS)}")] = None
     learning_rate: Annotated[float | None, describe("its learning rate")] = None
-    momentum: Annotated[float | None, describe("its momentum (sgd, lars)")] = None
+    momentum: Annotated[float | None, describe("its momentum (sgd, nesterov, lars)")] = None
     weight_decay: Annotated[
         float | None, describe("share of the parameters added to the gradient; adamw, lamb: to the update")
     ] = None
@@ -96,12 +97,21 @@ class Settings:
     step_size: Annotated[
         float | None, describe("flow: nominal step of the states; the measured curvature bounds it")
     ] = None
-    state_momentum: Annotated[float | None, describe("flow: momentum of the states")] = None
+    state_momentum: Annotated[
+        float | None, describe("flow: momentum of the states (--fixed-steps of sgd: 0 where left out)")
+    ] = None
     fixed_steps: Annotated[
         int | None,
         describe(
-            "flow, as papers have it: so many plain steps of --step-size, no momentum, no bound, no test on the way; "
+            "flow, as papers have it: so many steps of --step-size by --state-optimiser, no bound, no test on the way; "
             "the verdict is of where they end"
+        ),
+    ] = None
+    state_optimiser: Annotated[
+        str | None,
+        describe(
+            f"what moves the states in --fixed-steps: {', '.join(STATE_OPTIMISERS)}; sgd without --state-momentum "
+            "takes plain steps"
         ),
     ] = None
     batch: Annotated[int | None, describe("rows per update")] = None
@@ -131,6 +141,7 @@ COMMON = Settings(
     check_every=5,
     step_size=1.0,
     state_momentum=0.8,
+    state_optimiser="sgd",
     batch=64,
     standardise=False,
 )
@@ -146,31 +157,42 @@ def one_of(names: Iterable[str]) -> tuple[Callable[[Any], bool], str]:
     return (*others, last).__contains__, f"give {', '.join(others)} or {last}"
 
 
-POSITIVE = (lambda value: 0 < value < math.inf, "give a positive number")
-NOT_NEGATIVE = (lambda value: 0 <= value < math.inf, "give a number of at least 0")
+LARGEST, SMALLEST = 3e38, 1.2e-38  # of float32, in which everything is computed
+POSITIVE = (lambda value: SMALLEST <= value <= LARGEST, "give a positive number that float32 can hold")
+NOT_NEGATIVE = (
+    lambda value: value == 0 or SMALLEST <= value <= LARGEST,
+    "give a number of at least 0 that float32 can hold",
+)
 BELOW_ONE = (lambda value: 0 <= value < 1, "give a number from 0 to below 1")
-COUNT = (lambda value: value >= 1, "give a whole number of at least 1")
-COUNTS = (lambda values: all(value >= 1 for value in values), "give whole numbers of at least 1")
+MOST = 2**31 - 1
+COUNT = (lambda value: 1 <= value <= MOST, f"give a whole number of at least 1, at most {MOST}")
+COUNTS = (
+    lambda values: len(values) > 0 and all(1 <= value <= MOST for value in values),
+    f"give one or more whole numbers of at least 1, at most {MOST}",
+)
 
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "network": one_of(get_args(Network)),
     "pool": one_of(get_args(Pool)),
     "solver": one_of(get_args(Solver)),
     "optimiser": one_of(OPTIMISERS),
+    "state_optimiser": one_of(STATE_OPTIMISERS),
     "activation": one_of(get_args(Activation)),
     "precision": one_of(get_args(Precision)),
     "width": POSITIVE,
     "length": (
-        lambda value: value == 0 or value >= 4,
+        lambda value: value == 0 or 4 <= value <= MOST,
         "give at least 4, that the image may reach the output, or 0 for the cyclic graph itself",
     ),
-    "kernel": (lambda value: value >= 1 and value % 2 == 1, "give an odd number"),
+    "kernel": (lambda value: 1 <= value <= MOST and value % 2 == 1, "give an odd number"),
     "lr_decay_steps": COUNT,
     "fixed_steps": COUNT,
     "clip": POSITIVE,
     "adam_eps": POSITIVE,
     "weight_decay": NOT_NEGATIVE,
     "check_every": COUNT,
+    "beta": (lambda value: SMALLEST <= abs(value) <= LARGEST or value == 0, "give a number that float32 can hold"),
+    "nudge_points": COUNT,
     "gamma": (lambda value: 0 < value <= 1, "the feedback scale must be in (0, 1]"),
     "hidden": COUNTS,
     "channels": COUNTS,
@@ -181,7 +203,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "homeostasis": NOT_NEGATIVE,
     "feedback_gain": POSITIVE,
     "feedback_radius": (
-        lambda value: value > 0 and (value < 1 or value == math.inf),
+        lambda value: SMALLEST <= value < 1 or value == math.inf,
         "give a number above 0 and below 1, or inf",
     ),
     "gain": POSITIVE,
@@ -199,6 +221,44 @@ def require_ranges(settings: Chosen) -> None:
         value = getattr(settings, name)
         if value is not None and not holds(value):
             raise SettingError(f"{name}={value}: {remedy}")
+
+
+KINDS: dict[Any, tuple[Callable[[Any], bool], str]] = {
+    str: (lambda value: isinstance(value, str), "text"),
+    bool: (lambda value: isinstance(value, bool), "true or false"),
+    int: (lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"),
+    float: (lambda value: isinstance(value, int | float) and not isinstance(value, bool), "a number"),
+    tuple: (
+        lambda value: isinstance(value, list) and all(KINDS[int][0](one) for one in value),
+        "a list of whole numbers",
+    ),
+}
+"""What JSON may hold for a setting of each type, and how that is told."""
+
+
+def read_settings(stored: Any) -> Settings:
+    """Settings as JSON holds them; null, and what is not there, is None.
+
+    Args:
+        stored: what was read.
+
+    Raises:
+        SettingError: it is no object, holds a name that is no setting, or a value of another type; the message names
+            the first such setting and its value.
+    """
+    if not isinstance(stored, dict):
+        raise SettingError(f"settings={checking.tell(stored)}: give an object of settings by name")
+    annotations, found = get_type_hints(Settings), {}
+    for name, value in stored.items():
+        if name not in annotations:
+            raise SettingError(f"{name!r} is no setting; known: {', '.join(annotations)}")
+        kind = next(one for one in get_args(annotations[name]) if one is not type(None))
+        origin = get_origin(kind)
+        holds, told = KINDS[str if origin is Literal else origin or kind]
+        if value is not None and not holds(value):
+            raise SettingError(f"{name}={checking.tell(value)}: give {told}, or null")
+        found[name] = tuple(value) if isinstance(value, list) else value
+    return Settings(**found)
 
 
 class Reader:

@@ -16,6 +16,8 @@ from energax.solvers.gradient_flow import Held as Held
 from energax.solvers.gradient_flow import PerSample as PerSample
 from energax.solvers.gradient_flow import Unbounded as Unbounded
 from energax.solvers.langevin import Langevin as Langevin
+from energax.solvers.optax_flow import OptaxFlow as OptaxFlow
+from energax.solvers.optax_flow import fixed_steps as fixed_steps
 from energax.solvers.optimistix import Optimistix as Optimistix
 from energax.solvers.order import Alternating as Alternating
 from energax.solvers.order import Synchronous as Synchronous

@@ -75,8 +75,8 @@ class AbstractSolver(eqx.Module):
         return self
 
     @abc.abstractmethod
-    def tighten(self, tol: float, factor: int) -> Self:
-        """The same solver with a smaller tolerance and `factor` times the steps, for references."""
+    def tighten(self, tol: float, factor: int) -> "AbstractSolver":
+        """A solver like this one, with a smaller tolerance and `factor` times the steps, for references."""
 
     @property
     def samples(self) -> bool:
@@ -87,6 +87,11 @@ class AbstractSolver(eqx.Module):
     def nominal_step(self) -> Array:
         """The step of the states that is asked for; NaN where the solver has none."""
         return jnp.asarray(jnp.nan)
+
+    @property
+    def fixed_steps(self) -> int | None:
+        """The number of steps of every relaxation, where no test ends one before; None for solvers that test."""
+        return None
 
 
 class AbstractIteration(AbstractSolver):
@@ -106,6 +111,11 @@ class AbstractIteration(AbstractSolver):
         require_kind(
             f"{name}: coordinates", self.coordinates, AbstractCoordinates, "give coordinates, as ErrorCoordinates()"
         )
+
+    @property
+    def fixed_steps(self):
+        """All steps that the stopping rule allows, where it tests only at the end."""
+        return None if self.stop.check_every else self.stop.max_steps
 
     def init(self, view: AbstractView, point: Point) -> Any:
         """What the solver carries from step to step: arrays with the batch first, or scalars. Nothing, unless said."""

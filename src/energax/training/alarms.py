@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from energax.metrics import number, percent
+from energax.training.learner import Learner
 
 GROWN = 10.0  # times the cost before the first update: no batch is that much harder than another
 TOLERATED = 0.01  # share of relaxations, or of rows, that may end out of steps unmentioned
@@ -21,12 +22,30 @@ class Alarm(NamedTuple):
     message: str
 
 
-def find_alarms(row: dict[str, Any], stepwise: bool) -> list[Alarm]:
+class Ending(NamedTuple):
+    """How the relaxations of a learner are meant to end.
+
+    Attributes:
+        stepwise: whether the rule learns after every single step, so that none is meant to end a relaxation.
+        fixed: how many steps each takes whatever is left, as was asked for; None: until they have settled.
+    """
+
+    stepwise: bool = False
+    fixed: int | None = None
+
+    @classmethod
+    def of(cls, learner: Learner) -> "Ending":
+        """That of a learner."""
+        return cls(learner.rule.updates_per_batch > 1, learner.solver.fixed_steps)
+
+
+def find_alarms(row: dict[str, Any], ending: Ending) -> list[Alarm]:
     """What is wrong with one row of the log.
 
     Args:
         row: the row.
-        stepwise: whether the rule learns after every single step, so that none is meant to end a relaxation.
+        ending: how relaxations are meant to end. What a fixed number of steps leaves is no fault of an epoch: it is
+            told with the first one, and stands in every row's shares.
     """
     epoch, first, found = row["epoch"], row.get("first_cost"), []
     for part in ("train", "validation"):
@@ -43,25 +62,30 @@ def find_alarms(row: dict[str, Any], stepwise: bool) -> list[Alarm]:
             "lower --beta, --step-size or --learning-rate"
         )
         found.append(Alarm("diverged", message))
-    if row["out_of_steps_fraction"] > TOLERATED and not stepwise:
-        message = (
-            f"epoch {epoch}: {percent(row['out_of_steps_fraction'])} of the relaxations ran out of steps: "
-            "raise --max-relaxation-steps (or --fixed-steps), or loosen --relaxation-tol"
-        )
+    unsettled = row["out_of_steps_fraction"]
+    if unsettled > TOLERATED and not ending.stepwise and (ending.fixed is None or epoch == 1):
+        remedy = "raise --max-relaxation-steps, or loosen --relaxation-tol"
+        if ending.fixed is not None:
+            remedy = (
+                f"{ending.fixed} fixed steps were asked for, and leave a mean residual of {number(row['residual'])}; "
+                "more of them come closer to equilibrium, and without --fixed-steps each takes as many as it needs"
+            )
+        message = f"epoch {epoch}: {percent(unsettled)} of the relaxations ran out of steps: {remedy}"
         found.append(Alarm("out of steps", message))
-    if row.get("validation_settled", 1.0) < 1 - TOLERATED:
+    if row.get("validation_settled", 1.0) < 1 - TOLERATED and (ending.fixed is None or epoch == 1):
+        remedy = "raise --max-relaxation-steps" if ending.fixed is None else "raise --fixed-steps"
         message = (
             f"epoch {epoch}: {percent(1 - row['validation_settled'])} of the validation rows did not settle, so that "
-            "their outputs are of no equilibrium: raise --max-relaxation-steps, or lower --step-size"
+            f"their outputs are of no equilibrium: {remedy}, or lower --step-size"
         )
         found.append(Alarm("validation", message))
     return found
 
 
-def gather_alarms(history: Iterable[dict[str, Any]], stepwise: bool) -> list[str]:
+def gather_alarms(history: Iterable[dict[str, Any]], ending: Ending) -> list[str]:
     """The last message of every kind in a run, and of how many epochs it is; arguments as of `find_alarms`."""
     last, counts = {}, {}
-    for alarm in (alarm for row in history for alarm in find_alarms(row, stepwise)):
+    for alarm in (alarm for row in history for alarm in find_alarms(row, ending)):
         last[alarm.kind] = alarm.message
         counts[alarm.kind] = counts.get(alarm.kind, 0) + 1
     return [text if counts[kind] == 1 else f"{text} ({counts[kind]} epochs)" for kind, text in last.items()]

@@ -36,7 +36,7 @@ def save(path: Path, tree: PyTree, facts: dict[str, Any], predictor: Predictor |
     leaves = {name: store.add(name, leaf, again=True) for name, leaf in name_leaves(tree).items()}
     structure = None if predictor is None else Encoder(store, strict=False).encode(predictor, "predictor")
     content = {"structure": structure, "leaves": leaves, "facts": json.dumps(facts)}
-    write_container(path, "checkpoint", store, content, f"{WRITE_REMEDY}, and continue with --resume")
+    write_container(path, "checkpoint", store, content, WRITE_REMEDY)
 
 
 def restore(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:

@@ -16,7 +16,7 @@ from energax.diagnostics.regime import Regime, measure_regime
 from energax.dynamics.model import Model, name_parts
 from energax.exceptions import DivergenceError, SettingError
 from energax.metrics import COST, ENERGY, Metric
-from energax.training.alarms import find_alarms, gather_alarms
+from energax.training.alarms import Ending, find_alarms, gather_alarms
 from energax.training.batches import AbstractBatches, as_batches
 from energax.training.callbacks import Callback, Plan
 from energax.training.display import WarningsOnly
@@ -185,7 +185,7 @@ class _Trainer:
         self.learner, self.sources, self.listeners = learner, sources, listeners
         self.batches = sources["train"]
         self.key, self.first_cost = root_key(seed), None
-        self.stepwise = learner.rule.updates_per_batch > 1
+        self.ending = Ending.of(learner)
         for source in sources.values():
             source.bind(learner.graph)
         first = self.batches.probe()
@@ -238,7 +238,7 @@ class _Trainer:
                     folder.save(progress, facts, best=best_row["epoch"])
                 # every listener hears of it, whoever wants to end
                 ends = self.tell("epoch", row, progress.as_learner(self.learner))
-                for alarm in find_alarms(row, self.stepwise):
+                for alarm in find_alarms(row, self.ending):
                     if alarm.kind not in told:  # once a run: every epoch's stands in the log
                         self.tell("warn", alarm.message)
                         told.add(alarm.kind)
@@ -310,7 +310,7 @@ class _Trainer:
             found = self.regime(learner.dynamics, learner.graph, self.probe, learner.solver, learner.rule)
             row |= regime_row(found)
         row |= times
-        return {**row, "warnings": [alarm.message for alarm in find_alarms(row, self.stepwise)]}
+        return {**row, "warnings": [alarm.message for alarm in find_alarms(row, self.ending)]}
 
     def result(self, progress: Progress, best: Learner, best_row, history: History) -> dict[str, Any]:
         """What the last epoch says, and tests of it and of the epoch that validation chose."""
@@ -332,7 +332,7 @@ class _Trainer:
             **{name: last[name] for name in names},
             "epochs": len(history),
             **{name: sum(row[name] for row in history) for name in ("seconds", "compile_seconds")},
-            "warnings": gather_alarms(history, self.stepwise),
+            "warnings": gather_alarms(history, self.ending),
         }
 
 

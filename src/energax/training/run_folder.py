@@ -14,11 +14,12 @@ import filelock
 import jax
 
 from energax.exceptions import RunError, SettingError
-from energax.files import write_atomically
+from energax.files import READ_REMEDY, write_atomically
 from energax.training import checkpoint
 from energax.training.learner import Learner, Progress, begin
 
 History = list[dict[str, Any]]
+LARGEST_CONFIG = 2**20  # bytes of a config.json: a run writes some two thousand
 
 
 class RunFolder:
@@ -92,7 +93,12 @@ class RunFolder:
         Raises:
             RunError: there is a run here already, or the folder cannot be written.
         """
-        if self.last.exists() or (self.path / "metrics.jsonl").exists():
+        if (self.path / "metrics.jsonl").exists() and not self.last.exists():
+            raise RunError(
+                f"{self.path} holds the log of a run and no checkpoint to go on from: remove it, or choose another "
+                "folder with --out"
+            )
+        if self.last.exists():
             raise RunError(
                 f"{self.path} holds a run already: continue it with --resume {self.path}, or choose another "
                 "folder with --out"
@@ -132,16 +138,34 @@ class RunFolder:
         """The settings that the run was started with."""
         file = self.path / "config.json"
         try:
-            return dict(json.loads(file.read_text()))
+            if file.exists() and not file.is_file():
+                raise RunError(f"{file} is no file; give the folder of a run")  # a pipe would never end
+            with file.open("rb") as opened:
+                content = opened.read(LARGEST_CONFIG + 1)
         except FileNotFoundError as error:
             raise RunError(f"no run at {self.path}: {file.name} is missing; give the folder of a run") from error
-        except (OSError, ValueError, TypeError) as error:
+        except OSError as error:
+            raise RunError(f"cannot read {file}: {error.strerror}; give the folder of a run") from error
+        if len(content) > LARGEST_CONFIG:
+            raise RunError(
+                f"{file} is damaged: it has more than {LARGEST_CONFIG} bytes; restore it from a copy or start the run "
+                "anew"
+            )
+        try:
+            config = json.loads(content)
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{file} is damaged: {error}; restore it from a copy or start the run anew") from error
+        if not isinstance(config, dict):
+            raise RunError(f"{file} is damaged: it holds no object; restore it from a copy or start the run anew")
+        return config
 
     def epochs(self) -> int:
         """Number of finished epochs that the log holds."""
         log = self.path / "metrics.jsonl"
-        return len(log.read_text().splitlines()) if log.exists() else 0
+        try:
+            return log.read_bytes().count(b"\n") if log.is_file() else 0
+        except OSError as error:
+            raise RunError(f"cannot read {log}: {error.strerror}; {READ_REMEDY}") from error
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file, replacing it as a whole."""
@@ -203,6 +227,7 @@ class RunFolder:
     def _read(self, path: Path, learner: Learner) -> tuple[Progress, dict[str, Any]]:
         """A checkpoint of this run."""
         progress, facts = checkpoint.restore(path, begin(learner))
+        require_history(path, facts)
         identity, belongs = self._identity(), facts.get("belongs")
         if not isinstance(belongs, dict) or not {"history", "epoch", "best"} <= facts.keys():
             raise RunError(f"{path} is no checkpoint of a run: it does not say which run it is of")
@@ -223,6 +248,19 @@ class RunFolder:
 
 LOOSE = ("epochs", "origin", "python", "jax", "device", "system")
 """Settings that a resumption may change."""
+
+
+NEEDED = ("epoch", "seconds", "compile_seconds")
+
+
+def require_history(file: Path, facts: Any) -> None:
+    """Refuse a checkpoint whose rows of the log lack what a run goes on from."""
+    rows = facts.get("history") if isinstance(facts, dict) else None
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise RunError(f"{file} holds no log of a run; {READ_REMEDY}")
+    for number, row in enumerate(rows, start=1):
+        if lacking := [name for name in NEEDED if name not in row]:
+            raise RunError(f"{file}: row {number} of its log has no {', '.join(lacking)}; {READ_REMEDY}")
 
 
 def machine() -> dict[str, str]:
