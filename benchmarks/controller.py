@@ -18,7 +18,7 @@ from benchmarks.systems import System
 from benchmarks.table import markdown
 from benchmarks.workload import Workload
 from energax.exceptions import SettingError
-from energax.training.checkpoint import write_atomically
+from energax.files import write_atomically
 from energax.training.run_folder import finite
 
 

@@ -4,7 +4,7 @@ Needs the extra `sklearn`: `pip install 'energax[sklearn]'`.
 """
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import equinox as eqx
 import jax
@@ -165,7 +165,7 @@ class _EnergyEstimator(BaseEstimator):
 
     def __getstate__(self):
         """Plain values and arrays: programs and optimisers are made again from them."""
-        state = dict(super().__getstate__())
+        state: dict[str, Any] = {**cast(Any, super().__getstate__())}
         run = state.pop("_run", None)
         if state.pop("learner_", None) is None:
             return state

@@ -16,7 +16,7 @@ from energax.dynamics.model import Model
 from energax.dynamics.phase import Batch
 from energax.exceptions import RelaxationWarning
 from energax.graph.parts import Output, States
-from energax.graph.structure import AbstractStructure, AnyGraph
+from energax.graph.structure import AbstractStructure, AnyGraph, hold
 from energax.inference.trace import Trace, trace_phase
 from energax.rules.base import free_phase, open_batch
 from energax.solvers.engine import AbstractSolver
@@ -65,7 +65,9 @@ class Predictor(eqx.Module):
         require_kind("with_solver", solver, AbstractSolver, "give a solver, as GradientFlow()")
         return eqx.tree_at(lambda one: one.solver, self, solver)
 
-    def predict(self, x: Array | Mapping[str, Array], *, batch: int = 500) -> Any:
+    def predict(
+        self, x: Array | Mapping[str, Array], *, known: Mapping[str, Array] | None = None, batch: int = 500
+    ) -> Any:
         """What the outputs settle to with the inputs clamped: logits, values, as the cost reads them.
 
         Rows are settled so many at a time, the last ones filled up, so that one program serves all and no prediction
@@ -73,6 +75,7 @@ class Predictor(eqx.Module):
 
         Args:
             x: shape `(rows, *shape)`, or a mapping from clamped nodes to such arrays.
+            known: node -> which of its units are known, boolean, of the shape of its values; None: all of them.
             batch: rows at a time.
 
         Returns:
@@ -84,25 +87,28 @@ class Predictor(eqx.Module):
         Raises:
             DataError: no rows, a shape that does not fit, or NaN and infinite values.
         """
-        return self._answer(x, batch, None)
+        return self._answer(x, known, batch, None)
 
-    def predict_proba(self, x: Array | Mapping[str, Array], *, batch: int = 500) -> Any:
+    def predict_proba(
+        self, x: Array | Mapping[str, Array], *, known: Mapping[str, Array] | None = None, batch: int = 500
+    ) -> Any:
         """The probabilities of the classes, as the cost makes them of the outputs; the rest as of `predict`.
 
         Raises:
             SettingError: the cost makes none of them.
         """
-        return self._answer(x, batch, self.dynamics.cost.probabilities)
+        return self._answer(x, known, batch, self.dynamics.cost.probabilities)
 
     def relax(
         self,
         clamp: Mapping[str, Array],
         *,
         start: States | None = None,
+        known: Mapping[str, Array] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> Equilibrium:
         """Settle every node that is not clamped: completion, generation, recall; arguments as of `energax.relax`."""
-        return relax(self.dynamics, self.graph, self.solver, clamp=clamp, start=start, key=key)
+        return relax(self.dynamics, self.graph, self.solver, clamp=clamp, start=start, known=known, key=key)
 
     def trace(
         self,
@@ -124,19 +130,21 @@ class Predictor(eqx.Module):
             SettingError: a solver that takes no steps of its own, a beta without targets or the other way round.
         """
         require_whole("trace: steps", steps, 1)
-        require_finite(self.graph, x)
+        require_finite(self.graph.clamp(x))
         return trace_phase(self.dynamics, self.graph, self.solver, Batch(x, y), steps, beta)
 
-    def _answer(self, x: Any, batch: int, finish: Any) -> Any:
+    def _answer(self, x: Any, known: Any, batch: int, finish: Any) -> Any:
         """The outputs of all rows, or what is made of them."""
         require_whole("predict: batch", batch, 1)
-        require_finite(self.graph, x)
-        clamped = self.graph.clamp(x)
-        rows = len(next(iter(clamped.values())))
+        held = hold(self.graph, x, None, known)
+        values = {**held.values, **{name: part.value for name, part in held.known.items()}}
+        require_finite(values)
+        given = Batch(values, known={name: part.mask for name, part in held.known.items()} or None)
+        rows = len(held.example)
         size, found, lost = min(batch, rows), [], 0
         for first in range(0, rows, size):
             chosen = np.minimum(np.arange(first, first + size), rows - 1)
-            output, result = settle_outputs(self, {name: v[chosen] for name, v in clamped.items()}, finish)
+            output, result = settle_outputs(self, jax.tree.map(lambda a, chosen=chosen: a[chosen], given), finish)
             count = min(size, rows - first)
             found.append(jax.tree.map(lambda a, count=count: np.asarray(a)[:count], output))
             lost += int(np.sum(np.isin(np.asarray(result)[:count], UNSETTLED)))
@@ -155,9 +163,9 @@ UNSETTLED = (int(Verdict.OUT_OF_STEPS), int(Verdict.DIVERGED))
 
 
 @eqx.filter_jit
-def settle_outputs(predictor: Predictor, x: Any, finish: Any) -> tuple[Any, Array]:
+def settle_outputs(predictor: Predictor, batch: Batch, finish: Any) -> tuple[Any, Array]:
     """What the outputs settle to, or what is made of that, and the verdicts."""
-    rows = open_batch(predictor.graph, Batch(x))
+    rows = open_batch(predictor.graph, batch)
     phase, end, _ = free_phase(predictor.dynamics, predictor.graph, rows, predictor.solver)
     output = phase.output(end.states)
     return (output if finish is None else finish(output)), jnp.asarray(end.result)

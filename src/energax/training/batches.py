@@ -2,6 +2,7 @@
 
 import abc
 import base64
+import dataclasses
 import itertools
 import json
 import queue
@@ -22,7 +23,7 @@ from energax.graph.structure import AnyGraph, shape_outputs
 from energax.training.epoch import Cut, Programs
 from energax.training.learner import Progress
 from energax.training.metrics import Sums
-from energax.training.rows import AbstractRows, ArrayRows, make_array_rows, require_finite_numbers
+from energax.training.rows import AbstractRows, ArrayRows, find_mask, make_array_rows, require_finite_numbers
 
 STRETCHES = 10  # compiled calls per epoch of rows: often enough for a bar, seldom enough to cost nothing
 PAUSE = 0.5  # seconds between looks at the averages of a stream: each waits for the device
@@ -107,6 +108,8 @@ class Arrays(AbstractBatches):
             mapping from outputs; None where there are none.
         batch: rows per update; fewer where there are fewer rows.
         weights: of every row in its batch's average, shape `(rows,)`; None weighs all alike.
+        known: node -> which of its units are held, boolean, of the shape of its values, for missing ones: the others
+            relax, and may be anything in x, NaN as well. None holds all.
         shuffle: whether every epoch has an order of its own.
 
     Raises:
@@ -121,9 +124,10 @@ class Arrays(AbstractBatches):
         *,
         batch: int = 64,
         weights: Any = None,
+        known: Any = None,
         shuffle: bool = True,
     ):
-        self._take(make_array_rows(x, y, weights), batch, shuffle)
+        self._take(make_array_rows(x, y, weights, known), batch, shuffle)
 
     def _take(self, rows: AbstractRows, batch: int, shuffle: bool) -> None:
         require_whole("batch", batch, 1)
@@ -217,7 +221,7 @@ class Stream(AbstractBatches):
         sums, first, told = Sums.zero(programs.metrics), 0, time.perf_counter()
         last = 0
         for index, batch in enumerate(self._read(self.limit)):
-            keyed = Batch(batch.x, batch.y, jax.random.fold_in(key, index), batch.weights)
+            keyed = dataclasses.replace(batch, key=jax.random.fold_in(key, index))
             progress, sums = programs.step(progress, sums, keyed)
             last = index + 1
             if (alone and index == 0) or time.perf_counter() - told > PAUSE:
@@ -363,8 +367,9 @@ def check_batch(given: Any, number: int) -> Batch:
     Raises:
         DataError: something else, no rows, or numbers that are none.
     """
+    fields: dict[str, Any]
     if isinstance(given, Batch):
-        fields = {"x": given.x, "y": given.y, "weights": given.weights}
+        fields = {"x": given.x, "y": given.y, "weights": given.weights, "known": given.known}
     elif isinstance(given, Mapping):
         fields = dict(given) if "x" in given else {"x": given}
     elif isinstance(given, (tuple, list)) and len(given) in (2, 3):
@@ -376,14 +381,15 @@ def check_batch(given: Any, number: int) -> Batch:
             f"batch {number} is {tell(given)}: give (x, y), (x, y, weights), a Batch, or a mapping with the keys "
             "x and y"
         )
-    unknown = set(fields) - {"x", "y", "weights"}
+    unknown = set(fields) - {"x", "y", "weights", "known"}
     if unknown:
         raise DataError(f"batch {number} has the keys {', '.join(map(repr, sorted(unknown)))}: give x, y and weights")
-    plain = {name: as_numbers(f"batch {number}, {name}", value) for name, value in fields.items()}
+    masks = fields.get("known")
+    plain = {name: as_numbers(f"batch {number}, {name}", value, name, masks) for name, value in fields.items()}
     sizes = {len(a) if a.ndim else -1 for a in jax.tree.leaves(plain)}
     if len(sizes) != 1 or min(sizes) < 1:
         raise DataError(f"batch {number} has arrays of {sorted(sizes)} rows: give every array one row for every sample")
-    return Batch(plain["x"], plain.get("y"), None, plain.get("weights"))
+    return Batch(plain["x"], plain.get("y"), None, plain.get("weights"), plain.get("known"))
 
 
 def require_classes(place: str, targets: Any, shapes: Any) -> None:
@@ -412,19 +418,19 @@ def require_classes(place: str, targets: Any, shapes: Any) -> None:
         )
 
 
-def as_numbers(place: str, value: Any) -> Any:
-    """A value, or a mapping of values, in finite numbers."""
+def as_numbers(place: str, value: Any, field: str, known: Any, node: str | None = None) -> Any:
+    """A value of a field, or a mapping of values, in finite numbers; where x is not known it may be anything."""
     if value is None:
         return None
     if isinstance(value, Mapping):
-        return {name: as_numbers(f"{place}[{name!r}]", one) for name, one in value.items()}
+        return {name: as_numbers(f"{place}[{name!r}]", one, field, known, name) for name, one in value.items()}
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as problem:
         raise DataError(f"{place}: {tell(value)} is no array of numbers ({problem}): give one") from problem
     if array.dtype.kind not in "fciub" and not np.issubdtype(array.dtype, np.number):
         raise DataError(f"{place} has dtype {array.dtype}: give numbers")
-    require_finite_numbers(place, array)
+    require_finite_numbers(place, array, find_mask(known, field, "x" if node is None else f"x[{node!r}]"))
     return array
 
 
@@ -433,11 +439,11 @@ def fill_up(batch: Batch, size: int) -> tuple[Batch, int]:
     rows = len(jax.tree.leaves(batch.x)[0])
     weights: Any = np.ones(rows, jnp.result_type(float)) if batch.weights is None else batch.weights
     if rows >= size:
-        return Batch(batch.x, batch.y, None, weights), rows
+        return dataclasses.replace(batch, weights=weights), rows
     chosen = np.minimum(np.arange(size), rows - 1)
-    x, y, weights = jax.tree.map(lambda a: a[chosen], (batch.x, batch.y, weights))
-    weights = np.where(np.arange(size) < rows, weights, 0).astype(weights.dtype)
-    return Batch(x, y, None, weights), size
+    filled = jax.tree.map(lambda a: a[chosen], dataclasses.replace(batch, weights=weights))
+    weights = np.where(np.arange(size) < rows, filled.weights, 0).astype(filled.weights.dtype)
+    return dataclasses.replace(filled, weights=weights), size
 
 
 def count(batches: Any) -> int | None:

@@ -95,15 +95,17 @@ def merge_totals(metrics: tuple[Metric, ...], a: Totals, b: Totals) -> Totals:
 
 def total_batch(learner: Predictor, batch: Batch, metrics: tuple[Metric, ...]) -> Totals:
     """What one batch adds; rows without a weight do not count."""
-    rows = open_batch(learner.graph, Batch(batch.x, batch.y))
-    phase, end, _ = free_phase(learner.dynamics, learner.graph, rows, learner.solver)
+    sampling = learner.solver.samples
+    key = jax.random.key(0) if sampling else None  # the same draws in every test; layers draw nothing otherwise
+    rows = open_batch(learner.graph, Batch(batch.x, batch.y, key, known=batch.known))
+    phase, end, _ = free_phase(learner.dynamics, learner.graph, rows, learner.solver, samples=sampling)
     output = phase.output(end.states)
     none = jnp.full(rows.weights.shape, jnp.nan, rows.weights.dtype)
     cost = none if rows.target is None else learner.dynamics.cost(output, rows.target)
     weights = jnp.ones_like(rows.weights) if batch.weights is None else batch.weights.astype(rows.weights.dtype)
     energy = jnp.real(phase.energy(end.states)) if any(metric is ENERGY for metric in metrics) else none
     outputs = Outputs(output, rows.target, cost, weights, energy)
-    done = (end.result == Verdict.CONVERGED) | (end.result == Verdict.STALLED)
+    done = (end.result != Verdict.OUT_OF_STEPS) & (end.result != Verdict.DIVERGED)
     counts = weights > 0
     return {m.name: m.total(outputs) for m in metrics}, jnp.sum(done & counts), jnp.sum(counts)
 
@@ -123,7 +125,7 @@ def evaluate_rows(learner: Predictor, rows: AbstractRows, size: int, metrics: tu
         at = index * size + jnp.arange(size)
         filled = rows.batch(jnp.minimum(at, count - 1))
         given = 1.0 if filled.weights is None else filled.weights
-        batch = Batch(filled.x, filled.y, None, jnp.where(at < count, given, 0.0))
+        batch = dataclasses.replace(filled, weights=jnp.where(at < count, given, 0.0))
         return merge_totals(metrics, sums, total_batch(learner, batch, metrics))
 
     none = {m.name: m.zero() for m in metrics}, jnp.zeros((), int), jnp.zeros((), int)

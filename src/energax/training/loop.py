@@ -202,7 +202,8 @@ class _Trainer:
         self.programs = Programs(learner, self.metrics)
         # not augmented; rules and layers that draw at random draw the same in every report, the reference too
         self.probe = dataclasses.replace(first, key=jax.random.fold_in(self.key, 0))
-        self.regime = eqx.filter_jit(measure_regime) if regime and first.y is not None else None
+        measurable = first.y is not None or learner.rule.reference() is not None
+        self.regime = eqx.filter_jit(measure_regime) if regime and measurable else None
 
     def run(
         self,

@@ -36,11 +36,13 @@ class ArrayRows(AbstractRows):
         x: shape `(rows, *shape)`, or a mapping from nodes to such arrays.
         y: targets, likewise, or None.
         weights: of every row, shape `(rows,)`, or None.
+        known: which units of a node are held, as in `Batch`, or None.
     """
 
     x: Array | dict[str, Array]
     y: Array | dict[str, Array] | None = None
     weights: Array | None = None
+    known: dict[str, Array] | None = None
 
     def __len__(self):
         """Number of rows."""
@@ -48,8 +50,8 @@ class ArrayRows(AbstractRows):
 
     def batch(self, rows, key=None):
         """The batch of these rows."""
-        x, y, weights = jax.tree.map(lambda a: a[rows], (self.x, self.y, self.weights))
-        return Batch(x, y, key, weights)
+        x, y, weights, known = jax.tree.map(lambda a: a[rows], (self.x, self.y, self.weights, self.known))
+        return Batch(x, y, key, weights, known)
 
 
 class DeviceSplit(AbstractRows):
@@ -98,20 +100,20 @@ def make_device_split(data: Dataset, split: Split, *, standardise: bool, augment
     )
 
 
-def make_array_rows(x, y=None, weights=None) -> ArrayRows:
+def make_array_rows(x, y=None, weights=None, known=None) -> ArrayRows:
     """Put arrays on the device.
 
     Raises:
         DataError: no rows, different numbers of them, or numbers that are none; the message names the array, the first
             place and the remedy.
     """
-    given = {"x": x, "y": y, "weights": weights}
+    given = {"x": x, "y": y, "weights": weights, "known": known}
     sizes: dict[str, int] = {}
     for name, value in given.items():
         for place, array in name_arrays(name, value).items():
             if np.ndim(array) == 0:
                 raise DataError(f"{place} has no rows: give an array of shape (rows, ...)")
-            require_finite_numbers(place, array)
+            require_finite_numbers(place, array, find_mask(known, name, place))
             sizes[place] = len(array)
     if len(set(sizes.values())) > 1:
         told = ", ".join(f"{place} {size}" for place, size in sizes.items())
@@ -138,8 +140,18 @@ def put(name: str, value) -> Array | dict[str, Array]:
     return as_array(name, value)
 
 
-def require_finite_numbers(place: str, values: np.ndarray) -> None:
-    """Refuse NaN and infinite values, naming the first."""
+def find_mask(known: Any, name: str, place: str) -> np.ndarray | None:
+    """Which values of an input are known, where that is said; the others may be anything."""
+    if name != "x" or not isinstance(known, Mapping):
+        return None
+    own = [mask for node, mask in known.items() if place in ("x", f"x[{node!r}]")]
+    return np.asarray(own[0], bool) if own else None
+
+
+def require_finite_numbers(place: str, values: np.ndarray, mask: np.ndarray | None = None) -> None:
+    """Refuse NaN and infinite values, naming the first; those that `mask` leaves out may be anything."""
+    if mask is not None and mask.shape == values.shape:
+        values = np.where(mask, values, 0)
     if values.dtype.kind in "fcV" and not math.isfinite(abs(np.sum(values))):  # a sum that is a number has only such
         bad = np.argwhere(~np.isfinite(values))
         if len(bad):
