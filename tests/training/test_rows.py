@@ -130,7 +130,7 @@ def test_sums_of_nothing_are_told_as_nothing():
     info = Info(jnp.eye(4), jnp.array([0.5, 0.25, 1.0, 0.25]), {}, target=target)
     averages = Sums.zero((ACCURACY, COST)).add_batch(info, None).averages()
     assert (averages.pop("cost"), averages.pop("accuracy")) == (0.5, 0.75)
-    assert len(averages) == len(RELAXATION_METRICS) == 7
+    assert len(averages) == len(RELAXATION_METRICS) == 8
     assert all(np.isnan(value) for value in averages.values())
 
 
