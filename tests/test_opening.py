@@ -58,8 +58,9 @@ PLACES = {
 def test_only_regular_files_of_usual_sizes_are_opened(put, tmp_path):
     """Oracle: the message, which names the file and ends in the remedy."""
     put(tmp_path / "a")
-    with pytest.raises(DataError, match=rf"/a: .*{PLACES[put]}.* Write it anew\.$"):
+    with pytest.raises(DataError, match=rf"/a: .*{PLACES[put]}.* Write it anew\.$") as caught:
         read_bytes(tmp_path / "a", 10, REMEDY)
+    assert str(caught.value).count(REMEDY) == 1
     with pytest.raises(RunError, match=PLACES[put]), open_file(tmp_path / "a", 10, REMEDY, kind=RunError):
         pass
 

@@ -127,6 +127,8 @@ def open_file(path: Path, most: int, remedy: str, *, kind: type[EnergaxError] = 
         _require_regular(os.stat(path), path, most, remedy, kind)
         # What lies there may change between the look and the opening: hence no waiting for a pipe, and a second look.
         file = cast(BinaryIO, io.FileIO(path, opener=lambda name, flags: os.open(name, flags | _NO_WAITING)))
+    except EnergaxError:  # some are ValueErrors as well
+        raise
     except (OSError, ValueError) as error:
         raise kind(f"{path}: cannot be read ({shorten(error)}). {remedy}") from error
     with file:

@@ -15,7 +15,7 @@ from energax.data.fetch import Remote, download
 from ..target import Target, register
 
 PAYLOAD = Random(0).randbytes(50_000)
-LIMIT = 1.5  # seconds for a download
+LIMIT = 0.8  # seconds for a download
 
 
 def make(folder: Path) -> None:
