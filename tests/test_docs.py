@@ -22,8 +22,11 @@ def plain_jax():
     jax.config.update("jax_enable_x64", True)
 
 
+PAGES_TO_RUN = [f"docs/{name}.md" for name in ("extending", "relaxing", "graphs", "saving", "your_own_data")]
+
+
 @pytest.mark.usefixtures("plain_jax")
-@pytest.mark.parametrize("page", ["docs/extending.md", "docs/relaxing.md", "docs/graphs.md", "docs/saving.md"])
+@pytest.mark.parametrize("page", PAGES_TO_RUN)
 def test_page_runs_as_it_stands(page, capsys, monkeypatch, tmp_path):
     """Oracle: the text itself; the memory page must recall every bit, as Hopfield nets below capacity do."""
     monkeypatch.chdir(tmp_path)
@@ -44,6 +47,14 @@ def test_page_runs_as_it_stands(page, capsys, monkeypatch, tmp_path):
     elif page.endswith("graphs.md"):
         assert printed.count("CONVERGED") == 3
         assert "(5, 6, 3)" in printed
+    elif page.endswith("your_own_data.md"):
+        accuracy, of_loaded = map(float, printed.splitlines()[0].split())
+        assert accuracy == pytest.approx(of_loaded)
+        assert accuracy > 0.85  # a constant answer is right of about .6
+        assert scope["run"].result["selected_test_r2"] > 0.3
+        assert len(scope["longer"].history) == len(scope["run"].history) + 2
+        assert scope["states"]["h"].shape == (5, 10, 8)
+        assert abs(scope["completed"] - scope["table"]).max() < 0.05  # the rows lie in the plane of two latents
     else:
         info = scope["info"]
         assert info.phases["nudged"].energy_after.shape == (8,)

@@ -1,4 +1,4 @@
-"""What mkdocs cannot read from `docs/`: reference, notebooks, pages and pictures of `results/`, the README's ten lines.
+"""What mkdocs cannot read from `docs/`: reference, notebooks, scripts, `results/`, the README's ten lines.
 
 The reference is made anew from the sources with every build (see `public_names.py`), and `results/` is shown where it
 lies, so that nothing is kept twice. In the navigation, an entry that ends in `/` stands for every page of that folder.
@@ -40,6 +40,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, f"notebooks/{path.stem}.md", content=page))
         for name, content in pictures.items():
             files.append(File.generated(config, f"notebooks/{name}", content=content))
+    for path in sorted((ROOT / "docs" / "gallery").glob("*.py")):
+        files.append(File.generated(config, f"gallery/{path.stem}.md", content=script_page(path)))
     if config.nav is not None:
         config.nav = expand(config.nav, [file.src_uri for file in files.documentation_pages()])
     return files
@@ -49,11 +51,13 @@ def on_page_markdown(markdown: str, page: SitePage, config: MkDocsConfig, files:
     """Fill in what a page leaves to the build.
 
     In the repository `docs/` and `results/` lie side by side; on the site `results/` lies within. So that a link is
-    right in both, the pages write `../results/...`, and the step out of `docs/` is taken away here.
+    right in both, the pages write `../results/...`, and the step out of `docs/` is taken away here. Likewise links to
+    the gallery's scripts become links to their pages.
     """
     uri = page.file.src_uri
     up = "../" * uri.count("/")
     markdown = re.sub(rf"(\]\(|\]: ){re.escape(up)}\.\./results/", rf"\1{up}results/", markdown)
+    markdown = re.sub(r"(\]\()gallery/(\w+)\.py\)", r"\1gallery/\2.md)", markdown)
     if TEN_LINES in markdown:
         blocks = re.findall(r"```python\n.*?```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
         if not blocks:
@@ -65,6 +69,11 @@ def on_page_markdown(markdown: str, page: SitePage, config: MkDocsConfig, files:
         lines = [f"- [{title_of(file)}]({posixpath.basename(file.src_uri)})" for file in others if file.src_uri != uri]
         markdown = markdown.replace(ALL_PAGES, "\n".join(sorted(lines)))
     return complete_result(markdown, uri, files) if uri.startswith("results/") else markdown
+
+
+def script_page(path: Path) -> str:
+    """The page of a script: its name, and its text."""
+    return f"# {path.name}\n\n```python\n{path.read_text(encoding='utf-8')}```\n"
 
 
 def complete_result(markdown: str, uri: str, files: Files) -> str:
@@ -98,7 +107,10 @@ def expand(nav: list, uris: list[str]) -> list:
             index = f"{value}index.md"
             overview = [{"Overview": index}] if index in uris else []
             value = overview + sorted(uri for uri in uris if uri.startswith(value) and uri != index)
-        items.append({title: value} if title else value)
+        if title is None and isinstance(value, list):
+            items += value  # a folder among other entries
+        else:
+            items.append({title: value} if title else value)
     return items
 
 
