@@ -176,7 +176,7 @@ def reference_pages(folder: Path, package: str) -> list[Page]:
     root = sources.find(package)
     if root is None:
         raise UndocumentedError(f"{folder} holds no package {package}")
-    at_root = {name: sources.origin(f"{package}.{name}") for name in root.public()}
+    at_root = {name: sources.origin(f"{package}.{name}") for name in root.public() if name[0] != "_"}
     lists = {page: names_of(page, sources, set(at_root.values())) for page in sources.children(package)}
     listed = [*at_root.values(), *(sources.origin(name) for names in lists.values() for name in names)]
     for module in [origin for origin in listed if origin is not None and sources.whole(origin) is not None]:

@@ -268,6 +268,12 @@ class EnergyRegressor(RegressorMixin, _EnergyEstimator):
     `EnergyClassifier`, without classes.
     """
 
+    def __sklearn_tags__(self):
+        """Several outputs are learnt at once."""
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train anew on rows X, shape `(rows, features)`, and targets, shape `(rows,)` or `(rows, outputs)`."""
         X, y = self._check(X, y, reset=True, multi_output=True)

@@ -27,6 +27,8 @@ from energax.training.rows import AbstractRows, ArrayRows, find_mask, make_array
 
 STRETCHES = 10  # compiled calls per epoch of rows: often enough for a bar, seldom enough to cost nothing
 PAUSE = 0.5  # seconds between looks at the averages of a stream: each waits for the device
+GROUP = 16  # batches of a stream in one compiled call, which costs milliseconds
+AT_ONCE = 64_000_000  # bytes of such a group
 PROBED = 64  # rows on which the regime is measured
 
 Pass = Iterator["Stretch"]
@@ -218,13 +220,17 @@ class Stream(AbstractBatches):
 
     def train(self, programs, progress, key, *, alone):
         """Batch after batch; the averages are looked at now and then."""
-        sums, first, told = Sums.zero(programs.metrics), 0, time.perf_counter()
-        last = 0
-        for index, batch in enumerate(self._read(self.limit)):
-            keyed = dataclasses.replace(batch, key=jax.random.fold_in(key, index))
-            progress, sums = programs.step(progress, sums, keyed)
-            last = index + 1
-            if (alone and index == 0) or time.perf_counter() - told > PAUSE:
+        sums, first, last, told = Sums.zero(programs.metrics), 0, 0, time.perf_counter()
+        for group, size in self._read(self.limit, GROUP):
+            begun, done = last, 0
+            if alone and not last:
+                progress, sums = programs.group(progress, sums, group, key, begun, 0, 1)
+                first, last, done = 1, 1, 1
+                yield Stretch(progress, sums, 0, 1)
+            if done < size:
+                progress, sums = programs.group(progress, sums, group, key, begun, done, size)
+            last = begun + size
+            if time.perf_counter() - told > PAUSE:
                 yield Stretch(progress, sums, first, last)
                 first, told = last, time.perf_counter()
         if not last:
@@ -237,8 +243,8 @@ class Stream(AbstractBatches):
 
     def test(self, size):
         """Batch after batch."""
-        for batch in self._read(None):
-            yield batch, len(jax.tree.leaves(batch.x)[0])
+        for group, _ in self._read(None, 1):
+            yield jax.tree.map(lambda a: a[0], group), group.weights.shape[1]
 
     def save(self):
         """The state of the iterator, or its place."""
@@ -286,19 +292,23 @@ class Stream(AbstractBatches):
             found, empty, self._at = found + 1, False, self._at + 1
             yield batch
 
-    def _read(self, limit: int | None) -> Iterator[Batch]:
-        """Batches on the device, read ahead by a thread."""
+    def _read(self, limit: int | None, most: int) -> Iterator[tuple[Any, int]]:
+        """Batches on the device, read ahead by a thread: stacked groups of at most so many, and how many they are."""
         ready: queue.Queue = queue.Queue(self.prefetch)
         stop = threading.Event()
 
+        def checked() -> Iterator[Batch]:
+            for number, raw in enumerate(self._raw(limit), 1):
+                batch = check_batch(raw, number)
+                if self._shapes is not None:
+                    require_classes(f"batch {number}, y", batch.y, self._shapes)
+                batch, self._size = fill_up(batch, self._size)
+                yield batch
+
         def read() -> None:
             try:
-                for number, raw in enumerate(self._raw(limit), 1):
-                    batch = check_batch(raw, number)
-                    if self._shapes is not None:
-                        require_classes(f"batch {number}, y", batch.y, self._shapes)
-                    batch, self._size = fill_up(batch, self._size)
-                    if not offer(ready, jax.device_put(batch), stop):
+                for group in gather_groups(checked(), most):
+                    if not offer(ready, jax.device_put(group), stop):
                         return
                 offer(ready, END, stop)
             except BaseException as problem:  # raised again where the batches are used
@@ -321,6 +331,40 @@ class Stream(AbstractBatches):
 
 END = object()
 """Behind the last batch."""
+
+
+def gather_groups(batches: Iterator[Batch], most: int) -> Iterator[tuple[Batch, int]]:
+    """Batches of one shape, stacked, and how many they are; the last group of a shape is filled up to the others' size.
+
+    Args:
+        batches: the batches.
+        most: batches in a group; fewer where they are large.
+    """
+    group: list[Batch] = []
+    size = most
+
+    def stack() -> tuple[Batch, int]:
+        filled = [group[min(index, len(group) - 1)] for index in range(size)]
+        return jax.tree.map(lambda *parts: np.stack(parts), *filled), len(group)
+
+    for batch in batches:
+        if group and shapes_of(batch) != shapes_of(group[0]):
+            yield stack()
+            group = []
+        if not group:
+            whole = sum(leaf.nbytes for leaf in jax.tree.leaves(batch))
+            size = max(1, min(most, AT_ONCE // max(whole, 1)))
+        group.append(batch)
+        if len(group) == size:
+            yield stack()
+            group = []
+    if group:
+        yield stack()
+
+
+def shapes_of(batch: Batch) -> Any:
+    """What must be the same of batches that are stacked."""
+    return jax.tree.structure(batch), [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(batch)]
 
 
 def offer(ready: queue.Queue, item: Any, stop: threading.Event) -> bool:

@@ -1,5 +1,6 @@
 """Stretches of an epoch as compiled calls, and how long compiling them took."""
 
+import dataclasses
 import time
 from typing import Any, cast
 
@@ -74,12 +75,47 @@ def stretch_in_place(given: Given, progress: Progress) -> tuple[Progress, Sums]:
     return train_batches(learner, progress, rows, cut, key, first, last)
 
 
+def train_group(
+    learner: Learner,
+    progress: Progress,
+    sums: Sums,
+    group: Batch,
+    key: PRNGKeyArray,
+    begun: Array,
+    first: Array,
+    last: Array,
+) -> tuple[Progress, Sums]:
+    """Train on batches that were read one by one: one call for several saves what calling costs.
+
+    Args:
+        learner: what is trained; its graph and solver are those of `progress`.
+        progress: what changes.
+        sums: what was seen so far.
+        group: the batches, stacked along a new first axis; without a key.
+        key: the epoch's key; every batch's key follows from it.
+        begun: index in the epoch of the group's first batch.
+        first: index in the group of the first batch that is trained on.
+        last: index after the last one.
+    """
+    dynamic, static = eqx.partition((progress, sums), eqx.is_array)
+
+    def one(index, dynamic):
+        progress, sums = eqx.combine(dynamic, static)
+        batch = jax.tree.map(lambda a: a[index], group)
+        batch = dataclasses.replace(batch, key=jax.random.fold_in(key, begun + index))
+        progress, info = apply_update(learner, progress, batch)
+        return eqx.filter(strengthen_dtypes((progress, sums.add_batch(info, batch.weights))), eqx.is_array)
+
+    return eqx.combine(jax.lax.fori_loop(first, last, one, strengthen_dtypes(dynamic)), static)
+
+
 @eqx.filter_jit(donate="all-except-first")
-def step_in_place(given: tuple[Learner, Batch, Sums], progress: Progress) -> tuple[Progress, Sums]:
-    """One batch, in the memory of `progress`, which must not be read again."""
-    learner, batch, sums = given
-    progress, info = apply_update(learner, progress, batch)
-    return strengthen_dtypes((progress, sums.add_batch(info, batch.weights)))
+def group_in_place(
+    given: tuple[Learner, Sums, Batch, PRNGKeyArray, Array, Array, Array], progress: Progress
+) -> tuple[Progress, Sums]:
+    """`train_group` in the memory of `progress`, which must not be read again."""
+    learner, sums, group, key, begun, first, last = given
+    return train_group(learner, progress, sums, group, key, begun, first, last)
 
 
 class Programs:
@@ -102,9 +138,12 @@ class Programs:
         given = (self.learner, rows, cut, key, jax.numpy.asarray(first), jax.numpy.asarray(last))
         return self._call("stretch", stretch_in_place, given, progress)
 
-    def step(self, progress: Progress, sums: Sums, batch: Batch) -> tuple[Progress, Sums]:
-        """Train on one batch; `progress` is used up."""
-        return self._call("step", step_in_place, (self.learner, batch, sums), progress)
+    def group(
+        self, progress: Progress, sums: Sums, group: Batch, key: PRNGKeyArray, begun: int, first: int, last: int
+    ) -> tuple[Progress, Sums]:
+        """Train on some batches of a group; `progress` is used up."""
+        places = (jax.numpy.asarray(place) for place in (begun, first, last))
+        return self._call("group", group_in_place, (self.learner, sums, group, key, *places), progress)
 
     def _call(self, kind: str, function, given, state):
         """Call the program for these shapes, compiling it where there is none."""
