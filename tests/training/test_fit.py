@@ -276,8 +276,8 @@ def test_diverging_relaxations_are_counted_and_warned_of(learner, train, capsys)
 
 
 def test_relaxations_out_of_steps_are_warned_of(learner, train, capsys):
-    """Oracle: two fixed steps with an unreachable tolerance can only end out of steps."""
-    short = dataclasses.replace(learner("pc"), solver=GradientFlow(0.1, stop=Stopping(1e-9, 2, 0)))
+    """Oracle: two steps with an unreachable tolerance can only end out of steps."""
+    short = dataclasses.replace(learner("pc"), solver=GradientFlow(0.1, stop=Stopping(1e-9, 2, 1)))
     (row,) = train(short, epochs=1, display=Terminal()).history
     assert row["out_of_steps_fraction"] == 1
     assert (
