@@ -1,16 +1,15 @@
-"""Files written so that nobody ever reads a half of one, and read only where they are files."""
+"""Files written so that nobody ever reads a half of one; `opening` reads them."""
 
 import contextlib
-import errno
 import os
-import stat
+import re
 import threading
 from pathlib import Path
 
-from energax.exceptions import RunError, SaveError
+from energax.exceptions import SaveError
 
 WRITE_REMEDY = "free some space or choose another folder"
-READ_REMEDY = "restore it from a copy or start anew"
+PART = re.compile(r".+\.[0-9]+-[0-9]+\.part")
 
 
 def write_atomically(path: Path, content: bytes, remedy: str = WRITE_REMEDY) -> None:
@@ -43,26 +42,8 @@ def write_atomically(path: Path, content: bytes, remedy: str = WRITE_REMEDY) -> 
         ) from error
 
 
-def read_file(path: Path, missing: str, remedy: str = READ_REMEDY) -> bytes:
-    """The bytes of a regular file; what is none is not opened, since pipes and devices may never end.
-
-    Args:
-        path: the file.
-        missing: what a message says where there is no such file.
-        remedy: what it tells to do where the file cannot be read.
-
-    Raises:
-        RunError: there is no such file, it is no regular one, or it cannot be read.
-    """
-    try:
-        mode = os.stat(path).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "it is a pipe, a device or a socket, and no regular file")
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise RunError(missing) from error
-    except (OSError, ValueError, MemoryError) as error:  # ValueError: a path with a zero byte
-        why = getattr(error, "strerror", None) or error or type(error).__name__
-        raise RunError(f"cannot read {path}: {why}; {remedy}") from error
+def remove_parts(folder: Path) -> None:
+    """Remove what `write_atomically` leaves of the files of a folder where a process is killed while it writes."""
+    for path in folder.iterdir():
+        if PART.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The one door through which the library opens files that it did not write itself.
+"""The one door through which the library reads files; `files` writes them.
 
 Only regular files are opened, sizes are checked before anything is read, compressed bytes are unpacked in pieces up to
 what the format may hold, and whatever a parser makes of broken bytes becomes one error that names the file.
@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,10 @@ from energax.exceptions import DataError, EnergaxError
 
 PIECE = 1 << 16  # bytes unpacked or copied at a time
 TEXT = 16_000_000  # bytes of a text or JSON file, unless its format says otherwise
+DEPTH = 200  # brackets of JSON within brackets: far below where Python's recursion ends
+ITEMS = 2_000_000  # brackets and commas of the largest JSON text: each may cost a reader about a hundred bytes
+TOKENS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
+"""Texts, which hide what is in them, and all that makes JSON deep or long; one pass, whatever the text."""
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0)
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
@@ -69,6 +74,11 @@ def as_folder(place: str, given: Any) -> Path:
         raise DataError(f"{place} is {given!r}, which is no folder ({shorten(error)}). Give one.") from error
 
 
+def find_memory() -> float:
+    """Bytes of this machine's memory, where the system tells: no larger file can be read whole."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
+
+
 def shorten(error: BaseException | str, most: int = 300) -> str:
     """What an error says, in one line of limited length: broken files end up in messages."""
     text = " ".join(str(error).split()) or type(error).__name__
@@ -102,7 +112,9 @@ def refuse_broken(
 
 
 @contextmanager
-def open_file(path: Path, most: int, remedy: str, *, kind: type[EnergaxError] = DataError) -> Iterator[BinaryIO]:
+def open_file(
+    path: Path, most: float, remedy: str, *, kind: type[EnergaxError] = DataError, missing: str | None = None
+) -> Iterator[BinaryIO]:
     """Open a regular file of at most so many bytes, for reading and without a buffer.
 
     A link to a regular file is followed. Pipes, devices and folders are refused without being opened: to open one may
@@ -113,6 +125,7 @@ def open_file(path: Path, most: int, remedy: str, *, kind: type[EnergaxError] = 
         most: the most bytes that a file of this format may have.
         remedy: what to do about a file that is refused, a sentence.
         kind: the error.
+        missing: the message where there is no such file; left out, that of one that cannot be read.
 
     Yields:
         The file.
@@ -130,13 +143,15 @@ def open_file(path: Path, most: int, remedy: str, *, kind: type[EnergaxError] = 
     except EnergaxError:  # some are ValueErrors as well
         raise
     except (OSError, ValueError) as error:
+        if missing is not None and isinstance(error, FileNotFoundError):
+            raise kind(missing) from error
         raise kind(f"{path}: cannot be read ({shorten(error)}). {remedy}") from error
     with file:
         _require_regular(os.fstat(file.fileno()), path, most, remedy, kind)
         yield file
 
 
-def _require_regular(found: os.stat_result, path: Path, most: int, remedy: str, kind: type[EnergaxError]) -> None:
+def _require_regular(found: os.stat_result, path: Path, most: float, remedy: str, kind: type[EnergaxError]) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise kind(f"{path}: cannot be read (it is {_name_mode(found.st_mode)}, and no regular file). {remedy}")
     if found.st_size > most:
@@ -148,10 +163,12 @@ def _name_mode(mode: int) -> str:
     return names.get(stat.S_IFMT(mode), "a device")
 
 
-def read_bytes(path: Path, most: int, remedy: str, *, kind: type[EnergaxError] = DataError) -> bytes:
+def read_bytes(
+    path: Path, most: int, remedy: str, *, kind: type[EnergaxError] = DataError, missing: str | None = None
+) -> bytes:
     """All bytes of a regular file; see `open_file`."""
-    with open_file(path, most, remedy, kind=kind) as file, refuse_broken(path, remedy, kind=kind):
-        content = _read_up_to(file, most + 1)  # a file of /proc has more bytes than it says
+    with open_file(path, most, remedy, kind=kind, missing=missing) as file, refuse_broken(path, remedy, kind=kind):
+        content = read_up_to(file, most + 1)
     if len(content) > most:
         raise kind(f"{path}: more than {most} bytes, the most that such a file has. {remedy}")
     return content
@@ -171,22 +188,51 @@ def read_text(path: Path, most: int = TEXT, remedy: str = "Give a text file.") -
         raise DataError(f"{path}: cannot be read as text ({error}). {remedy}") from error
 
 
-def read_json(path: Path, remedy: str, *, most: int = TEXT, kind: type[EnergaxError] = DataError) -> Any:
-    """What a regular file of JSON holds; arrays in arrays without end are refused as what is no JSON is.
+def read_json(
+    path: Path, remedy: str, *, most: int = TEXT, kind: type[EnergaxError] = DataError, missing: str | None = None
+) -> Any:
+    """What a regular file of JSON holds; see `parse_json`.
 
     Args:
         path: the file.
         remedy: what to do about a file that is refused, a sentence.
         most: the most bytes that it may have.
         kind: the error.
+        missing: as of `open_file`.
 
     Raises:
         DataError: (or `kind`) As `read_bytes`, or no JSON.
 
     """
-    content = read_bytes(path, most, remedy, kind=kind)
+    content = read_bytes(path, most, remedy, kind=kind, missing=missing)
     with refuse_broken(path, remedy, what="cannot be read as JSON", kind=kind):
-        return json.loads(content)
+        return parse_json(content.decode())
+
+
+def parse_json(text: str) -> Any:
+    """JSON of bounded depth and size, without doubled names; `ValueError` otherwise."""
+    check_json(text)
+    return json.loads(text, object_pairs_hook=_refuse_doubles)
+
+
+def check_json(text: str) -> None:
+    """Refuse brackets within too many brackets, and too many of them, before anything is built; `ValueError`."""
+    depth = items = 0
+    for found in TOKENS.finditer(text):
+        token = found.group()[0]
+        if token == '"':
+            continue
+        items += 1
+        depth += (token in "[{") - (token in "]}")
+        if depth > DEPTH or items > ITEMS:
+            raise ValueError(f"its JSON is nested more than {DEPTH} deep, or has more than {ITEMS} parts")
+
+
+def _refuse_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice in an object of its JSON")
+    return found
 
 
 def open_packed(file: BinaryIO, path: Path) -> BinaryIO:
@@ -212,10 +258,11 @@ def fill_array(file: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
     return content.reshape(shape) if filled == len(content) else content[:filled]
 
 
-def _read_up_to(file: BinaryIO, most: int) -> bytes:
+def read_up_to(file: BinaryIO, most: int) -> bytes:
     """At most so many bytes; an unbuffered file may give fewer at a time than it has."""
+    there = max(16 * PIECE, os.fstat(file.fileno()).st_size)  # a file of /proc has more bytes than it says
     pieces, left = [], most
-    while left and (piece := file.read(min(left, 16 * PIECE))):
+    while left and (piece := file.read(min(left, there))):
         pieces.append(piece)
         left -= len(piece)
     return b"".join(pieces)

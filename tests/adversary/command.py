@@ -12,6 +12,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from .case import FAILURES, SECONDS, Outcome, Room, run_case
 from .target import GROUPS, Target, load_targets
 
@@ -97,6 +99,7 @@ class Worker:
 def work(pipe: Connection, place: Path, seconds: float) -> None:
     """What a worker does."""
     targets, room = load_targets(), Room(place / "room")
+    jax.config.update("jax_disable_most_optimizations", True)  # what is compiled runs once
     addresses = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (addresses + ROOM, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -12,7 +12,7 @@ from .case import FAILURES, Room, run_case
 from .command import name_seed
 from .target import Target, load_targets
 
-CASES = 16  # of each target; python -m tests.adversary runs more
+CASES = 8  # of each target; python -m tests.adversary runs more
 
 
 @pytest.fixture

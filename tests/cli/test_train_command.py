@@ -36,6 +36,7 @@ def test_a_run_answers_in_json_and_leaves_a_folder(energax, read, folder):
     run = folder / "runs" / "pc-nudge-digits-0"
     assert str(run.relative_to(folder)) == answer["folder"]
     assert {path.name for path in run.iterdir()} == {
+        ".lock",
         "config.json",
         "metrics.jsonl",
         "last.ckpt",
@@ -172,7 +173,7 @@ def test_folders_that_cannot_be_used_are_refused(energax, folder):
     (folder / "run" / "config.json").write_text("{")
     damaged = energax("train", "--resume", "run")
     assert damaged.code == 2
-    assert "config.json is damaged" in damaged.err
+    assert "config.json: cannot be read as JSON" in damaged.err
 
 
 def test_a_damaged_checkpoint_stops_a_resumption(energax, folder):

@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors import safe_open
-from safetensors.numpy import save as to_bytes
 
 import energax as ex
+from energax import opening
 from energax.exceptions import RunError
 from energax.saving import container as files
 from energax.saving import registry
+from tests.sealing import change_tree, put_together, take_apart
 
 KEY = jax.random.key(0)
 
@@ -35,19 +35,6 @@ def make_model() -> ex.Predictor:
 def file(tmp_path):
     ex.save(tmp_path / "m", make_model())
     return tmp_path / "m"
-
-
-def take_apart(file) -> tuple[dict, dict]:
-    with safe_open(file, "numpy") as opened:
-        return json.loads(opened.metadata()["energax"]), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-
-
-def put_together(file, content: dict, tensors: dict) -> None:
-    """Write a file with the right checksum, whatever it says: as one who tampers with it would."""
-    content = {name: value for name, value in content.items() if name != "sha256"}
-    text = json.dumps(content)
-    seal = files.checksum(text, tensors)
-    file.write_bytes(to_bytes(tensors, {"energax": f'{{"sha256": "{seal}", {text[1:]}'}))
 
 
 def test_the_tools_of_this_file_change_nothing(file):
@@ -77,41 +64,6 @@ def test_every_truncation_and_every_flipped_bit_is_found(file):
     assert passed < 3
 
 
-ODD = (None, True, -1, 0, 2**70, 1.5, "", "x", [], {}, [[]], {"tuple": []}, {"array": "x"}, {"known": "jax.numpy.tanh"})
-ODD += (
-    {"float": "nan"},
-    {"class": "energax.layers.Linear", "fields": {}},
-    {"known": "energax.graph.Graph"},
-    {"dict": [1]},
-)
-
-
-def mutate(node, chance: random.Random):
-    """One place in a JSON tree changed: replaced, dropped, doubled, or exchanged for another part of the tree."""
-    places = []
-
-    def walk(at):
-        for key in at if isinstance(at, dict) else range(len(at)):
-            places.append((at, key))
-            if isinstance(at[key], (dict, list)):
-                walk(at[key])
-
-    walk(node)
-    at, key = chance.choice(places)
-    action = chance.randrange(4)
-    if action == 0:
-        at[key] = json.loads(json.dumps(chance.choice(ODD)))
-    elif action == 1:
-        del at[key]
-    elif action == 2:
-        other, place = chance.choice(places)
-        at[key] = json.loads(json.dumps(other[place]))
-    elif isinstance(at, list):
-        at.insert(key, json.loads(json.dumps(at[key])))
-    else:
-        at[f"{key}x"] = at.pop(key)
-
-
 def test_no_mutant_crashes(file):
     """Oracle: every mutant with a right checksum is refused by a RunError, or is a model that can be saved again."""
     content, tensors = take_apart(file)
@@ -119,7 +71,7 @@ def test_no_mutant_crashes(file):
     for _ in range(200):
         mutant = json.loads(text)
         for _ in range(chance.choice((1, 1, 3))):
-            mutate(mutant, chance)
+            change_tree(mutant, chance)
         put_together(file, mutant, tensors)
         try:
             found = ex.load(file)
@@ -253,7 +205,7 @@ HUGE = '{"__metadata__":{"energax":"x"},"a":{"dtype":"F32","shape":[SHAPE],"data
 def test_what_is_no_model_is_refused_with_little_memory(content, tmp_path, monkeypatch):
     """Oracle: the message, and tracemalloc: a small multiple of the file, whatever sizes it claims."""
     (tmp_path / "m").write_bytes(content)
-    monkeypatch.setattr(files, "ITEMS", 20_000)
+    monkeypatch.setattr(opening, "ITEMS", 20_000)
     tracemalloc.start()
     try:
         with pytest.raises(RunError, match=r"m is not a model of energax: .*; restore it from a copy"):
@@ -282,21 +234,65 @@ def test_a_tensor_named_often_takes_its_memory_once(file):
     assert len({id(one) for one in ex.load(file).graph.functions}) == 1
 
 
+def hollow(shape: tuple[int, ...]) -> dict:
+    """A graph of one node without parameters."""
+    node = {"class": "energax.graph.Node", "fields": {"name": "x", "shape": {"tuple": list(shape)}}}
+    fields = {"nodes": {"tuple": [node]}, "functions": {"dict": []}, "input": "x", "output": "x"}
+    return {"class": "energax.graph.Nodes", "fields": fields}
+
+
+def test_states_that_a_file_claims_and_does_not_pay_for_are_refused(file):
+    """Oracle: the message, and the ceiling: 2^25 numbers are read, one more is not, and none takes memory."""
+    content, tensors = take_apart(file)
+    change(content, *GRAPH, value=hollow((2**25,)))
+    put_together(file, content, tensors)
+    assert ex.load(file).graph.node("x").shape == (2**25,)
+    for shape in ((2**25 + 1,), (10**9,), (10**6, 10**6), (10**30,)):
+        change(content, *GRAPH, value=hollow(shape))
+        put_together(file, content, tensors)
+        with pytest.raises(RunError, match=r"node 'x' has shape .*, and in a file with \d+ parameters a state has at"):
+            ex.load(file)
+    content, tensors = take_apart(file)
+    ex.save(file, make_model())
+    content, tensors = take_apart(file)
+    change(content, *GRAPH, "fields", "length", value=10**9)
+    put_together(file, content, tensors)
+    with pytest.raises(RunError, match=r"node 'input' has shape \(1000000000, 4\), and in a file"):
+        ex.load(file)
+
+
+def test_a_file_longer_than_its_header_says_is_not_read(file):
+    """Oracle: the message, and tracemalloc: a hole of 10 GB behind the tensors takes no memory."""
+    size = file.stat().st_size
+    os.truncate(file, 10**10)
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            RunError, match=rf"10000000000 bytes|it has {10**10} bytes, and its header tells of another"
+        ):
+            ex.load(file)
+        assert tracemalloc.get_traced_memory()[1] < 20 * size
+    finally:
+        tracemalloc.stop()
+
+
 def test_what_is_no_regular_file_is_not_opened(tmp_path, file):
     """Oracle: the message; opening the pipe would wait for a writer without end, the device would never end."""
     os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "pipe", "/dev/zero"):
-        with pytest.raises(RunError, match=rf"cannot read {path}: it is a pipe, a device or a socket"):
+    for path, what in ((tmp_path / "pipe", "pipe"), ("/dev/zero", "device")):
+        with pytest.raises(
+            RunError, match=rf"{path}: cannot be read \(it is a {what}, and no regular file\)\. Restore"
+        ):
             ex.load(path)
     with pytest.raises(RunError, match=r"no model at .*nowhere: give a file that energax\.save wrote"):
         ex.load(tmp_path / "nowhere")
     with pytest.raises(RunError, match=r"no model at .*best\.ckpt: is this a run folder"):
         ex.load(tmp_path)
     for path in ("x" * 5000, "a\0b"):
-        with pytest.raises(RunError, match=r"cannot read"):
+        with pytest.raises(RunError, match=r"cannot be read"):
             ex.load(path)
     (tmp_path / "link").symlink_to("link")
-    with pytest.raises(RunError, match=r"cannot read .*link: Too many levels"):
+    with pytest.raises(RunError, match=r"link: cannot be read .*Too many levels"):
         ex.load(tmp_path / "link")
 
 

@@ -106,7 +106,7 @@ def test_a_missing_file_and_a_folder_in_its_place_are_refused(tmp_path, tree):
     with pytest.raises(RunError, match=r"no checkpoint at .*last\.ckpt: is this a run folder"):
         restore(tmp_path / "last.ckpt", tree)
     (tmp_path / "best.ckpt").mkdir()
-    with pytest.raises(RunError, match=r"cannot read .*best\.ckpt: Is a directory; restore it"):
+    with pytest.raises(RunError, match=r"best\.ckpt: cannot be read \(it is a folder, .*Restore it"):
         restore(tmp_path / "best.ckpt", tree)
 
 
@@ -273,7 +273,7 @@ def test_folders_that_cannot_be_made_are_refused_before_training(learner, train,
 def test_a_damaged_config_is_refused(content, tmp_path):
     """Oracle: the message names the file and the remedy."""
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(RunError, match=r"config\.json is damaged: .*restore it from a copy or start the run anew"):
+    with pytest.raises(RunError, match=r"config\.json: .*\. Restore it from a copy or start the run anew"):
         RunFolder(tmp_path).config()
 
 

@@ -3,8 +3,6 @@
 import dataclasses
 import itertools
 import json
-import math
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from energax import checking
 from energax.cli.options import TrainOptions
 from energax.data import load_data
 from energax.exceptions import EnergaxError, RunError, SettingError
+from energax.opening import find_memory
 from energax.recipes import complete_settings, count_parameter_bytes, make_learner
 from energax.recipes.settings import KINDS, MOST, Settings, read_settings
 from energax.training import Run, RunFolder, fit
@@ -97,8 +96,7 @@ def require_memory(recipe: str, shape: Sequence[int], classes: int, settings: Se
         if isinstance(error, EnergaxError):
             raise
         raise SettingError(f"hidden={settings.hidden}: no array is so large; give fewer units") from error
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
-    if bytes_needed > there:
+    if bytes_needed > (there := find_memory()):
         raise SettingError(
             f"hidden={settings.hidden}, channels={settings.channels}, width={settings.width}: training such a network "
             f"takes {bytes_needed / 1e9:.3g} GB and more, and this machine has {there / 1e9:.3g} GB; make it smaller"
@@ -133,6 +131,7 @@ def resume_run(options: TrainOptions) -> tuple[RunFolder, Run]:
                 "continues it; leave the option out, or start a new run"
             )
     epochs = epochs if options.epochs is None else epochs_of(recipe, data, options.epochs)
+    folder.require_settings()
     if folder.epochs() >= epochs:
         print(f"energax: {folder.path} has its {epochs} epochs; give a larger --epochs to go on", file=sys.stderr)
     run = run_recipe(recipe, data, seed, epochs, settings, folder, Terminal(), resume=True)

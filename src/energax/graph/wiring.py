@@ -1,7 +1,7 @@
 """What a graph must be: every check names the node or edge at fault and lists the known names."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -76,12 +76,17 @@ def check_axes(graph: "Graph") -> None:
 def check_stateless(graph: "Graph") -> None:
     """Refuse layers that carry a state from batch to batch: norms with batch statistics, most of all."""
     for name, fn in graph.functions.items():
-        for part in jax.tree.leaves(fn, is_leaf=lambda part: isinstance(part, eqx.nn.StatefulLayer)):
-            if isinstance(part, eqx.nn.StatefulLayer):
+        for part in jax.tree.leaves(fn, is_leaf=carries_state):
+            if carries_state(part):
                 raise GraphError(
                     f"function {name!r}: {type(part).__name__} takes statistics over a batch, and here every sample "
                     "settles on its own; use eqx.nn.LayerNorm, GroupNorm or RMSNorm, which take them over one sample"
                 )
+
+
+def carries_state(part: Any) -> bool:
+    """Whether a layer itself carries a state; a sequence does so through its layers alone, which are looked at."""
+    return isinstance(part, eqx.nn.StatefulLayer) and not isinstance(part, eqx.nn.Sequential) and part.is_stateful()
 
 
 def check_shapes(graph: "Graph") -> None:

@@ -6,6 +6,7 @@ on the CPU backend (`benchmarks/convolution.py`). So `added` and `maximum` say h
 """
 
 import itertools
+import math
 import operator
 from collections.abc import Callable
 from functools import partial, reduce
@@ -47,9 +48,16 @@ class Pool(eqx.Module):
         return image.reshape(height // k, k, width // k, k, channels)
 
 
+WHOLE: dict[Callable, Callable] = {operator.add: jnp.sum, jnp.maximum: jnp.max}
+WRITTEN_OUT = 256
+"""Entries of the largest window that is reduced slice by slice: each takes a line of the program."""
+
+
 def fold(operation: Callable[[Array, Array], Array], windows: Array, axes: Axes) -> Array:
-    """Reduce short axes by arithmetic between slices."""
+    """Reduce short axes by arithmetic between slices, long ones as a whole."""
     axes = tuple(axis % windows.ndim for axis in ((axes,) if isinstance(axes, int) else axes))
+    if math.prod(windows.shape[axis] for axis in axes) > WRITTEN_OUT:
+        return WHOLE[operation](windows, axes)
     places = itertools.product(*(range(windows.shape[axis]) for axis in axes))
     index: list = [slice(None)] * windows.ndim
     slices = []

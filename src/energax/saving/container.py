@@ -5,10 +5,10 @@ Sizes are checked before anything is decoded: what a file can make a reader allo
 
 import hashlib
 import json
-import re
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +16,8 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as to_bytes
 
 from energax.exceptions import RunError
-from energax.files import READ_REMEDY, WRITE_REMEDY, read_file, write_atomically
+from energax.files import WRITE_REMEDY, write_atomically
+from energax.opening import check_json, find_memory, open_file, parse_json, read_up_to
 from energax.saving.arrays import PLAIN, Spec, Store, restore_array
 
 KEY = "energax"
@@ -31,15 +32,15 @@ MIGRATIONS: dict[int, Callable[[Content], Content]] = {}
 HEADER = 100_000_000
 """Bytes of the longest header; also the format's own bound."""
 
-ITEMS = 2_000_000
-"""Brackets and commas of the largest JSON text: each may cost a reader about a hundred bytes."""
-
-DEPTH = 200
-"""Brackets within brackets: far below where Python's recursion ends."""
-
 HEAD = '{"sha256": "'
-TOKENS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
-"""Texts, which hide what is in them, and all that makes JSON deep or long; one pass, whatever the text."""
+
+READ_REMEDY = "restore it from a copy or start anew"
+
+BROKEN = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
+    *(RecursionError, MemoryError, SafetensorError),
+)
+"""What comes of reading a file that is none, or a damaged one."""
 
 
 class Container(NamedTuple):
@@ -97,26 +98,26 @@ def read_container(path: Path, what: str, missing: str) -> Container:
     Raises:
         RunError: no such file, one that is not of energax or of a newer version, or a damaged one.
     """
-    data = read_file(path, missing)
-    try:
-        text = read_header(data)
-        tensors = read_tensors(data)
-        if not text.startswith(HEAD) or text[76:79] != '", ':
-            raise ValueError("no checksum stands where it should")
-    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError, SafetensorError, MemoryError) as error:
-        raise RunError(f"{path} is not a {what} of energax: {tell_error(error)}; {READ_REMEDY}") from error
+    remedy = f"{READ_REMEDY.capitalize()}."
+    with open_file(path, find_memory(), remedy, kind=RunError, missing=missing) as file:
+        try:
+            text, tensors = read_tensors(file)
+            if not text.startswith(HEAD) or text[76:79] != '", ':
+                raise ValueError("no checksum stands where it should")
+        except BROKEN as error:
+            raise RunError(f"{path} is not a {what} of energax: {tell_error(error)}; {READ_REMEDY}") from error
     stated, text = text[12:76], "{" + text[79:]
     if checksum(text, tensors) != stated:
         raise RunError(
             f"{path} is damaged: its contents do not have the checksum {stated[:12]}... that it states; {READ_REMEDY}"
         )
     try:
-        content = read_json(text)
+        content = parse_json(text)
         if type(content) is not dict or type(content["version"]) is not int or type(content["arrays"]) is not dict:
             raise ValueError("its content lacks a version or a table of arrays")
         if not all(type(spec) is dict for spec in content["arrays"].values()):
             raise ValueError("its table of arrays is none")
-    except (ValueError, KeyError, RecursionError) as error:
+    except BROKEN as error:
         raise RunError(f"{path} is damaged: {tell_error(error)}; {READ_REMEDY}") from error
     return Container(migrate(path, content), tensors)
 
@@ -145,51 +146,29 @@ def checksum(text: str, tensors: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def read_header(data: bytes) -> str:
-    """The JSON text of energax within a file of safetensors; `ValueError` and `KeyError` where there is none."""
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > min(HEADER, len(data) - 8):
+def read_tensors(file: BinaryIO) -> tuple[str, dict[str, np.ndarray]]:
+    """The JSON text of energax, and the tensors, of a file of safetensors; one of `BROKEN` where it is none.
+
+    What follows the header is read only where there is as much of it as the header says; the package then refuses what
+    overlaps or is left over.
+    """
+    size, first = os.fstat(file.fileno()).st_size, read_up_to(file, 8)
+    length = int.from_bytes(first, "little")
+    if len(first) < 8 or length > min(HEADER, size - 8):
         raise ValueError("it is shorter than its first bytes say, or no safetensors file")
-    text = read_json(data[8 : 8 + length].decode())["__metadata__"][KEY]
+    header = read_up_to(file, length)
+    tensors = parse_json(header.decode())
+    text = tensors.pop("__metadata__")[KEY]
     if not isinstance(text, str):
         raise ValueError("its metadata are no text")
-    return text
-
-
-def read_tensors(data: bytes) -> dict[str, np.ndarray]:
-    """The tensors of a file of safetensors: the package refuses what lies outside of the file, overlaps or is left."""
+    told = 8 + length + max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
+    if told != size:
+        raise ValueError(f"it has {size} bytes, and its header tells of another number of them")
     found = {}
-    for name, tensor in deserialize(data):
+    for name, tensor in deserialize(first + header + read_up_to(file, size)):
         dtype = jnp.dtype(PLAIN[tensor["dtype"]])
         found[name] = np.frombuffer(tensor["data"], dtype).reshape(tensor["shape"])
-    return found
-
-
-def read_json(text: str) -> Any:
-    """JSON of bounded depth and size, without doubled names; `ValueError` otherwise."""
-    check_json(text)
-    return json.loads(text, object_pairs_hook=refuse_doubles)
-
-
-def check_json(text: str) -> None:
-    """Refuse brackets within too many brackets, and too many of them, before anything is built; `ValueError`."""
-    depth = items = 0
-    for found in TOKENS.finditer(text):
-        token = found.group()[0]
-        if token == '"':
-            continue
-        items += 1
-        depth += (token in "[{") - (token in "]}")
-        if depth > DEPTH or items > ITEMS:
-            raise ValueError(f"its JSON is nested more than {DEPTH} deep, or has more than {ITEMS} parts")
-
-
-def refuse_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, unless one name stands there twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name stands twice in an object of its JSON")
-    return found
+    return text, found
 
 
 def tell_error(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """`save` and `load`: a model in one file, which needs no code of the user's to be read."""
 
 import os
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from energax.checking import require_kind
+from energax.checking import require_kind, tell
 from energax.dynamics.model import name_parts
 from energax.exceptions import RunError
-from energax.files import READ_REMEDY
 from energax.inference.predictor import Predictor
 from energax.saving.arrays import Store
-from energax.saving.container import Container, read_container, tell_error, write_container
+from energax.saving.container import READ_REMEDY, Container, read_container, tell_error, write_container
 from energax.saving.structure import Encoder, decode, find_unknown
 
 
@@ -69,6 +69,27 @@ def load(path: str | Path) -> Predictor:
     return predictor
 
 
+LARGEST = 2**25
+PER_PARAMETER = 64
+"""Numbers that the states of one sample may have, at least, and for every parameter: networks of images have ten
+million, and a file of a few bytes may claim any number of positions and of pixels."""
+
+
+def require_moderate(place: str, predictor: Predictor) -> None:
+    """Refuse states that no memory holds, which a file may claim and not pay for."""
+    graph = predictor.graph
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(predictor, eqx.is_array)))
+    most = max(LARGEST, PER_PARAMETER * parameters)
+    for node in graph.nodes:
+        shape = graph.full_shape(node.name)
+        if prod(shape) > most:
+            raise RunError(
+                f"{place}: node {node.name!r} has shape {tell(shape)}, and in a file with {parameters} parameters a "
+                f"state has at most {most} numbers per sample: build the network, and give it the parameters of a "
+                "smaller one"
+            )
+
+
 def rebuild(place: str, container: Container) -> Predictor:
     """The model that a structure describes.
 
@@ -92,6 +113,7 @@ def rebuild(place: str, container: Container) -> Predictor:
         raise RunError(f"{place}: {tell_error(error)}; {READ_REMEDY}") from error
     if not isinstance(found, Predictor):
         raise RunError(f"{place}: it holds a {type(found).__name__}, and no Predictor")
+    require_moderate(place, found)
     return found
 
 

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from energax.checking import tell
 from energax.exceptions import RunError
-from energax.files import READ_REMEDY, WRITE_REMEDY
+from energax.files import WRITE_REMEDY
 from energax.inference.predictor import Predictor
+from energax.opening import parse_json
 from energax.saving.arrays import Store, is_storable, store_array
-from energax.saving.container import Container, read_container, read_json, tell_error, write_container
+from energax.saving.container import BROKEN, READ_REMEDY, Container, read_container, tell_error, write_container
 from energax.saving.structure import Encoder
 
 FIT = "it was written with other settings"
@@ -46,23 +48,40 @@ def restore(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
         RunError: no such file, damaged contents, arrays of other shapes or dtypes than `like`'s, or ones that are not
             finite.
     """
-    missing = f"no checkpoint at {path}: is this a run folder, and has its first epoch ended?"
-    container = read_container(path, "checkpoint", missing)
-    leaves, facts = container.content.get("leaves"), container.content.get("facts")
-    if not isinstance(leaves, dict) or not isinstance(facts, str):
-        raise RunError(f"{path} is not a checkpoint of energax: it holds a model alone; read it with energax.load")
+    container, facts = read_checkpoint(path)
+    leaves = container.content["leaves"]
     expected = name_leaves(like)
     if odd := sorted(set(leaves) ^ set(expected)):
         raise RunError(f"{path} does not fit this network: {', '.join(odd[:5])} are in one of them only; {FIT}")
     try:
         found = {name: read_leaf(container, name, leaves[name], leaf) for name, leaf in expected.items()}
-        told = read_json(facts)
     except RunError as error:
         raise RunError(f"{path} {error}") from error
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except BROKEN as error:
         raise RunError(f"{path} is damaged: {tell_error(error)}; {READ_REMEDY}") from error
     restored = jax.tree_util.tree_map_with_path(lambda at, leaf: found.get(jax.tree_util.keystr(at), leaf), like)
-    return restored, told
+    return restored, facts
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What a checkpoint says about its arrays; errors as of `restore`."""
+    return read_checkpoint(path)[1]
+
+
+def read_checkpoint(path: Path) -> tuple[Container, dict[str, Any]]:
+    """What is in a file, whichever training it is of."""
+    missing = f"no checkpoint at {path}: is this a run folder, and has its first epoch ended?"
+    container = read_container(path, "checkpoint", missing)
+    leaves, text = container.content.get("leaves"), container.content.get("facts")
+    if not isinstance(leaves, dict) or not isinstance(text, str):
+        raise RunError(f"{path} is not a checkpoint of energax: it holds a model alone; read it with energax.load")
+    try:
+        facts = parse_json(text)
+    except BROKEN as error:
+        raise RunError(f"{path} is damaged: {tell_error(error)}; {READ_REMEDY}") from error
+    if not isinstance(facts, dict):
+        raise RunError(f"{path} is damaged: its facts are {tell(facts)}; {READ_REMEDY}")
+    return container, facts
 
 
 def name_leaves(tree: PyTree) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from energax.checking import require_kind, require_whole
 from energax.compilation import make_room
 from energax.diagnostics.regime import Regime, measure_regime
 from energax.dynamics.model import Model, name_parts
-from energax.exceptions import DivergenceError, SettingError
+from energax.exceptions import DivergenceError, RunError, SettingError
 from energax.metrics import COST, ENERGY, Metric
+from energax.opening import refuse_broken
 from energax.training.alarms import Ending, find_alarms, gather_alarms
 from energax.training.batches import AbstractBatches, as_batches
 from energax.training.callbacks import Callback, Plan
@@ -25,7 +26,7 @@ from energax.training.evaluation import Evaluation, evaluate, metrics_of
 from energax.training.learner import Learner, Progress, begin, root_key
 from energax.training.metrics import RELAXATION_METRICS, Sums, name_averages
 from energax.training.pages import draw_curve, write_summary
-from energax.training.run_folder import History, RunFolder, machine
+from energax.training.run_folder import History, RunFolder, machine, require_names
 
 TESTED = 500  # rows at a time where rows are tested
 
@@ -140,8 +141,10 @@ def train(
         if resume:
             progress, facts = folder.restore(learner)
             history = facts["history"]
-            folder.resume(chosen, history)
-            sources["train"].restore(facts.get("source"))
+            require_names(folder.last, history, trainer.names)
+            folder.resume(chosen, facts)
+            with refuse_broken(folder.last, "Give the batches of before.", what="says no place in them", kind=RunError):
+                sources["train"].restore(facts.get("source"))
             found, facts = folder.restore(learner, best=True)
             best = found.as_learner(learner), facts["history"][-1]
         else:
@@ -200,6 +203,9 @@ class _Trainer:
         # what is minimised is always told: a training that diverges shows there
         self.metrics = told if self.objective.name in names else (*told, self.objective)
         self.programs = Programs(learner, self.metrics)
+        parts = [part for part in ("train", "validation") if part in sources]
+        self.names = [f"{part}_{metric.name}" for part in parts for metric in self.metrics]
+        self.names += ["first_cost", *(metric.name for metric in RELAXATION_METRICS), "seconds", "compile_seconds"]
         # not augmented; rules and layers that draw at random draw the same in every report, the reference too
         self.probe = dataclasses.replace(first, key=jax.random.fold_in(self.key, 0))
         measurable = first.y is not None or learner.rule.reference() is not None
@@ -325,7 +331,7 @@ class _Trainer:
         part = "validation" if "validation" in self.sources else "train"
         names = [*(f"{part}_{metric.name}" for metric in self.metrics), *(metric.name for metric in RELAXATION_METRICS)]
         found["selected_epoch"] = best_row["epoch"]
-        if self.regime is not None:
+        if "gradient_cosine" in last:
             names += ["gradient_cosine", "reference"]
             found["least_gradient_cosine"] = min(row["gradient_cosine"] for row in history if "gradient_cosine" in row)
         return {

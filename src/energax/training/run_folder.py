@@ -6,15 +6,18 @@ import math
 import os
 import platform
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import filelock
 import jax
 
+from energax.checking import tell
 from energax.exceptions import RunError, SettingError
-from energax.files import READ_REMEDY, write_atomically
+from energax.files import remove_parts, write_atomically
+from energax.opening import open_file, read_json
+from energax.saving.container import READ_REMEDY
 from energax.training import checkpoint
 from energax.training.learner import Learner, Progress, begin
 
@@ -81,8 +84,7 @@ class RunFolder:
         except (OSError, NotImplementedError) as error:
             raise RunError(f"cannot write into {self.path}: {error}; choose another folder with --out") from error
         try:
-            for part in self.path.glob("*.part"):  # of a process that was killed while it wrote
-                part.unlink(missing_ok=True)
+            remove_parts(self.path)
             yield
         finally:
             lock.release()
@@ -107,12 +109,12 @@ class RunFolder:
         self.best.unlink(missing_ok=True)  # of a run whose first epoch was never kept
         self.write_json("config.json", {"run": uuid.uuid4().hex, **config})
 
-    def resume(self, config: dict[str, Any], history: History) -> None:
-        """Record the new number of epochs of the run that is here, and write its log anew.
+    def resume(self, config: dict[str, Any], facts: dict[str, Any]) -> None:
+        """Go on with the run that is here: finish what a killed process began, and record the new number of epochs.
 
         Args:
             config: the settings that are asked for now.
-            history: the epochs that are finished, as the last checkpoint has them.
+            facts: what `restore` says of the last checkpoint.
 
         Raises:
             RunError: it was started with other settings.
@@ -126,46 +128,46 @@ class RunFolder:
                     f"the run in {self.path} has {name}={before[name]}, and now {name}={now[name]} is asked "
                     "for: continue with the same settings, or choose another folder with --out"
                 )
-        if config["epochs"] < len(history):
+        if config["epochs"] < facts["epoch"]:
             raise SettingError(
-                f"epochs={config['epochs']}: the run in {self.path} has {len(history)} already; give at least "
+                f"epochs={config['epochs']}: the run in {self.path} has {facts['epoch']} already; give at least "
                 "as many, or choose another folder with --out"
             )
+        if self._next_best.exists():
+            if self._find_best(facts["best"]) == self._next_best:
+                os.replace(self._next_best, self.best)
+            else:  # of an epoch that was never kept
+                self._next_best.unlink()
         self.write_json("config.json", {**kept, "epochs": config["epochs"]})
-        self.write_history(history)
+        self.write_history(facts["history"])
 
     def config(self) -> dict[str, Any]:
         """The settings that the run was started with."""
         file = self.path / "config.json"
-        try:
-            if file.exists() and not file.is_file():
-                raise RunError(f"{file} is no file; give the folder of a run")  # a pipe would never end
-            with file.open("rb") as opened:
-                content = opened.read(LARGEST_CONFIG + 1)
-        except FileNotFoundError as error:
-            raise RunError(f"no run at {self.path}: {file.name} is missing; give the folder of a run") from error
-        except OSError as error:
-            raise RunError(f"cannot read {file}: {error.strerror}; give the folder of a run") from error
-        if len(content) > LARGEST_CONFIG:
-            raise RunError(
-                f"{file} is damaged: it has more than {LARGEST_CONFIG} bytes; restore it from a copy or start the run "
-                "anew"
-            )
-        try:
-            config = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise RunError(f"{file} is damaged: {error}; restore it from a copy or start the run anew") from error
+        missing = f"no run at {self.path}: {file.name} is missing; give the folder of a run"
+        remedy = "Restore it from a copy or start the run anew."
+        config = read_json(file, remedy, most=LARGEST_CONFIG, kind=RunError, missing=missing)
         if not isinstance(config, dict):
-            raise RunError(f"{file} is damaged: it holds no object; restore it from a copy or start the run anew")
+            raise RunError(f"{file}: it holds no object of JSON. {remedy}")
+        if not isinstance(config.get("settings", {}), dict):
+            raise RunError(f"{file}: settings={tell(config['settings'])}: give an object. {remedy}")
         return config
 
     def epochs(self) -> int:
         """Number of finished epochs that the log holds."""
         log = self.path / "metrics.jsonl"
-        try:
-            return log.read_bytes().count(b"\n") if log.is_file() else 0
-        except OSError as error:
-            raise RunError(f"cannot read {log}: {error.strerror}; {READ_REMEDY}") from error
+        if not log.exists():
+            return 0
+        with open_file(log, math.inf, f"{READ_REMEDY.capitalize()}.", kind=RunError) as opened:
+            return sum(piece.count(b"\n") for piece in iter(lambda: opened.read(2**20), b""))
+
+    def require_settings(self) -> None:
+        """Refuse a run whose `config.json` has been changed since its last epoch, before anything is built from it.
+
+        Raises:
+            RunError: another setting, which is named, or no checkpoint.
+        """
+        self._require_own(self.last, checkpoint.read_facts(self.last))
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file, replacing it as a whole."""
@@ -189,7 +191,7 @@ class RunFolder:
         if best == epoch:
             checkpoint.save(self._next_best, progress, facts, progress.as_predictor())
         checkpoint.save(self.last, progress, facts, progress.as_predictor())  # from here on the epoch is kept
-        if best == epoch and self._next_best.exists():  # whoever reads the folder may have moved it
+        if best == epoch:
             os.replace(self._next_best, self.best)
         self.write_history(facts["history"])
 
@@ -209,37 +211,39 @@ class RunFolder:
             RunError: no checkpoint, a damaged one, or one of another network, run, or settings.
         """
         progress, facts = self._read(self.last, learner)
-        if not best:
-            return progress, facts
-        chosen = facts["best"]
-        for path in (self.best, self._next_best):  # the second where a process was killed just before it was moved
-            if path.exists():
-                found, told = self._read(path, learner)
-                if told["epoch"] == chosen:
-                    if path == self._next_best:
-                        os.replace(path, self.best)
-                    return found, told
+        return self._read(self._find_best(facts["best"]), learner) if best else (progress, facts)
+
+    def _find_best(self, epoch: int) -> Path:
+        """The checkpoint of the best epoch: where a process was killed before it was moved, it is still the next."""
+        for path in (self.best, self._next_best):
+            if path.exists() and checkpoint.read_facts(path).get("epoch") == epoch:
+                return path
         raise RunError(
-            f"{self.best} is not of epoch {chosen}, which {self.last.name} says was the best: restore both from one "
+            f"{self.best} is not of epoch {epoch}, which {self.last.name} says was the best: restore both from one "
             "copy, or start anew"
         )
 
     def _read(self, path: Path, learner: Learner) -> tuple[Progress, dict[str, Any]]:
         """A checkpoint of this run."""
         progress, facts = checkpoint.restore(path, begin(learner))
+        self._require_own(path, facts)
+        return progress, facts
+
+    def _require_own(self, path: Path, facts: dict[str, Any]) -> None:
+        """Refuse what a checkpoint says if it is of another run, or of other settings."""
         require_history(path, facts)
         identity, belongs = self._identity(), facts.get("belongs")
-        if not isinstance(belongs, dict) or not {"history", "epoch", "best"} <= facts.keys():
+        if not isinstance(belongs, dict):
             raise RunError(f"{path} is no checkpoint of a run: it does not say which run it is of")
         if belongs.get("run") != identity.get("run"):
             raise RunError(f"{path} is of another run than {self.path / 'config.json'}: restore both from one copy")
         for name in sorted(belongs.keys() | identity.keys()):
-            if belongs.get(name) != identity.get(name):
+            before, now = belongs.get(name), identity.get(name)
+            if before != now:
                 raise RunError(
-                    f"{path} was made with {name}={belongs.get(name)}, and {self.path / 'config.json'} has "
-                    f"{name}={identity.get(name)}: put the setting back, or start a new run"
+                    f"{path} was made with {name}={tell(before)}, and {self.path / 'config.json'} has "
+                    f"{name}={tell(now)}: put the setting back, or start a new run"
                 )
-        return progress, facts
 
     def load(self, learner: Learner, *, best: bool = False) -> Learner:
         """The learner with the parameters that the run ended with; arguments and errors as of `restore`."""
@@ -250,17 +254,47 @@ LOOSE = ("epochs", "origin", "python", "jax", "device", "system")
 """Settings that a resumption may change."""
 
 
-NEEDED = ("epoch", "seconds", "compile_seconds")
-
-
-def require_history(file: Path, facts: Any) -> None:
-    """Refuse a checkpoint whose rows of the log lack what a run goes on from."""
-    rows = facts.get("history") if isinstance(facts, dict) else None
+def require_history(file: Path, facts: dict[str, Any]) -> None:
+    """Refuse a checkpoint whose log is none that a run could have written: rows of numbers, epoch after epoch."""
+    rows = facts.get("history")
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise RunError(f"{file} holds no log of a run; {READ_REMEDY}")
     for number, row in enumerate(rows, start=1):
-        if lacking := [name for name in NEEDED if name not in row]:
-            raise RunError(f"{file}: row {number} of its log has no {', '.join(lacking)}; {READ_REMEDY}")
+        for name, value in row.items():
+            if not KINDS.get(name, is_number)(value):
+                raise RunError(f"{file}: row {number} of its log has {name}={tell(value)}; {READ_REMEDY}")
+        if row.get("epoch") != number:
+            raise RunError(f"{file}: row {number} of its log is of epoch {row.get('epoch')}; {READ_REMEDY}")
+    for name, most in (("epoch", len(rows)), ("best", len(rows))):
+        value = facts.get(name)
+        if type(value) is not int or not 1 <= value <= most or (name == "epoch" and value != most):
+            raise RunError(f"{file} is of {len(rows)} epochs, and says {name}={tell(value)}; {READ_REMEDY}")
+
+
+def require_names(file: Path, history: History, names: Iterable[str]) -> None:
+    """Refuse a log that lacks what this training tells: its parts of the data or its metrics were others."""
+    for row in history:
+        if lacking := sorted(set(names) - row.keys()):
+            raise RunError(
+                f"{file}: row {row['epoch']} of its log has no {', '.join(lacking)}, which this training goes on from: "
+                "give the same validation rows and metrics as before, or start anew"
+            )
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number that a float can hold."""
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
+
+
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "reference": lambda value: isinstance(value, str),
+    "warnings": lambda value: isinstance(value, list) and all(isinstance(text, str) for text in value),
+    **dict.fromkeys(
+        ("layer_cosine", "layer_norm_ratio"),
+        lambda value: isinstance(value, dict) and all(map(is_number, value.values())),
+    ),
+}
+"""Names of what is no number in a row of the log, and whether a value is one of them."""
 
 
 def machine() -> dict[str, str]:
