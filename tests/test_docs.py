@@ -48,6 +48,7 @@ def test_page_runs_as_it_stands(page, capsys, monkeypatch, tmp_path):
         assert printed.count("CONVERGED") == 3
         assert "(5, 6, 3)" in printed
     elif page.endswith("your_own_data.md"):
+        assert len([line for line in blocks(page)[0].splitlines() if line.strip()]) == 10  # as its heading says
         accuracy, of_loaded = map(float, printed.splitlines()[0].split())
         assert accuracy == pytest.approx(of_loaded)
         assert accuracy > 0.85  # a constant answer is right of about .6
