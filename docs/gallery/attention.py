@@ -112,7 +112,7 @@ def main(small: bool = False) -> dict[str, list[float]]:
     for seed in range(seeds):
         draw = np.random.default_rng(seed)
         train, test = draw_samples(rows, draw), draw_samples(2000, draw)
-        for name, rule in (("pc-nudge", ex.Contrastive(ex.rules.nudge(1e-2))), ("backprop", ex.Backprop())):
+        for name, rule in (("pc-nudge", ex.Contrastive(ex.rules.nudge(1e-3))), ("backprop", ex.Backprop())):
             learner = ex.Learner(
                 make_block(jax.random.key(seed)),
                 ex.PredictiveCoding(ex.CrossEntropy()),

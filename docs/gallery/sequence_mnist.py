@@ -123,4 +123,5 @@ if __name__ == "__main__":
     out = chosen.pop("out")
     numbers = main(**chosen)
     if out is not None:
-        out.write_text(json.dumps({"rule": chosen["rule"], "seed": chosen["seed"], **numbers}, indent=1) + "\n")
+        finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        out.write_text(json.dumps({"rule": chosen["rule"], "seed": chosen["seed"], **finite}, indent=1) + "\n")

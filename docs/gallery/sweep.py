@@ -84,7 +84,7 @@ def main(small: bool = False) -> dict[str, float]:
     )
     study.optimize(objective, trials)
     for trial in study.trials:
-        shown = "pruned" if trial.value is None else f"{trial.value:.4f}"
+        shown = f"{trial.value:.4f}{' and pruned' if trial.state is optuna.trial.TrialState.PRUNED else ''}"
         print(f"trial {trial.number:2d}: width {trial.params['width']:2d}, rate {trial.params['rate']:.5f}: {shown}")
     best, (x, y) = study.best_params, rows["test"]
     right = np.argmax(networks[study.best_trial.number].predict(x), axis=1) == y
