@@ -45,9 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="killing-") as place:
         deaths, differences = kill_and_compare(Path(place), options.moments, options.seed)
-    for death in deaths:
-        when = f"{1000 * death.seconds:4.0f} ms after the batches of epoch {death.epoch}"
-        print(f"killed {when}, {death.epochs} kept: {', '.join(death.files)}")
     print(*differences, sep="\n")
     caught = sum(any(name.endswith((".part", ".next")) for name in death.files) for death in deaths)
     print(
@@ -84,6 +81,8 @@ def kill_and_compare(place: Path, moments: int, seed: int) -> tuple[list[Death],
             death = Training(place, name).kill(epoch, rng.uniform(0, span))
             if death is not None:  # else it had ended before
                 deaths.append(death)
+                when = f"{1000 * death.seconds:.0f} ms after the batches of epoch {death.epoch}"
+                print(f"killed {when}, {death.epochs} kept: {', '.join(death.files)}", flush=True)
         Training(place, name).finish()
         found = read_run(place / name)
         differences += [f"{name}: {part}" for part in whole if found.get(part) != whole[part]]

@@ -252,7 +252,6 @@ def test_states_that_a_file_claims_and_does_not_pay_for_are_refused(file):
         put_together(file, content, tensors)
         with pytest.raises(RunError, match=r"node 'x' has shape .*, and in a file with \d+ parameters a state has at"):
             ex.load(file)
-    content, tensors = take_apart(file)
     ex.save(file, make_model())
     content, tensors = take_apart(file)
     change(content, *GRAPH, "fields", "length", value=10**9)
@@ -268,7 +267,8 @@ def test_a_file_longer_than_its_header_says_is_not_read(file):
     tracemalloc.start()
     try:
         with pytest.raises(
-            RunError, match=rf"10000000000 bytes|it has {10**10} bytes, and its header tells of another"
+            RunError,
+            match=r"it has 10000000000 bytes, and its header tells of another|10000000000 bytes, and such a file has at",
         ):
             ex.load(file)
         assert tracemalloc.get_traced_memory()[1] < 20 * size
