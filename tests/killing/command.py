@@ -22,6 +22,7 @@ from .run import EPOCHS
 
 ROOT = Path(__file__).parents[2]
 AT_ONCE = 10  # moments of one run: each resumption may be killed again
+AHEAD = 4  # epochs within which death comes: the first one of a process takes longer than the others
 LIMIT = 120.0  # seconds that a run may take
 TIMES = ("seconds", "compile_seconds")
 
@@ -78,7 +79,7 @@ def kill_and_compare(place: Path, moments: int, seed: int) -> tuple[list[Death],
                 break
             # the earlier ones are likelier, so that a run can be killed often
             epoch = min(rng.randint(done + 1, EPOCHS) for _ in range(3))
-            death = Training(place, name).kill(epoch, rng.uniform(0, span))
+            death = Training(place, name).kill(epoch, rng.uniform(0, AHEAD * span))
             if death is not None:  # else it had ended before
                 deaths.append(death)
                 when = f"{1000 * death.seconds:.0f} ms after the batches of epoch {death.epoch}"

@@ -268,7 +268,7 @@ def test_a_file_longer_than_its_header_says_is_not_read(file):
     try:
         with pytest.raises(
             RunError,
-            match=r"it has 10000000000 bytes, and its header tells of another|10000000000 bytes, and such a file has at",
+            match=r"10000000000 bytes, and (its header tells of another|such a file has at)",
         ):
             ex.load(file)
         assert tracemalloc.get_traced_memory()[1] < 20 * size
