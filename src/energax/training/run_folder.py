@@ -16,12 +16,13 @@ import jax
 from energax.checking import tell
 from energax.exceptions import RunError, SettingError
 from energax.files import remove_parts, write_atomically
-from energax.opening import open_file, read_json
+from energax.opening import open_file, read_json, shorten
 from energax.saving.container import READ_REMEDY
 from energax.training import checkpoint
 from energax.training.learner import Learner, Progress, begin
 
 History = list[dict[str, Any]]
+LARGEST_LOG = 2**30  # bytes of a metrics.jsonl: an epoch writes some two thousand
 LARGEST_CONFIG = 2**20  # bytes of a config.json: a run writes some two thousand
 
 
@@ -125,8 +126,8 @@ class RunFolder:
         for name in sorted(before.keys() & now.keys() - set(LOOSE)):
             if before[name] != now[name]:
                 raise RunError(
-                    f"the run in {self.path} has {name}={before[name]}, and now {name}={now[name]} is asked "
-                    "for: continue with the same settings, or choose another folder with --out"
+                    f"the run in {self.path} has {name}={tell(before[name])}, and now {name}={tell(now[name])} is "
+                    "asked for: continue with the same settings, or choose another folder with --out"
                 )
         if config["epochs"] < facts["epoch"]:
             raise SettingError(
@@ -158,7 +159,7 @@ class RunFolder:
         log = self.path / "metrics.jsonl"
         if not log.exists():
             return 0
-        with open_file(log, math.inf, f"{READ_REMEDY.capitalize()}.", kind=RunError) as opened:
+        with open_file(log, LARGEST_LOG, f"{READ_REMEDY.capitalize()}.", kind=RunError) as opened:
             return sum(piece.count(b"\n") for piece in iter(lambda: opened.read(2**20), b""))
 
     def require_settings(self) -> None:
@@ -241,8 +242,8 @@ class RunFolder:
             before, now = belongs.get(name), identity.get(name)
             if before != now:
                 raise RunError(
-                    f"{path} was made with {name}={tell(before)}, and {self.path / 'config.json'} has "
-                    f"{name}={tell(now)}: put the setting back, or start a new run"
+                    f"{path} was made with {shorten(name, 40)}={tell(before)}, and {self.path / 'config.json'} has "
+                    f"{shorten(name, 40)}={tell(now)}: put the setting back, or start a new run"
                 )
 
     def load(self, learner: Learner, *, best: bool = False) -> Learner:
@@ -262,9 +263,9 @@ def require_history(file: Path, facts: dict[str, Any]) -> None:
     for number, row in enumerate(rows, start=1):
         for name, value in row.items():
             if not KINDS.get(name, is_number)(value):
-                raise RunError(f"{file}: row {number} of its log has {name}={tell(value)}; {READ_REMEDY}")
+                raise RunError(f"{file}: row {number} of its log has {shorten(name, 40)}={tell(value)}; {READ_REMEDY}")
         if row.get("epoch") != number:
-            raise RunError(f"{file}: row {number} of its log is of epoch {row.get('epoch')}; {READ_REMEDY}")
+            raise RunError(f"{file}: row {number} of its log is of epoch {tell(row.get('epoch'))}; {READ_REMEDY}")
     for name, most in (("epoch", len(rows)), ("best", len(rows))):
         value = facts.get(name)
         if type(value) is not int or not 1 <= value <= most or (name == "epoch" and value != most):

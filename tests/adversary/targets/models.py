@@ -178,7 +178,7 @@ def change_tensor(rng: Random, tree: dict, tensors: dict) -> str:
     if kind == 0:
         tensors[name] = np.full_like(tensor, rng.choice([np.nan, np.inf, 3e38]) if tensor.dtype.kind == "f" else 2**30)
     elif kind == 1:
-        tensors[name] = np.zeros(rng.choice([(), (1,), (0,), (3, 0, 5), (2,) * 30, (*tensor.shape, 1)]), tensor.dtype)
+        tensors[name] = np.zeros(rng.choice([(), (1,), (0,), (3, 0, 5), (1,) * 30, (*tensor.shape, 1)]), tensor.dtype)
     elif kind == 2:
         tensors[name] = tensor.astype(rng.choice([np.int8, np.float16, np.float64, np.uint64, bool]))
     elif kind == 3:
