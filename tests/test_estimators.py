@@ -19,14 +19,15 @@ from energax.exceptions import SettingError
 QUICK = {"recipe": "first-step", "hidden": (8,), "batch": 200, "epochs": 150, "learning_rate": 0.05, "random_state": 0}
 
 
+@pytest.mark.slow  # minutes: the checks train some hundred nets
 @pytest.mark.filterwarnings("ignore")  # the checks warn of what they leave out
 @pytest.mark.parametrize(
     "estimator",
     [
         EnergyClassifier(**QUICK),
         EnergyRegressor(**QUICK),
-        pytest.param(EnergyClassifier(epochs=20), marks=pytest.mark.slow),
-        pytest.param(EnergyRegressor(epochs=40), marks=pytest.mark.slow),
+        EnergyClassifier(epochs=20, random_state=0),
+        EnergyRegressor(epochs=40, random_state=0),
     ],
     ids=["classifier", "regressor", "classifier as it is", "regressor as it is"],
 )
