@@ -336,7 +336,7 @@ def test_the_step_bound_with_momentum_is_where_nesterovs_scheme_turns_unstable(m
 
 def test_every_verdict_has_a_message():
     assert [v.message for v in Verdict] == [v.message for v in sorted(Verdict)]
-    assert len({v.message for v in Verdict}) == len(Verdict) == 4
+    assert len({v.message for v in Verdict}) == len(Verdict) == 5
     assert eqx.tree_equal(Stopping().tighten(1e-3, 2).max_steps, 400)
 
 
