@@ -14,7 +14,8 @@ from energax.saving.container import checksum
 def take_apart(file: Path) -> tuple[dict, dict[str, np.ndarray]]:
     """What a file says, and its tensors."""
     with safe_open(file, "numpy") as opened:
-        return json.loads(opened.metadata()["energax"]), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        names = opened.keys()  # which is no mapping that could be gone through
+        return json.loads(opened.metadata()["energax"]), {name: opened.get_tensor(name) for name in names}
 
 
 def put_together(file: Path, content: dict, tensors: dict[str, np.ndarray]) -> None:

@@ -89,3 +89,18 @@ def test_the_page_lists_every_script():
     """Oracle: the folder."""
     page = (ROOT / "docs" / "gallery.md").read_text()
     assert all(f"`{script.name}`" in page for script in GALLERY.glob("*.py"))
+
+
+def test_half_an_image_is_completed_better_than_by_pca_and_by_the_mean(tmp_path):
+    """Oracle: PCA-16 and the mean image, on held-out rows. The small net reconstructs better than the mean alone."""
+    errors = load("generate_digits").main(small=True, picture=tmp_path / "digits.png")
+    assert errors["completion"] < errors["completion, mean"] < errors["completion, PCA-16"]
+    assert errors["reconstruction"] < errors["reconstruction, mean"]
+    assert (tmp_path / "digits.png").stat().st_size > 10_000
+
+
+def test_a_memory_recalls_what_it_stored():
+    """Oracle: the stored patterns; a load below capacity leaves no wrong bit, and every recall has converged."""
+    found = load("associative_memory").main(small=True)
+    assert len(found) == 3
+    assert all(recall == (0, "CONVERGED") for recall in found.values())

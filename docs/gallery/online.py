@@ -40,7 +40,8 @@ def main(small: bool = False) -> dict[str, list[float]]:
         ex.Contrastive(ex.rules.nudge(1e-2)),
         optax.adam(5e-3),
     )
-    progress, frozen = ex.begin(learner), None
+    progress = ex.begin(learner)
+    frozen = progress.as_predictor()
     right = []
     for count, (sample, label) in enumerate(zip(x, y, strict=True)):
         batch = ex.Batch(sample[None], jax.nn.one_hot(np.array([label]), 2))
@@ -48,7 +49,6 @@ def main(small: bool = False) -> dict[str, list[float]]:
         right.append(int(jnp.argmax(info.output[0])) == label)
         if count == length - 1:
             frozen = progress.as_predictor()
-    assert frozen is not None
     answers = np.argmax(frozen.predict(x), axis=1) == y
     found = {"goes on learning": [], "stopped at the first change": []}
     for name, scores in zip(found, (np.array(right), answers), strict=True):

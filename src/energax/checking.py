@@ -68,6 +68,17 @@ def as_setting(place: str) -> Callable[[Any], Any]:
     return lambda value: None if value is None else as_array(place, value, SettingError)
 
 
+def find_lost(values: np.ndarray) -> tuple[int, ...] | None:
+    """The index of the first value that is no finite number; None where all are."""
+    if not jnp.issubdtype(values.dtype, jnp.inexact):
+        return None
+    with np.errstate(all="ignore"):
+        if np.isfinite(np.sum(values)):  # which takes no memory: a sum that is a number is one of numbers
+            return None
+    bad = np.argwhere(~np.isfinite(values))
+    return tuple(int(i) for i in bad[0]) if len(bad) else None
+
+
 def require_whole(place: str, value: Any, least: int) -> None:
     """Refuse what is no whole number of at least `least`."""
     try:

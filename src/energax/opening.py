@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 import numpy as np
 
@@ -240,6 +240,14 @@ def open_packed(file: BinaryIO, path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.GzipFile(fileobj=file, mode="rb")) if path.suffix == ".gz" else file
 
 
+class Readable(Protocol):
+    """What fills memory with its bytes: every binary file, though the type of one does not say so."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Read into memory and say how many bytes; none at the end."""
+        ...
+
+
 def fill_array(file: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
     """Read bytes into a new uint8 array; memory is touched only as far as there are bytes.
 
@@ -252,8 +260,8 @@ def fill_array(file: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
 
     """
     content = np.empty(math.prod(shape), np.uint8)
-    view, filled = memoryview(cast(Any, content)), 0
-    while filled < len(content) and (count := file.readinto(view[filled : filled + PIECE])):  # pyright: ignore[reportAttributeAccessIssue]
+    view, filled, reader = memoryview(cast(Any, content)), 0, cast(Readable, file)
+    while filled < len(content) and (count := reader.readinto(view[filled : filled + PIECE])):
         filled += count
     return content.reshape(shape) if filled == len(content) else content[:filled]
 

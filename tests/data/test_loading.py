@@ -362,7 +362,7 @@ def test_an_interrupted_download_says_how_to_go_on(server, served):
     assert served.part.stat().st_size >= 65_536
 
 
-@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "", "..", "a/b"])
+@pytest.mark.parametrize("name", ["../evil", "/evil", "", "..", "a/b"])
 def test_a_file_has_a_plain_name(tmp_path, name):
     """Oracle: nothing is asked for or written."""
     with pytest.raises(DataError, match="no name of a file"):

@@ -10,8 +10,8 @@ import energax as ex
 from energax.activations import Tanh
 from energax.dynamics.phase import prepare_phase
 from energax.exceptions import DataError, SettingError
+from energax.graph.clamping import hold
 from energax.graph.networks import mlp
-from energax.graph.structure import hold
 from energax.layers import Linear
 from energax.rules import DyadicEP, centred, nudge, unit_nudge
 from energax.solvers import ErrorCoordinates, Verdict

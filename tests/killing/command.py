@@ -97,27 +97,25 @@ class Training:
     def __init__(self, place: Path, name: str):
         self.folder = place / name
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-        self.errors = open(place / f"{name}.errors", "w+")  # noqa: SIM115
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.killing.run", str(self.folder), str(place / "compiled")],
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-            cwd=ROOT,
-            env=environment,
-        )
-        assert self.process.stdout is not None
+        self.errors = place / f"{name}.errors"
+        with self.errors.open("w") as errors:  # the process keeps its own hold on it
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.killing.run", str(self.folder), str(place / "compiled")],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                cwd=ROOT,
+                env=environment,
+            )
         self.told = self.process.stdout
 
     def finish(self) -> float:
         """Wait for its end; seconds from the batches of one epoch to those of the next, on an average."""
         times = [time.monotonic() for _ in self.told]
         code = self.process.wait(LIMIT)
-        self.errors.seek(0)
-        errors = self.errors.read()
-        self.close()
+        self.told.close()
         if code:
-            raise AssertionError(f"the run in {self.folder} ended with {code}: {errors}")
+            raise AssertionError(f"the run in {self.folder} ended with {code}: {self.errors.read_text()}")
         return (times[-1] - times[1]) / (len(times) - 2) if len(times) > 2 else 0.0
 
     def kill(self, epoch: int, seconds: float) -> Death | None:
@@ -130,15 +128,10 @@ class Training:
         except subprocess.TimeoutExpired:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait(LIMIT)
-            self.close()
+            self.told.close()
             return Death(epoch, seconds, *look(self.folder))
         self.finish()
         return None
-
-    def close(self) -> None:
-        """Give its pipes back."""
-        self.told.close()
-        self.errors.close()
 
 
 def look(folder: Path) -> tuple[int, tuple[str, ...]]:

@@ -13,9 +13,9 @@ from energax.activations import Tanh
 from energax.checks.means import energy_of
 from energax.dynamics.phase import prepare_phase
 from energax.exceptions import GraphError, SettingError
+from energax.graph.clamping import hold
 from energax.graph.parts import Axis, Clamped
 from energax.graph.stacking import Stacked
-from energax.graph.structure import hold
 from energax.layers import Chain, Dropout, Identity, Linear, takes_key
 from energax.layers.basic import fold_in
 from energax.rules import centred, nudge

@@ -246,7 +246,7 @@ def poison(array, value):
 
 LABELS = np.arange(50) % 3
 WRONG = {
-    "arrays": (lambda: ex.Arrays(poison(X, np.nan), Y), DataError, r"x is nan at index \(11, 2\) \(1 such values\)"),
+    "arrays": (lambda: ex.Arrays(poison(X, np.nan), Y), DataError, r"x is nan at index \(11, 2\): drop such rows"),
     "rows": (lambda: ex.Arrays(X, Y[:3]), DataError, "different numbers of rows: x 50, y 3"),
     "none": (lambda: ex.Arrays(X[:0], Y[:0]), DataError, "x holds no rows"),
     "text": (lambda: ex.Arrays([["a"]], Y), DataError, "x: .* is no array of numbers"),

@@ -12,8 +12,9 @@ from jaxtyping import Array, PyTree
 from energax.dynamics.base import AbstractBlockEnergy, AbstractDynamics, Start
 from energax.dynamics.phase import Batch, Phase, prepare_phase
 from energax.exceptions import DataError, EnergaxError
+from energax.graph.clamping import hold
 from energax.graph.parts import States
-from energax.graph.structure import AnyGraph, hold
+from energax.graph.structure import AnyGraph
 from energax.solvers.verdict import measure_scale
 
 prepare_phase, scale_of = eqx.filter_jit(prepare_phase), eqx.filter_jit(measure_scale)

@@ -38,6 +38,7 @@ RESUMPTIONS: dict[type, str] = {
     CompareOptions: "finished epochs are kept, the same command continues",
     TrainOptions: "finished epochs are kept, continue with --resume FOLDER",
 }
+CLOSED = 141  # 128 + SIGPIPE, as shells have it
 WRONG, FAILED = 2, 1  # exit codes: what was asked for cannot be done; what was begun did not come to its end
 UNDERWAY = (DivergenceError, SaveError)
 HELP = frozenset({"-h", "--help"})
@@ -76,7 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return tell(error, WRONG)
     except BrokenPipeError:
         discard_output()
-        return 141
+        return CLOSED
+    except SystemExit as ended:  # which no command raises: it is rich's way out where the output's reader has gone
+        return CLOSED if ended.code == 1 else int(ended.code or 0)
     except OSError as error:  # what nobody foresaw: a device, or standard output, that takes no more
         discard_output()
         where = f"{error.filename}: " if error.filename else "standard output, or a file: "

@@ -1,6 +1,7 @@
 """Networks as graphs: nodes, edges, axes, the feed-forward pass, and builders of networks."""
 
 from energax.graph import networks as networks
+from energax.graph.clamping import hold as hold
 from energax.graph.edge_list import EdgeList as EdgeList
 from energax.graph.edge_list import draw_edges as draw_edges
 from energax.graph.edge_list import read_edges as read_edges
@@ -24,5 +25,4 @@ from energax.graph.rounding import round_products as round_products
 from energax.graph.stacking import Stacked as Stacked
 from energax.graph.structure import AbstractStructure as AbstractStructure
 from energax.graph.structure import Nodes as Nodes
-from energax.graph.structure import hold as hold
 from energax.graph.unrolling import unroll as unroll

@@ -15,8 +15,9 @@ from energax.dynamics.base import AbstractDynamics
 from energax.dynamics.model import Model
 from energax.dynamics.phase import Batch
 from energax.exceptions import RelaxationWarning
+from energax.graph.clamping import hold
 from energax.graph.parts import Output, States
-from energax.graph.structure import AbstractStructure, AnyGraph, hold
+from energax.graph.structure import AbstractStructure, AnyGraph
 from energax.inference.trace import Trace, trace_phase
 from energax.rules.base import free_phase, open_batch
 from energax.solvers.engine import AbstractSolver

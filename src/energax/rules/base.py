@@ -15,8 +15,9 @@ from energax.dynamics.base import AbstractDynamics, AbstractTotalEnergy
 from energax.dynamics.model import Model, split_parameters
 from energax.dynamics.phase import Batch, Phase, prepare_phase
 from energax.exceptions import DataError, SettingError
+from energax.graph.clamping import hold
 from energax.graph.parts import Clamped, Output, States, list_names
-from energax.graph.structure import AbstractStructure, AnyGraph, hold, shape_outputs
+from energax.graph.structure import AbstractStructure, AnyGraph, shape_outputs
 from energax.solvers.engine import AbstractSolver
 from energax.solvers.verdict import Equilibrium, Verdict
 

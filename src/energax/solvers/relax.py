@@ -11,11 +11,13 @@ from jax.core import Tracer
 from jaxtyping import Array, PRNGKeyArray
 
 from energax.arithmetic import add_all, choose, hold_still, total
+from energax.checking import find_lost
 from energax.dynamics.base import AbstractDynamics, Start
 from energax.dynamics.phase import prepare_phase
 from energax.exceptions import DataError, GraphError, SettingError
+from energax.graph.clamping import hold, promote
 from energax.graph.parts import Clamped, States, list_names
-from energax.graph.structure import AnyGraph, hold, promote
+from energax.graph.structure import AnyGraph
 from energax.solvers.engine import AbstractSolver
 from energax.solvers.linear import solve_force_jacobian
 from energax.solvers.verdict import Equilibrium, Verdict
@@ -150,9 +152,8 @@ def require_finite(values: Mapping[str, Array]) -> None:
         if isinstance(value, Tracer):
             continue
         found = np.asarray(value)  # numpy looks at them: inside of a compiled function JAX would trace the look
-        bad = np.argwhere(~np.isfinite(found))
-        if len(bad):
-            where = tuple(int(i) for i in bad[0])
+        where = find_lost(found)
+        if where is not None:
             raise DataError(
                 f"node {name!r}: value {found[where]} at index {where}; clamp finite numbers, and leave missing ones "
                 f"free by known={{{name!r}: mask}}"

@@ -1,8 +1,7 @@
 """Training: a learner, batches of anything, compiled epochs, run folders, and the loop that ties them together."""
 
+from energax.training.arrays import Arrays as Arrays
 from energax.training.batches import AbstractBatches as AbstractBatches
-from energax.training.batches import Arrays as Arrays
-from energax.training.batches import Stream as Stream
 from energax.training.callbacks import Callback as Callback
 from energax.training.callbacks import EarlyStopping as EarlyStopping
 from energax.training.callbacks import Logger as Logger
@@ -21,3 +20,4 @@ from energax.training.loop import Run as Run
 from energax.training.loop import train as train
 from energax.training.rows import AbstractRows as AbstractRows
 from energax.training.run_folder import RunFolder as RunFolder
+from energax.training.stream import Stream as Stream

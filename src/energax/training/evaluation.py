@@ -15,8 +15,9 @@ from energax.inference.predictor import Predictor
 from energax.metrics import ENERGY, Metric, Outputs
 from energax.rules.base import free_phase, open_batch
 from energax.solvers.verdict import Verdict
-from energax.training.batches import AbstractBatches, as_batches
+from energax.training.batches import AbstractBatches
 from energax.training.rows import AbstractRows
+from energax.training.stream import as_batches
 
 Totals = tuple[dict[str, Any], Array, Array]
 """Totals of the metrics, the number of settled rows, and of all rows."""

@@ -9,10 +9,10 @@ from energax.costs import MANY
 from energax.data import Dataset
 from energax.exceptions import SettingError
 from energax.metrics import ACCURACY, COST, TOP_5, Metric
-from energax.training.batches import Arrays
+from energax.training.arrays import Arrays
 from energax.training.callbacks import Callback
-from energax.training.learner import Learner, root_key
-from energax.training.loop import Run, require_finite_parameters, train
+from energax.training.learner import Learner, require_finite_parameters, root_key
+from energax.training.loop import Run, train
 from energax.training.rows import make_device_split
 from energax.training.run_folder import RunFolder
 

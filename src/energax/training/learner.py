@@ -12,7 +12,7 @@ from jaxtyping import Array, PRNGKeyArray
 from energax.checking import require_kind, require_whole
 from energax.dynamics.model import Model, name_parts, select_parameters
 from energax.dynamics.phase import Batch, prepare_phase
-from energax.exceptions import SettingError
+from energax.exceptions import DivergenceError, SettingError
 from energax.graph.groups import require_groups
 from energax.inference.predictor import Predictor
 from energax.rules.base import AbstractRule, Info, open_batch
@@ -172,3 +172,24 @@ def calibrate(model: Model, solver: AbstractSolver, batch: Batch) -> AbstractSol
     beta = jnp.ones((), rows.weights.dtype)
     phase = prepare_phase(model.dynamics, model.graph, rows.clamped, target=rows.target, beta=beta)
     return solver.calibrate(phase, phase.start())
+
+
+def require_finite_parameters(model: Model, when: str) -> None:
+    """Refuse NaN and infinite parameters, naming the function, or the field of the dynamics, that holds them."""
+    lost = find_lost_parameters(model)
+    if lost:
+        raise DivergenceError(
+            f"parameters of {lost[0]!r} are not finite {when}: lower the learning rate, or start from "
+            "a checkpoint that is sound"
+        )
+
+
+def find_lost_parameters(model: Model) -> list[str]:
+    """Names of the parts of a model whose parameters are not finite."""
+    return [
+        name
+        for name, part in name_parts(model).items()
+        if not all(
+            bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(eqx.filter(part, eqx.is_inexact_array))
+        )
+    ]

@@ -12,21 +12,28 @@ import jax.numpy as jnp
 
 from energax.checking import require_kind, require_whole
 from energax.compilation import make_room
-from energax.diagnostics.regime import Regime, measure_regime
-from energax.dynamics.model import Model, name_parts
+from energax.diagnostics.regime import measure_regime
 from energax.exceptions import DivergenceError, RunError, SettingError
 from energax.metrics import COST, ENERGY, Metric
 from energax.opening import refuse_broken
 from energax.training.alarms import Ending, find_alarms, gather_alarms
-from energax.training.batches import AbstractBatches, as_batches
+from energax.training.batches import AbstractBatches
 from energax.training.callbacks import Callback, Plan
 from energax.training.display import WarningsOnly
 from energax.training.epoch import Programs
 from energax.training.evaluation import Evaluation, evaluate, metrics_of
-from energax.training.learner import Learner, Progress, begin, root_key
-from energax.training.metrics import RELAXATION_METRICS, Sums, name_averages
-from energax.training.pages import draw_curve, write_summary
+from energax.training.learner import (
+    Learner,
+    Progress,
+    begin,
+    find_lost_parameters,
+    require_finite_parameters,
+    root_key,
+)
+from energax.training.metrics import RELAXATION_METRICS, Sums, name_averages, name_regime
+from energax.training.pages import write_results
 from energax.training.run_folder import History, RunFolder, machine, require_names
+from energax.training.stream import as_batches
 
 TESTED = 500  # rows at a time where rows are tested
 
@@ -150,27 +157,6 @@ def train(
         else:
             folder.start(settings)
         return trainer.run(copy_progress(progress), history, epochs, folder, settings, best)
-
-
-def require_finite_parameters(model: Model, when: str) -> None:
-    """Refuse NaN and infinite parameters, naming the function, or the field of the dynamics, that holds them."""
-    lost = find_lost_parameters(model)
-    if lost:
-        raise DivergenceError(
-            f"parameters of {lost[0]!r} are not finite {when}: lower the learning rate, or start from "
-            "a checkpoint that is sound"
-        )
-
-
-def find_lost_parameters(model: Model) -> list[str]:
-    """Names of the parts of a model whose parameters are not finite."""
-    return [
-        name
-        for name, part in name_parts(model).items()
-        if not all(
-            bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(eqx.filter(part, eqx.is_inexact_array))
-        )
-    ]
 
 
 class _Trainer:
@@ -315,7 +301,7 @@ class _Trainer:
         if self.regime is not None:
             learner = progress.as_learner(self.learner)
             found = self.regime(learner.dynamics, learner.graph, self.probe, learner.solver, learner.rule)
-            row |= regime_row(found)
+            row |= name_regime(found)
         row |= times
         return {**row, "warnings": [alarm.message for alarm in find_alarms(row, self.ending)]}
 
@@ -346,29 +332,3 @@ class _Trainer:
 def copy_progress(progress: Progress) -> Progress:
     """The same numbers in memory of their own: what an epoch is given, it uses up."""
     return jax.tree.map(lambda a: jnp.copy(a) if eqx.is_array(a) else a, progress)
-
-
-def regime_row(regime: Regime) -> dict[str, Any]:
-    """The regime as plain numbers."""
-    layers = [name for name in regime.cosine if name != "all"]
-    return {
-        "reference": regime.reference,
-        "gradient_cosine": float(regime.cosine["all"]),
-        "norm_ratio": float(regime.norm_ratio["all"]),
-        "layer_cosine": {name: float(regime.cosine[name]) for name in layers},
-        "layer_norm_ratio": {name: float(regime.norm_ratio[name]) for name in layers},
-        "relaxed_fraction": float(regime.relaxed),
-        "curvature": float(regime.curvature),
-        "step_bound": float(regime.step_bound),
-        "step_margin": float(regime.step_margin),
-    }
-
-
-def write_results(
-    folder: RunFolder, settings: dict[str, Any], result: dict[str, Any], history: History, metrics: tuple[Metric, ...]
-) -> None:
-    """Write what people look at."""
-    folder.write_json("result.json", result)
-    title = f"{settings.get('recipe', 'run')} on {settings['data']}, seed {settings['seed']}"
-    draw_curve(Path(folder.path) / "curve.png", history, metrics, title)
-    write_summary(Path(folder.path) / "summary.md", settings, result, history, metrics)

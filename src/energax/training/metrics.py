@@ -10,6 +10,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from energax.diagnostics.regime import Regime
 from energax.diagnostics.relaxations import Relaxations, gather_relaxations
 from energax.metrics import Largest, Metric, Outputs, percent
 from energax.rules.base import Info
@@ -89,3 +90,19 @@ def name_averages(part: str, averages: dict[str, float]) -> dict[str, float]:
     """The averages as the log names them: those of the outputs after the part of the data that they are of."""
     relaxed = {metric.name for metric in RELAXATION_METRICS}
     return {name if name in relaxed else f"{part}_{name}": value for name, value in averages.items()}
+
+
+def name_regime(regime: Regime) -> dict[str, Any]:
+    """The regime as plain numbers, as the log names them."""
+    layers = [name for name in regime.cosine if name != "all"]
+    return {
+        "reference": regime.reference,
+        "gradient_cosine": float(regime.cosine["all"]),
+        "norm_ratio": float(regime.norm_ratio["all"]),
+        "layer_cosine": {name: float(regime.cosine[name]) for name in layers},
+        "layer_norm_ratio": {name: float(regime.norm_ratio[name]) for name in layers},
+        "relaxed_fraction": float(regime.relaxed),
+        "curvature": float(regime.curvature),
+        "step_bound": float(regime.step_bound),
+        "step_margin": float(regime.step_margin),
+    }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from energax.files import write_atomically
 from energax.metrics import Metric, number
 from energax.training.metrics import RELAXATION_METRICS
-from energax.training.run_folder import History
+from energax.training.run_folder import History, RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -135,3 +135,13 @@ def result_rows(result: dict[str, Any], metrics: tuple[Metric, ...]) -> list[tup
         ("training time", f"{result['seconds']:.1f} s"),
         ("compiling", f"{result['compile_seconds']:.1f} s"),
     ]
+
+
+def write_results(
+    folder: RunFolder, settings: dict[str, Any], result: dict[str, Any], history: History, metrics: tuple[Metric, ...]
+) -> None:
+    """Write what people look at."""
+    folder.write_json("result.json", result)
+    title = f"{settings.get('recipe', 'run')} on {settings['data']}, seed {settings['seed']}"
+    draw_curve(Path(folder.path) / "curve.png", history, metrics, title)
+    write_summary(Path(folder.path) / "summary.md", settings, result, history, metrics)

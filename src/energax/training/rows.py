@@ -1,7 +1,6 @@
 """Rows on the device: batches are cut from them, augmented and normalised inside the compiled step."""
 
 import abc
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from energax.checking import as_array
+from energax.checking import as_array, find_lost
 from energax.data import Augmentation, Dataset, Split, normalise
 from energax.dynamics.phase import Batch
 from energax.exceptions import DataError
@@ -152,11 +151,6 @@ def require_finite_numbers(place: str, values: np.ndarray, mask: np.ndarray | No
     """Refuse NaN and infinite values, naming the first; those that `mask` leaves out may be anything."""
     if mask is not None and mask.shape == values.shape:
         values = np.where(mask, values, 0)
-    if values.dtype.kind in "fcV" and not math.isfinite(abs(np.sum(values))):  # a sum that is a number has only such
-        bad = np.argwhere(~np.isfinite(values))
-        if len(bad):
-            where = tuple(int(i) for i in bad[0])
-            raise DataError(
-                f"{place} is {values[where]} at index {where} ({len(bad)} such values): drop these rows, or say which "
-                "units are known"
-            )
+    where = find_lost(values)
+    if where is not None:
+        raise DataError(f"{place} is {values[where]} at index {where}: drop such rows, or say which units are known")

@@ -82,7 +82,7 @@ class RunFolder:
                 f"another process is training in {self.path}: wait until it has ended, or choose another folder with "
                 "--out"
             ) from error
-        except (OSError, NotImplementedError) as error:
+        except (OSError, NotImplementedError) as error:  # the second: a file system that has no locks
             raise RunError(f"cannot write into {self.path}: {error}; choose another folder with --out") from error
         try:
             remove_parts(self.path)

@@ -38,6 +38,8 @@ def write(path: Path, rows: pa.Table, **options: str) -> None:
 
 def check(edges: EdgeList) -> None:
     assert len(edges.sources) == len(edges.targets) > 0
+    for ends in (edges.sources, edges.targets):  # what is accepted names units that there are
+        assert 0 <= ends.min() <= ends.max() < len(edges.names)
     for ends in (edges.sources, edges.targets):
         assert ((ends >= 0) & (ends < len(edges.names))).all()
     assert len(set(edges.names.tolist())) == len(edges.names)
