@@ -73,13 +73,12 @@ def test_no_sample_depends_on_its_batch(phase_and_start):
 
 
 def test_what_it_is_compared_with_comes_to_rest(phase_and_start):
-    """Oracle: the force, which is below the tolerance; Adam itself goes on circling."""
+    """Oracle: the force, which is below the tolerance; by steps far beyond 2 / curvature nothing comes to rest."""
     phase, start = phase_and_start
-    own = OptaxFlow(optax.adam(0.1), Stopping(1e-6, 200))
+    own = OptaxFlow(optax.sgd(10.0), Stopping(1e-6, 200))
     careful = own.tighten(1e-6, 10)
     assert np.all(solve(careful, phase, start).result == Verdict.CONVERGED)
-    longer = OptaxFlow(optax.adam(0.1), Stopping(1e-6, 2000))
-    assert not np.any(solve(longer, phase, start).result == Verdict.CONVERGED)
+    assert not np.any(solve(own, phase, start).result == Verdict.CONVERGED)
     assert own.fixed_steps is None
     assert fixed_steps(20, 0.1).fixed_steps == fixed_steps(20, optax.adam(0.1)).fixed_steps == 20
     assert careful.fixed_steps is None

@@ -20,7 +20,7 @@ import energax as ex
 from energax import files
 from energax.exceptions import RunError
 from energax.metrics import ACCURACY, COST
-from energax.training import Arrays, RunFolder, loop
+from energax.training import Arrays, RunFolder, pages
 from energax.training.callbacks import Callback
 from tests.killing.command import read_run
 from tests.sealing import put_together, take_apart
@@ -49,7 +49,7 @@ def train(folder, *, epochs: int = 4, resume: bool = False, validation: bool = T
 @pytest.fixture(autouse=True)
 def plain_curve(monkeypatch):
     """Drawing takes longer than training, and the picture is not what is tested here."""
-    monkeypatch.setattr(loop, "draw_curve", lambda path, *_: files.write_atomically(path, b"a picture"))
+    monkeypatch.setattr(pages, "draw_curve", lambda path, *_: files.write_atomically(path, b"a picture"))
 
 
 class Killed(BaseException):
@@ -189,7 +189,7 @@ def finished(tmp_path_factory):
     """A run of two epochs, of which the second is the best one."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "draw_curve", lambda *_: None)
+        patch.setattr(pages, "draw_curve", lambda *_: None)
         run = train(folder, epochs=2, config={"settings": {"learning_rate": 0.1}})
     assert run.result["selected_epoch"] == 2
     return folder

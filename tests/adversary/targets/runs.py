@@ -18,7 +18,7 @@ import optax
 import energax as ex
 from energax.cli import main
 from energax.exceptions import RunError
-from energax.training import loop
+from energax.training import pages
 from energax.training.callbacks import Callback
 from tests.sealing import change_tree, find_places
 
@@ -58,7 +58,7 @@ def train(folder: Path, epochs: int, resume: bool) -> None:
 
 def no_pictures() -> contextlib.AbstractContextManager:
     """Drawing takes longer than all else, and reads nothing."""
-    return mock.patch.object(loop, "draw_curve")
+    return mock.patch.object(pages, "draw_curve")
 
 
 def make_run(folder: Path) -> None:
