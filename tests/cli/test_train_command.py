@@ -162,7 +162,7 @@ def test_folders_that_cannot_be_used_are_refused(energax, folder):
     assert energax("train", "--recipe", "backprop", "--epochs", 1, "--out", "run", small=True).code == 0
     again = energax("train", "--recipe", "backprop", "--epochs", 1, "--out", "run", small=True)
     assert again.code == 2
-    assert "energax: run holds a run already: continue it with --resume run, or choose another" in again.err
+    assert "energax: run holds a run already: continue it (resume=True; --resume run), or choose another" in again.err
     fewer = energax("train", "--resume", "run", "--epochs", 0)
     assert fewer.code == 2
     assert "epochs=0" in fewer.err

@@ -252,7 +252,7 @@ def test_remedies_are_of_the_command_at_hand(energax, folder):
     (folder / "both" / "backprop-0" / "metrics.jsonl").write_text("{}\n")
     done = energax("compare", "--recipes", "backprop", "--seeds", "1", "--epochs", "1", "--out", "both", small=True)
     assert done.code == 2
-    assert "no checkpoint to go on from: remove it, or choose another folder with --out" in done.err
+    assert "no checkpoint to go on from: remove it, or choose another folder (--out)" in done.err
     assert "--resume" not in done.err
 
 

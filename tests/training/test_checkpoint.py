@@ -262,7 +262,7 @@ def test_folders_that_cannot_be_made_are_refused_before_training(learner, train,
     """Oracle: the message names the path and the remedy; root may write anywhere but below a file."""
     (tmp_path / "file").write_text("here")
     for path in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nowhere/run")):
-        with pytest.raises(RunError, match=rf"cannot make the run folder {path}: .*; choose another with --out"):
+        with pytest.raises(RunError, match=rf"cannot make the run folder {path}: .*; choose another \(--out\)"):
             train(learner("backprop"), epochs=1, folder=RunFolder(path))
     with pytest.raises(RunError, match=r"could not write .*below: Not a directory"):
         write_atomically(tmp_path / "file" / "below", b"x")

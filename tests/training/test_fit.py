@@ -94,7 +94,7 @@ def test_resume_refuses_other_settings_fewer_epochs_and_no_folder(learner, train
         train(learner("backprop"), epochs=1, seed=3, folder=folder, resume=True)
     with pytest.raises(SettingError, match="resume needs the folder"):
         train(learner("backprop"), epochs=1, resume=True)
-    with pytest.raises(RunError, match=r"holds a run already: continue it with --resume .*, or choose another folder"):
+    with pytest.raises(RunError, match=r"holds a run already: continue it \(resume=True; --resume .*\), or choose"):
         train(learner("backprop"), epochs=1, folder=folder)
     assert folder.last.read_bytes() == kept
     assert folder.config()["epochs"] == 2
@@ -270,7 +270,10 @@ def test_diverging_relaxations_are_counted_and_warned_of(learner, train, capsys)
     (row,) = run.history
     assert row["diverged_fraction"] == 1  # all nudged phases; free ones are known by construction, and do not count
     told = capsys.readouterr().err
-    assert "epoch 1: 100.00 % of the relaxations diverged and did not train: lower --beta, --step-size" in told
+    assert (
+        "epoch 1: 100.00 % of the relaxations diverged and did not train: lower the nudge strength (--beta), the step"
+        in told
+    )
     assert "diverged" in told.splitlines()[1]
     assert [message for message in run.result["warnings"] if message in told] == row["warnings"] != []
 
@@ -281,7 +284,8 @@ def test_relaxations_out_of_steps_are_warned_of(learner, train, capsys):
     (row,) = train(short, epochs=1, display=Terminal()).history
     assert row["out_of_steps_fraction"] == 1
     assert (
-        "epoch 1: 100.00 % of the relaxations ran out of steps: raise --max-relaxation-steps" in capsys.readouterr().err
+        "epoch 1: 100.00 % of the relaxations ran out of steps: allow more steps (--max-relaxation-steps)"
+        in capsys.readouterr().err
     )
 
 
@@ -332,7 +336,7 @@ def test_a_cost_that_grows_many_times_over_is_warned_of(learner, train, tmp_path
     assert row["train_cost"] > 1000
     (message,) = [message for message in row["warnings"] if "train cost" in message]
     assert message.startswith(f"epoch 1: the train cost is {row['train_cost']:.4g}, ")
-    assert "lower --learning-rate" in message
+    assert "lower the learning rate (--learning-rate)" in message
     assert message in capsys.readouterr().err
     assert message in (folder.path / "summary.md").read_text()
     assert message in run.result["warnings"]
@@ -421,10 +425,16 @@ def row_of(epoch: int, **changed):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"train_cost": 10.5}, r"epoch 3: the train cost is 10\.5, 10\.5 times the 1 before .*lower --learning-rate"),
+        (
+            {"train_cost": 10.5},
+            r"epoch 3: the train cost is 10\.5, 10\.5 times the 1 before .*lower the learning",
+        ),
         ({"validation_cost": 20.0}, r"epoch 3: the validation cost is 20, 20 times the 1 "),
-        ({"diverged_fraction": 0.001}, r"epoch 3: 0\.10 % of the relaxations diverged.*lower --beta"),
-        ({"out_of_steps_fraction": 0.25}, r"epoch 3: 25\.00 % of the relaxations ran out of steps: raise --max"),
+        (
+            {"diverged_fraction": 0.001},
+            r"epoch 3: 0\.10 % of the relaxations diverged.*lower the nudge strength",
+        ),
+        ({"out_of_steps_fraction": 0.25}, r"epoch 3: 25\.00 % of the relaxations ran out of steps: allow more steps"),
         ({"validation_settled": 0.9}, r"epoch 3: 10\.00 % of the validation rows did not settle"),
     ],
 )

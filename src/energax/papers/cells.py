@@ -43,13 +43,12 @@ class Cells:
         file, plain = folder / SETTINGS, json.loads(json.dumps(settings))
         if file.exists() and read(file) != plain:
             raise RunError(
-                f"{folder} holds parts of an experiment with other settings: remove it, or choose another place with "
-                "--out"
+                f"{folder} holds parts of an experiment with other settings: remove it, or choose another place (--out)"
             )
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"cannot make the folder {folder}: {error.strerror}; choose another with --out") from error
+            raise RunError(f"cannot make the folder {folder}: {error.strerror}; choose another (--out)") from error
         write_atomically(file, json.dumps(plain, indent=2).encode())
 
     def __call__(self, name: str, compute: Callable[[], Any]) -> Any:

@@ -53,18 +53,19 @@ def find_alarms(row: dict[str, Any], ending: Ending) -> list[Alarm]:
         if cost is not None and first is not None and cost > GROWN * first:
             message = (
                 f"epoch {epoch}: the {part} cost is {number(cost)}, {number(cost / first)} times the {number(first)} "
-                "before the first update: lower --learning-rate, or give --clip"
+                "before the first update: lower the learning rate (--learning-rate), or clip the gradient (--clip)"
             )
             found.append(Alarm(f"{part} cost", message))
     if row["diverged_fraction"] > 0:
         message = (
             f"epoch {epoch}: {percent(row['diverged_fraction'])} of the relaxations diverged and did not train: "
-            "lower --beta, --step-size or --learning-rate"
+            "lower the nudge strength (--beta), the step of the states (--step-size) or the learning rate "
+            "(--learning-rate)"
         )
         found.append(Alarm("diverged", message))
     unsettled = row["out_of_steps_fraction"]
     if unsettled > TOLERATED and not ending.stepwise and (ending.fixed is None or epoch == 1):
-        remedy = "raise --max-relaxation-steps, or loosen --relaxation-tol"
+        remedy = "allow more steps (--max-relaxation-steps), or a larger tolerance (--relaxation-tol)"
         if ending.fixed is not None:
             remedy = (
                 f"{ending.fixed} fixed steps were asked for, and leave a mean residual of {number(row['residual'])}; "
@@ -73,10 +74,10 @@ def find_alarms(row: dict[str, Any], ending: Ending) -> list[Alarm]:
         message = f"epoch {epoch}: {percent(unsettled)} of the relaxations ran out of steps: {remedy}"
         found.append(Alarm("out of steps", message))
     if row.get("validation_settled", 1.0) < 1 - TOLERATED and (ending.fixed is None or epoch == 1):
-        remedy = "raise --max-relaxation-steps" if ending.fixed is None else "raise --fixed-steps"
+        remedy = f"allow more steps ({'--max-relaxation-steps' if ending.fixed is None else '--fixed-steps'})"
         message = (
             f"epoch {epoch}: {percent(1 - row['validation_settled'])} of the validation rows did not settle, so that "
-            f"their outputs are of no equilibrium: {remedy}, or lower --step-size"
+            f"their outputs are of no equilibrium: {remedy}, or shorter ones (--step-size)"
         )
         found.append(Alarm("validation", message))
     return found

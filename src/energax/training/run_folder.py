@@ -72,18 +72,17 @@ class RunFolder:
                 self.config()  # says what is missing
         except OSError as error:
             raise RunError(
-                f"cannot make the run folder {self.path}: {error.strerror}; choose another with --out"
+                f"cannot make the run folder {self.path}: {error.strerror}; choose another (--out)"
             ) from error
         lock = filelock.FileLock(self.path / ".lock")
         try:
             lock.acquire(blocking=False)
         except filelock.Timeout as error:
             raise RunError(
-                f"another process is training in {self.path}: wait until it has ended, or choose another folder with "
-                "--out"
+                f"another process is training in {self.path}: wait until it has ended, or choose another folder (--out)"
             ) from error
         except (OSError, NotImplementedError) as error:  # the second: a file system that has no locks
-            raise RunError(f"cannot write into {self.path}: {error}; choose another folder with --out") from error
+            raise RunError(f"cannot write into {self.path}: {error}; choose another folder (--out)") from error
         try:
             remove_parts(self.path)
             yield
@@ -99,12 +98,12 @@ class RunFolder:
         if (self.path / "metrics.jsonl").exists() and not self.last.exists():
             raise RunError(
                 f"{self.path} holds the log of a run and no checkpoint to go on from: remove it, or choose another "
-                "folder with --out"
+                "folder (--out)"
             )
         if self.last.exists():
             raise RunError(
-                f"{self.path} holds a run already: continue it with --resume {self.path}, or choose another "
-                "folder with --out"
+                f"{self.path} holds a run already: continue it (resume=True; --resume {self.path}), or choose another "
+                "folder (--out)"
             )
         self._next_best.unlink(missing_ok=True)
         self.best.unlink(missing_ok=True)  # of a run whose first epoch was never kept
@@ -127,12 +126,12 @@ class RunFolder:
             if before[name] != now[name]:
                 raise RunError(
                     f"the run in {self.path} has {name}={tell(before[name])}, and now {name}={tell(now[name])} is "
-                    "asked for: continue with the same settings, or choose another folder with --out"
+                    "asked for: continue with the same settings, or choose another folder (--out)"
                 )
         if config["epochs"] < facts["epoch"]:
             raise SettingError(
                 f"epochs={config['epochs']}: the run in {self.path} has {facts['epoch']} already; give at least "
-                "as many, or choose another folder with --out"
+                "as many, or choose another folder (--out)"
             )
         if self._next_best.exists():
             if self._find_best(facts["best"]) == self._next_best:
