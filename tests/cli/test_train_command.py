@@ -158,7 +158,7 @@ def test_folders_that_cannot_be_used_are_refused(energax, folder):
     (folder / "file").write_text("here")
     below = energax("train", "--recipe", "backprop", "--epochs", 1, "--out", "file/run", small=True)
     assert below.code == 2
-    assert below.err.startswith("energax: cannot make the run folder file/run: Not a directory; choose another with")
+    assert below.err.startswith("energax: cannot make the run folder file/run: Not a directory; choose another (--out)")
     assert energax("train", "--recipe", "backprop", "--epochs", 1, "--out", "run", small=True).code == 0
     again = energax("train", "--recipe", "backprop", "--epochs", 1, "--out", "run", small=True)
     assert again.code == 2
