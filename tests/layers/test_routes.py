@@ -60,7 +60,7 @@ def batch_of(size=4):
 
 
 def phase_of(graph, batch, dynamics=PC, key=None):
-    held = graph.clamp(batch.x) if key is None else ex.graph.structure.hold(graph, batch.x, key)
+    held = graph.clamp(batch.x) if key is None else ex.graph.clamping.hold(graph, batch.x, key)
     return prepare_phase(dynamics, graph, held, target=batch.y, beta=jnp.asarray(1.0))
 
 

@@ -300,8 +300,8 @@ def test_seeds_give_other_parameters_and_the_same_seed_the_same(same):
         ("pc", {"learning_rate": float("inf")}, r"learning_rate=inf: give a positive"),
         ("pc", {"momentum": 1.0}, r"momentum=1\.0: give a number from 0 to below 1"),
         ("pc", {"state_momentum": -0.1}, r"state_momentum=-0\.1: give a number from 0 to below 1"),
-        ("pc", {"hidden": (8, 0)}, r"hidden=\(8, 0\): give whole numbers of at least 1"),
-        ("pc", {"network": "conv", "channels": (-2,)}, r"channels=\(-2,\): give whole numbers"),
+        ("pc", {"hidden": (8, 0)}, r"hidden=\(8, 0\): give one or more whole numbers of at least 1"),
+        ("pc", {"network": "conv", "channels": (-2,)}, r"channels=\(-2,\): give one or more whole numbers"),
         (
             "pc",
             {"network": "transformer"},
