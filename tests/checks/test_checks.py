@@ -13,7 +13,7 @@ from energax import checks
 from energax.activations import Sigmoid, Tanh, hard_sigmoid
 from energax.checks.means import require_one_trace
 from energax.dynamics import FreeGradient
-from energax.graph.networks import mlp
+from energax.graph.networks import directed_mlp, mlp
 from energax.papers.millidge2023.two_hop import TwoHopCoding
 from energax.rules import centred, holomorphic, nudge, one_sided, richardson, unit_nudge
 from energax.solvers import Alternating, Diffrax, Held, OptaxFlow, Synchronous
@@ -46,6 +46,8 @@ DYNAMICS = {
     "function": (ex.FunctionEnergy(well), nodes()),
     "skew_feedback": (ex.SkewFeedback(), recurrent(jnp.tanh, False)),
     "balanced_feedback": (ex.BalancedFeedback(), skipping(jnp.tanh, True)),
+    "leaky_directed": (ex.LeakyDirected(), directed_mlp([4, 5, 3], jnp.tanh, key=KEY)),
+    "leaky_flow": (ex.LeakyFlow(), directed_mlp([4, 5, 3], None, key=KEY)),
     "two_hop": (TwoHopCoding(ex.CrossEntropy(), coupling=0.7, scale=0.5), skipping(jnp.tanh, False)),
 }
 

@@ -69,6 +69,15 @@ def test_a_run_answers_in_json_and_leaves_a_folder(energax, read, folder):
     assert "epoch   2" in done.err
 
 
+def test_a_setting_that_json_has_no_number_for_is_kept(energax, read, folder):
+    """Oracle: what was asked for; null would be the recipe's own value, and another run."""
+    options = ("train", "--recipe", "asym-ep", "--feedback-radius", "inf", "--epochs", 1, "--out", "run")
+    assert energax(*options, small=True).code == 0
+    assert read(folder / "run" / "config.json")["settings"]["feedback_radius"] == "inf"
+    assert energax("train", "--resume", "run", "--epochs", 2).code == 0
+    assert len((folder / "run" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
 def test_resumed_on_the_command_line_equals_uninterrupted(energax, read, folder):
     """Oracle: the run of four epochs in one go: the same checkpoint but for the seconds, the same result."""
     options = ("train", "--recipe", "backprop", "--seed", 3)

@@ -98,6 +98,9 @@ WRONG = [
     ("data --fetch nosuch", "unknown data set 'nosuch'"),
     ("recipes nosuch", "unknown recipe 'nosuch'"),
     ("reproduce nosuch", "'nosuch'"),
+    ("reproduce chen2025-table3 --rows -1", "rows=-1"),
+    ("reproduce chen2025-table3 --width nan", "width=nan"),
+    ("reproduce millidge2023-limits --sizes 4 0", "sizes=0"),
     ("reproduce", "give names of experiments or --all"),
     # folders that cannot be
     ("train --out ''", "'' is no name of a folder"),

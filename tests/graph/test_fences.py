@@ -155,6 +155,8 @@ def test_a_prior_stands_where_nothing_predicts():
     graph = generative()
     with pytest.raises(SettingError, match="'image' is predicted: a prior is for nodes that nothing predicts"):
         prepare_phase(ex.PredictiveCoding(priors={"image": GaussianPrior()}), graph, graph.clamp(jnp.ones((2, 5))))
+    with pytest.raises(SettingError, match="'image' is predicted"):
+        ex.Predictor(graph, ex.PredictiveCoding(priors={"image": GaussianPrior()}), ex.GradientFlow())
     solver = ex.ConjugateGradient(coordinates=ErrorCoordinates())
     with pytest.raises(SettingError, match="nothing arrives at 'z'"):
         ex.relax(ex.PredictiveCoding(), graph, solver, clamp={"image": jnp.ones((2, 5))})

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -236,6 +237,29 @@ def test_the_settings_of_one_experiment_are_options(capsys, monkeypatch, tmp_pat
     assert means == [2 * np.random.default_rng(seed).normal(size=1000).mean() for seed in (4, 5)]
     assert main(["reproduce", "toy", "--nosuch", "1"]) == 2
     assert "unrecognized options: --nosuch" in capsys.readouterr().err
+
+
+def wrong_numbers(setting, kept):
+    """What cannot stand for a number, or a list of them, in an experiment's settings."""
+    first = kept[0] if isinstance(kept, tuple) else kept
+    if isinstance(first, bool) or not isinstance(first, int | float):
+        return []
+    may_be_zero = setting == "seed" or (setting == "seeds" and isinstance(kept, tuple))
+    wrong = [-1.0, 0.0, math.nan, math.inf] if isinstance(first, float) else [-1, 2**40, *([] if may_be_zero else [0])]
+    return [(), *((first, one) for one in wrong)] if isinstance(kept, tuple) else wrong
+
+
+@pytest.mark.parametrize("name", papers.EXPERIMENTS)
+def test_a_number_that_cannot_be_is_refused_before_anything_runs(name, tmp_path):
+    """Oracle: the error names the setting, and no folder is made."""
+    one, tried = papers.EXPERIMENTS[name], 0
+    for setting, kept in vars(one.full).items():
+        for wrong in wrong_numbers(setting, kept):
+            with pytest.raises(SettingError, match=f"^{setting}="):
+                papers.reproduce(one, dataclasses.replace(one.full, **{setting: wrong}), "own", tmp_path, silent)
+            tried += 1
+    assert tried >= 3
+    assert not any(tmp_path.iterdir())
 
 
 def test_an_interrupted_command_says_how_to_go_on(capsys, monkeypatch, tmp_path):

@@ -72,7 +72,7 @@ def test_a_recipe_trains_in_its_regime(name, learner, train):
     one = learner(name, **QUICK.get(name, {}))
     assert type(one.rule) is type(rule)
     assert isinstance(one.dynamics, dynamics)
-    run = train(one, epochs=2)
+    run = train(one, epochs=2, regime=True)
     row = run.history[-1]
     assert row["reference"] == reference
     assert row["gradient_cosine"] >= cosine

@@ -350,6 +350,19 @@ def test_something_else_than_a_model_is_refused(tmp_path):
         ex.save(tmp_path / "x", NETWORKS["mlp"]())
 
 
+def test_a_dynamics_that_does_not_fit_its_graph_is_refused_by_name(tmp_path, monkeypatch):
+    """Oracle: the message, when a file is made of it, and when one holds it all the same."""
+    prior = {"h1": ex.dynamics.GaussianPrior()}
+    model = eqx.tree_at(lambda m: m.dynamics.priors, predictor(NETWORKS["mlp"]()), prior)
+    with pytest.raises(RunError, match=r"x was not written: .*node 'h1' is predicted: a prior is for nodes that"):
+        ex.save(tmp_path / "x", model)
+    with monkeypatch.context() as patch:
+        patch.setattr("energax.saving.model.rebuild", lambda *_: None)
+        ex.save(tmp_path / "x", model)
+    with pytest.raises(RunError, match=r"x cannot be loaded: .*node 'h1' is predicted: a prior is for nodes that"):
+        ex.load(tmp_path / "x")
+
+
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 def test_parameters_that_are_no_numbers_are_refused_by_name(bad, tmp_path, monkeypatch):
     """Oracle: the message, when the model is saved, and when a file holds them all the same."""

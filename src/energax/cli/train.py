@@ -1,6 +1,5 @@
 """`energax train`."""
 
-import dataclasses
 import itertools
 import json
 import sys
@@ -17,7 +16,7 @@ from energax.data import load_data
 from energax.exceptions import EnergaxError, RunError, SettingError
 from energax.opening import find_memory
 from energax.recipes import complete_settings, count_parameter_bytes, make_learner
-from energax.recipes.settings import KINDS, MOST, Settings, read_settings
+from energax.recipes.settings import KINDS, MOST, Settings, read_settings, write_settings
 from energax.training import Run, RunFolder, fit
 from energax.training.callbacks import Callback
 from energax.training.display import Terminal
@@ -81,7 +80,7 @@ def run_recipe(
         resume=resume,
         standardise=bool(complete.standardise),
         display=display,
-        config={"recipe": recipe, "settings": dataclasses.asdict(complete)},
+        config={"recipe": recipe, "settings": write_settings(complete)},
     )
 
 

@@ -1,6 +1,7 @@
 """The regime report: how far from equilibrium a rule runs, and how far its gradient is from the exact one."""
 
 import re
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
@@ -14,9 +15,9 @@ from energax.dynamics.phase import Batch, prepare_phase
 from energax.graph.structure import AnyGraph
 from energax.rules.adjoint import Adjoint
 from energax.rules.backprop import Backprop
-from energax.rules.base import AbstractRule, Info, open_batch
+from energax.rules.base import AbstractRule, Info, free_phase, open_batch
 from energax.solvers.coordinates import StateCoordinates
-from energax.solvers.engine import AbstractSolver
+from energax.solvers.engine import AbstractIteration, AbstractSolver
 from energax.solvers.spectrum import largest_curvature
 from energax.solvers.verdict import Verdict
 
@@ -71,18 +72,22 @@ def measure_regime(
         solver: the solver of the training.
         rule: the rule of the training.
     """
-    gradient, info = settled_gradient(dynamics, graph, batch, solver, rule)
     careful = solver.tighten(CAREFUL, 10)
+    (gradient, info), (_, better) = settled_gradients(dynamics, graph, batch, (solver, careful), rule)
     rows = open_batch(graph, batch)
     held = rows.clamped
     phase = prepare_phase(dynamics, graph, held)
     start = phase.start()
     reference = rule.reference() or (Backprop() if start.settled else Adjoint())
-    exact, _, exact_info = reference(dynamics, graph, batch, careful, ())
-    free = start.states if start.settled else careful.solve(phase, start).states
+    if isinstance(reference, Adjoint):
+        settled = free_phase(dynamics, graph, rows, careful)
+        exact, _ = reference.at(rows, *settled)
+        free = settled[1].states
+    else:
+        exact, _, _ = reference(dynamics, graph, batch, careful, ())
+        free = start.states if start.settled else careful.solve(phase, start).states
     nudged = prepare_phase(dynamics, graph, held, target=rows.target, beta=jnp.ones(()))
     curvature = jnp.max(largest_curvature(*StateCoordinates().view(nudged, Start(free))))
-    _, better = settled_gradient(dynamics, graph, batch, careful, rule) if info.phases else (None, exact_info)
     cosine, ratio = compare_gradients(gradient, exact)
     relaxations = gather_relaxations(info, batch.weights)
     shares = verdict_shares(relaxations)
@@ -97,6 +102,46 @@ def measure_regime(
         step_margin=2 / curvature / solver.nominal_step,
         reference=re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(reference).__name__).lower(),
     )
+
+
+def settled_gradients(
+    dynamics: AbstractDynamics, graph: AnyGraph, batch: Batch, solvers: Sequence[AbstractSolver], rule: AbstractRule
+) -> list[tuple[PyTree, Info]]:
+    """What a rule finds by each of several solvers.
+
+    Where these differ in numbers alone they are one program that runs several times: compiling a relaxation takes far
+    longer than the relaxation.
+    """
+    parts = [eqx.partition(open_steps(solver), eqx.is_array) for solver in solvers]
+    fixed = parts[0][1]
+    kinds = [jax.tree.map(lambda a: (a.shape, a.dtype), arrays) for arrays, _ in parts]
+    if not all(eqx.tree_equal((fixed, kinds[0]), (other, kind)) for (_, other), kind in zip(parts, kinds, strict=True)):
+        return [settled_gradient(dynamics, graph, batch, solver, rule) for solver in solvers]
+    if not jax.tree.leaves(parts[0][0]):  # nor in numbers
+        return [settled_gradient(dynamics, graph, batch, solvers[0], rule)] * len(solvers)
+    known = []
+
+    def find(arrays):
+        found = settled_gradient(dynamics, graph, batch, eqx.combine(arrays, fixed), rule)
+        numbers, rest = eqx.partition(found, eqx.is_array)
+        known.append(rest)
+        return numbers
+
+    every = jax.lax.map(find, jax.tree.map(lambda *each: jnp.stack(each), *(arrays for arrays, _ in parts)))
+    return [eqx.combine(numbers, known[0]) for numbers in split(every, len(solvers))]
+
+
+def split(tree: PyTree, parts: int) -> list[PyTree]:
+    """The slices of arrays along their first axis."""
+    leaves, structure = jax.tree.flatten(tree)
+    return [jax.tree.unflatten(structure, [leaf[part] for leaf in leaves]) for part in range(parts)]
+
+
+def open_steps(solver: AbstractSolver) -> AbstractSolver:
+    """The solver with its number of steps as an array, where it is an iteration that asks for no static one."""
+    if not isinstance(solver, AbstractIteration) or solver.stop.check_every == 0:
+        return solver
+    return eqx.tree_at(lambda one: one.stop.max_steps, solver, replace_fn=jnp.asarray)
 
 
 def settled_gradient(dynamics, graph, batch: Batch, solver, rule: AbstractRule) -> tuple[PyTree, Info]:

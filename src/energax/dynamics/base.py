@@ -64,6 +64,17 @@ class AbstractDynamics(eqx.Module):
     def __check_init__(self):
         require_kind(f"{type(self).__name__}: cost", self.cost, AbstractCost, "give a cost, as CrossEntropy()")
 
+    def require_fit(self, graph: AnyGraph) -> None:
+        """Refuse a graph that this dynamics cannot move the states of: before anything is trained, or loaded.
+
+        Args:
+            graph: the network.
+
+        Raises:
+            SettingError: what is set for one of its nodes does not suit it.
+            GraphError: its structure or its activations do not.
+        """
+
     @abc.abstractmethod
     def prepare(self, graph: AnyGraph, clamped: Clamped, reference: Any) -> Prepared:
         """Compute what a phase holds constant: once per phase, and once more inside the parameter gradient.

@@ -41,11 +41,14 @@ class Hopfield(AbstractBlockEnergy):
         if self.feedback_scale is not None:
             require_between("Hopfield: feedback_scale", self.feedback_scale, 0, 1, open_least=True)
 
-    def prepare(self, graph, clamped, reference):
-        """What the clamped nodes send."""
+    def require_fit(self, graph):
+        """Activations that have a potential, and edges towards the output where feedback is weak."""
         for node in graph.nodes:
             activation_of(graph, node.name)
-        self._weights(graph)  # refuses graphs that weak feedback does not suit
+        self._weights(graph)
+
+    def prepare(self, graph, clamped, reference):
+        """What the clamped nodes send."""
         return Prepared(graph.precompute(clamped))
 
     def _weights(self, graph: AnyGraph) -> dict[str, Array | float]:

@@ -88,9 +88,12 @@ class LeakyFlow(AbstractDirected):
         require_kind("LeakyFlow: outflow", self.outflow, AbstractOutflow, "give one, as SignedOutflow()")
         require_kind("LeakyFlow: box", self.box, Box, "give a box, as activations.Box(0.0, 1.0)")
 
+    def require_fit(self, graph):
+        """No activations: a flow is linear inside its box."""
+        require_plain(graph)
+
     def prepare(self, graph, clamped, reference):
         """What the clamped nodes send."""
-        require_plain(graph)
         return Prepared(graph.precompute(clamped))
 
     def losses(self, graph, free):

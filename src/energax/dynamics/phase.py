@@ -222,6 +222,7 @@ def prepare_phase(
         beta: nudge strength, shape `()` or `(batch,)`; None for a free phase.
     """
     held = clamped if isinstance(clamped, Clamped) else Clamped(clamped)
+    dynamics.require_fit(graph)
     prepared = dynamics.prepare(graph, held, reference)
     require_kind(
         f"{type(dynamics).__name__}.prepare returned", prepared, Prepared, "return a Prepared(sent, constants)"

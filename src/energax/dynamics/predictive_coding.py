@@ -47,13 +47,12 @@ class PredictiveCoding(AbstractErrorEnergy):
     learned: dict[str, LearnedPrecision] = eqx.field(default_factory=dict)
     priors: dict[str, AbstractPrior] = eqx.field(default_factory=dict)
 
-    def prepare(self, graph, clamped, reference):
-        """What the clamped nodes send, and the routes of layers that hold them."""
+    def require_fit(self, graph):
+        """Precisions that broadcast with their nodes, and priors of nodes that nothing predicts."""
         for name, precision in self.precisions.items():
             require_precision(graph, name, precision)
         for name, learned in self.learned.items():
             require_precision(graph, name, learned.raw)
-            require_held(name, learned, name in clamped.values)
             if name in self.precisions:
                 raise SettingError(f"node {name!r} has a held precision and a learnt one: give one of them")
         predicted = {edge.target for edge in graph.edges}
@@ -61,6 +60,11 @@ class PredictiveCoding(AbstractErrorEnergy):
             graph.node(name)
             if name in predicted:
                 raise SettingError(f"node {name!r} is predicted: a prior is for nodes that nothing predicts")
+
+    def prepare(self, graph, clamped, reference):
+        """What the clamped nodes send, and the routes of layers that hold them."""
+        for name, learned in self.learned.items():
+            require_held(name, learned, name in clamped.values)
         return Prepared(hold_routes(graph, graph.precompute(clamped), reference))
 
     def start(self, phase):

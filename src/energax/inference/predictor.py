@@ -36,7 +36,7 @@ class Predictor(eqx.Module):
         solver: what settles them.
 
     Raises:
-        SettingError: something in the place of something else.
+        SettingError: something in the place of something else, or a dynamics that does not fit the graph.
     """
 
     graph: AnyGraph
@@ -51,6 +51,7 @@ class Predictor(eqx.Module):
         }
         for name, (kind, remedy) in kinds.items():
             require_kind(f"{type(self).__name__}: {name}", getattr(self, name), kind, remedy)
+        self.dynamics.require_fit(self.graph)
 
     @property
     def model(self) -> Model:

@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
-from energax.exceptions import RunError
+from energax.checking import require_between, require_whole
+from energax.exceptions import RunError, SettingError
 from energax.files import write_atomically
 from energax.papers.cells import Cells, Tell, read
 from energax.papers.experiment import Experiment, Judgement, Numbers, Outcome
@@ -14,6 +16,7 @@ from energax.training.pages import save_figure
 from energax.training.run_folder import machine
 
 FIGURE, NUMBERS, REPORT, PAGE, TABLE = "figure.png", "numbers.json", "report.json", "README.md", "table.html"
+MOST = 2**31 - 1  # of what is counted
 PARTS, CELLS = "parts", "cells"  # of an experiment that is not done yet; of a grid, for good
 
 Report = dict[str, Any]
@@ -30,7 +33,11 @@ def reproduce(experiment: Experiment, settings: Any, size: str, folder: Path, te
         folder: where `figure.png`, `numbers.json`, `report.json`, `README.md` and the table's `table.html` go; `parts`
             in it holds what is done until all is; of a grid, `cells` for good.
         tell: who is told of the progress.
+
+    Raises:
+        SettingError: a number in the settings is out of range.
     """
+    require_ranges(settings)
     plain = json.loads(json.dumps(dataclasses.asdict(settings)))
     shared = {name: value for name, value in plain.items() if name not in experiment.selects}
     cells = Cells(folder / (CELLS if experiment.selects else PARTS), shared, tell)
@@ -41,6 +48,28 @@ def reproduce(experiment: Experiment, settings: Any, size: str, folder: Path, te
     if not experiment.selects:
         cells.clear()
     return report
+
+
+def require_ranges(settings: Any) -> None:
+    """Refuse numbers that no experiment can work with: all are counts, sizes, rates or seeds, which alone may be 0.
+
+    Raises:
+        SettingError: the first such setting, by name.
+    """
+    for name, value in vars(settings).items():
+        values = value if isinstance(value, tuple) else (value,)
+        if not values:
+            raise SettingError(f"{name}=(): give at least one value")
+        for number in values:
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                continue
+            if isinstance(number, float):
+                require_between(name, number, 0, math.inf, open_least=True, open_most=True)
+            else:
+                # a setting `seeds` that is no list is their number
+                least = 0 if name == "seed" or (name == "seeds" and isinstance(value, tuple)) else 1
+                require_whole(name, number, least)
+                require_between(name, number, least, MOST)
 
 
 def redraw(experiment: Experiment, folder: Path) -> Report:

@@ -8,3 +8,4 @@ from energax.recipes.recipes import count_parameter_bytes as count_parameter_byt
 from energax.recipes.recipes import make_learner as make_learner
 from energax.recipes.recipes import settings_read as settings_read
 from energax.recipes.settings import Settings as Settings
+from energax.recipes.settings import write_settings as write_settings

@@ -236,6 +236,14 @@ KINDS: dict[Any, tuple[Callable[[Any], bool], str]] = {
 """What JSON may hold for a setting of each type, and how that is told."""
 
 
+INFINITE = "inf"  # JSON has no number for it
+
+
+def write_settings(settings: Settings) -> dict[str, Any]:
+    """Settings as JSON can hold them, for `read_settings`."""
+    return {name: INFINITE if value == math.inf else value for name, value in vars(settings).items()}
+
+
 def read_settings(stored: Any) -> Settings:
     """Settings as JSON holds them; null, and what is not there, is None.
 
@@ -255,6 +263,8 @@ def read_settings(stored: Any) -> Settings:
         kind = next(one for one in get_args(annotations[name]) if one is not type(None))
         origin = get_origin(kind)
         holds, told = KINDS[str if origin is Literal else origin or kind]
+        if kind is float and value == INFINITE:
+            value = math.inf
         if value is not None and not holds(value):
             raise SettingError(f"{name}={checking.tell(value)}: give {told}, or null")
         found[name] = tuple(value) if isinstance(value, list) else value

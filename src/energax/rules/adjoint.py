@@ -11,7 +11,9 @@ from energax.dynamics.phase import Phase
 from energax.graph.parts import Output, States
 from energax.rules.base import (
     AbstractRule,
+    Info,
     PhaseInfo,
+    Rows,
     differentiate,
     free_phase,
     make_info,
@@ -20,7 +22,7 @@ from energax.rules.base import (
     weigh_sound,
 )
 from energax.solvers.linear import solve_force_jacobian
-from energax.solvers.verdict import Verdict
+from energax.solvers.verdict import Equilibrium, Verdict
 
 
 class Adjoint(AbstractRule):
@@ -42,8 +44,13 @@ class Adjoint(AbstractRule):
     def __call__(self, dynamics, graph, batch, solver, carry):
         """Settle the free phase, solve for lambda, and differentiate the force's parameters."""
         rows = open_batch(graph, batch)
+        require_target(rows, "Adjoint")
+        gradient, info = self.at(rows, *free_phase(dynamics, graph, rows, solver))
+        return gradient, carry, info
+
+    def at(self, rows: Rows, free: Phase, settled: Equilibrium, report: PhaseInfo) -> tuple[Model, Info]:
+        """The gradient at a free equilibrium, as `free_phase` returns it."""
         target = require_target(rows, "Adjoint")
-        free, settled, report = free_phase(dynamics, graph, rows, solver)
         weights = weigh_sound(rows, settled)
         slope = jax.grad(lambda v: jnp.sum(free.cost(v, target)))(settled.states)
         # what does not count must not keep the others waiting either
@@ -59,7 +66,7 @@ class Adjoint(AbstractRule):
         # a gradient is as good as the worse of the two, and verdicts are counted once per sample
         worse = jnp.maximum(report.result, result), jnp.maximum(report.residual, found.residual)
         report = eqx.tree_at(lambda info: (info.result, info.residual), report, worse)
-        return gradient, carry, make_info(dynamics, rows, output, {"free": report}, solve)
+        return gradient, make_info(free.dynamics, rows, output, {"free": report}, solve)
 
 
 def through_force(phase: Phase, states: States, signal: States, target: Output, weights: Array) -> Model:

@@ -52,7 +52,8 @@ def load(path: str | Path) -> Predictor:
 
     Args:
         path: a file of `save`, a checkpoint, or the folder of a run, of which the epoch with the best validation
-            accuracy is read (`best.ckpt`).
+            accuracy is read (`best.ckpt`). Where the process was killed in the moment between keeping an epoch and
+            putting its best checkpoint into place, that is the best epoch before, until the run is resumed.
 
     Raises:
         RunError: no such file, a damaged one, one of another program or of a newer version, names that are not

@@ -43,7 +43,7 @@ class Stopping(eqx.Module):
     """
 
     tol: Array = eqx.field(converter=as_setting("Stopping: tol"), default=1e-2)
-    max_steps: int = eqx.field(static=True, default=200)
+    max_steps: int = 200  # not static: rules that differ in it alone may share a compiled program
     check_every: int = eqx.field(static=True, default=5)
     stall: Array = eqx.field(converter=as_setting("Stopping: stall"), default=0.1)
 

@@ -28,6 +28,7 @@ def fit(
     resume: bool = False,
     standardise: bool = False,
     metrics: Sequence[Metric] | None = None,
+    regime: bool = True,
     display: Callback | None = None,
     callbacks: Sequence[Callback] = (),
     config: dict[str, Any] | None = None,
@@ -47,6 +48,7 @@ def fit(
         resume: continue the run in `folder` from its last finished epoch, as if it had never stopped.
         standardise: normalise pixels per channel instead of leaving them in [0, 1].
         metrics: what is told of the outputs; left out, accuracy, top 5 of more than ten classes, and cost.
+        regime: whether the regime is measured on the first rows after every epoch; that compiles for some seconds.
         display: who is told of the progress; None hears of warnings alone, as Python warnings (`TrainingWarning`).
         callbacks: who else is told, and may end the training.
         config: further settings to be recorded.
@@ -73,6 +75,7 @@ def fit(
         test=place(data.test),
         metrics=metrics,
         seed=seed,
+        regime=regime,
         folder=folder,
         resume=resume,
         display=display,

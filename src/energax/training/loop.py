@@ -22,6 +22,7 @@ from energax.training.callbacks import Callback, Plan
 from energax.training.display import WarningsOnly
 from energax.training.epoch import Programs
 from energax.training.evaluation import Evaluation, evaluate, metrics_of
+from energax.training.identity import describe_learner, require_same_learner
 from energax.training.learner import (
     Learner,
     Progress,
@@ -148,6 +149,7 @@ def train(
         if resume:
             progress, facts = folder.restore(learner)
             history = facts["history"]
+            require_same_learner(folder.last, facts.get("learner"), learner)
             require_names(folder.last, history, trainer.names)
             folder.resume(chosen, facts)
             with refuse_broken(folder.last, "Give the batches of before.", what="says no place in them", kind=RunError):
@@ -219,6 +221,7 @@ class _Trainer:
         best, best_row = (progress.as_learner(self.learner), None) if chosen is None else chosen
         self.first_cost, told = history[0].get("first_cost") if history else None, set()
         parts = tuple(part for part in ("train", "validation") if part in self.sources)
+        made_of = None if folder is None else describe_learner(self.learner)
         self.tell("begin", Plan(epochs, self.batches.per_epoch, len(history), self.metrics, parts))
         try:
             for epoch in range(len(history) + 1, epochs + 1):
@@ -227,7 +230,7 @@ class _Trainer:
                 if best_row is None or self.is_better(row, best_row):
                     best, best_row = copy_progress(progress).as_learner(self.learner), row
                 if folder is not None:
-                    facts = {"history": history, "source": self.batches.save()}
+                    facts = {"history": history, "source": self.batches.save(), "learner": made_of}
                     folder.save(progress, facts, best=best_row["epoch"])
                 # every listener hears of it, whoever wants to end
                 ends = self.tell("epoch", row, progress.as_learner(self.learner))

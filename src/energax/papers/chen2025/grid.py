@@ -15,7 +15,7 @@ from energax.papers.pictures import panels
 from energax.papers.tables import Table
 from energax.papers.training import Row, fit_cell, keep_rows
 from energax.recipes import Settings as Choice
-from energax.recipes import make_learner
+from energax.recipes import make_learner, write_settings
 
 METHODS: dict[str, tuple[str, Choice]] = {
     "hpc": ("pc", Choice(relaxation_tol=1e-2, max_relaxation_steps=4)),
@@ -157,7 +157,7 @@ def train_point(cells: Cells, point: Point) -> Row:
     recipe = METHODS[point.method][0]
     learner, complete = make_learner(recipe, data.image_shape, data.classes, seed=point.seed, settings=point.choice)
     plan = {"epochs": point.epochs, "batch": complete.batch, "seed": point.seed, "standardise": complete.standardise}
-    config = {"recipe": recipe, "settings": dataclasses.asdict(complete)}
+    config = {"recipe": recipe, "settings": write_settings(complete)}
     found = fit_cell(cells, point.name, learner, data, config=config, **plan)
     return {**point.facts(), **found, "device": jax.devices()[0].device_kind}
 

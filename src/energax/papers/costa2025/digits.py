@@ -16,7 +16,7 @@ from energax.papers.pictures import QUIET, panels
 from energax.papers.tables import Table
 from energax.papers.training import Row, fit_cell
 from energax.recipes import Settings as Choice
-from energax.recipes import make_learner
+from energax.recipes import make_learner, write_settings
 from energax.rules import AbstractRule
 
 UNCAPPED = float("inf")
@@ -97,7 +97,7 @@ def train(cells: Cells, data: str, way: str, seed: int, epochs: int) -> Row:
     learner, complete = make_learner(one.recipe, found.image_shape, found.classes, seed=seed, settings=choice)
     if one.rule is not None:
         learner = eqx.tree_at(lambda learner: learner.rule, learner, one.rule)
-    config = {"recipe": one.recipe, "settings": dataclasses.asdict(complete)}
+    config = {"recipe": one.recipe, "settings": write_settings(complete)}
     plan = {"batch": complete.batch, "seed": seed, "standardise": complete.standardise}
     row = fit_cell(cells, f"{data}-{way}-{seed}", learner, found, epochs=epochs, config=config, **plan)
     return {"data": data, "way": way, "seed": seed, **row}
