@@ -22,6 +22,7 @@ from energax.training.learner import begin
 # processes of their own inherits the flags.
 QUICKER = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
 os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *QUICKER))
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 gc.set_threshold(100_000, 20, 20)  # looking for dead objects among all that tracing makes takes nearly a tenth
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_disable_most_optimizations", True)
