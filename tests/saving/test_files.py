@@ -27,7 +27,7 @@ KEY = jax.random.key(0)
 def make_model() -> ex.Predictor:
     """A little of what small models have: layers, functions, a prior, weak numbers."""
     graph = ex.networks.mlp([4, 3, 2], jnp.tanh, key=KEY)
-    dynamics = ex.PredictiveCoding(ex.CrossEntropy(), priors={"output": ex.dynamics.GaussianPrior()})
+    dynamics = ex.PredictiveCoding(ex.CrossEntropy(), priors={"input": ex.dynamics.GaussianPrior()})
     return ex.Predictor(graph, dynamics, ex.ConjugateGradient())
 
 
@@ -223,10 +223,10 @@ def test_a_tensor_named_often_takes_its_memory_once(file):
     graph = {
         "class": "energax.graph.Nodes",
         "fields": {
-            "nodes": {"tuple": [{"class": "energax.graph.Node", "fields": {"name": "x", "shape": {"tuple": [2]}}}]},
+            "nodes": {"tuple": [{"class": "energax.graph.Node", "fields": {"name": "input", "shape": {"tuple": [2]}}}]},
             "functions": [weights["list"]] * 1000,
-            "input": "x",
-            "output": "x",
+            "input": "input",
+            "output": "input",
         },
     }
     change(content, *GRAPH, value=graph)
@@ -236,8 +236,8 @@ def test_a_tensor_named_often_takes_its_memory_once(file):
 
 def hollow(shape: tuple[int, ...]) -> dict:
     """A graph of one node without parameters."""
-    node = {"class": "energax.graph.Node", "fields": {"name": "x", "shape": {"tuple": list(shape)}}}
-    fields = {"nodes": {"tuple": [node]}, "functions": {"dict": []}, "input": "x", "output": "x"}
+    node = {"class": "energax.graph.Node", "fields": {"name": "input", "shape": {"tuple": list(shape)}}}
+    fields = {"nodes": {"tuple": [node]}, "functions": {"dict": []}, "input": "input", "output": "input"}
     return {"class": "energax.graph.Nodes", "fields": fields}
 
 
@@ -246,11 +246,13 @@ def test_states_that_a_file_claims_and_does_not_pay_for_are_refused(file):
     content, tensors = take_apart(file)
     change(content, *GRAPH, value=hollow((2**25,)))
     put_together(file, content, tensors)
-    assert ex.load(file).graph.node("x").shape == (2**25,)
+    assert ex.load(file).graph.node("input").shape == (2**25,)
     for shape in ((2**25 + 1,), (10**9,), (10**6, 10**6), (10**30,)):
         change(content, *GRAPH, value=hollow(shape))
         put_together(file, content, tensors)
-        with pytest.raises(RunError, match=r"node 'x' has shape .*, and in a file with \d+ parameters a state has at"):
+        with pytest.raises(
+            RunError, match=r"node 'input' has shape .*, and in a file with \d+ parameters a state has at"
+        ):
             ex.load(file)
     ex.save(file, make_model())
     content, tensors = take_apart(file)

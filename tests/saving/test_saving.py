@@ -107,7 +107,7 @@ PARTS = {
             ex.CrossEntropy(),
             precisions={"output": 2.0},
             learned={"hidden1": ex.LearnedPrecision(1.5, bounds=(0.5, 2.0))},
-            priors={"hidden1": ex.dynamics.LaplacePrior(0.5)},
+            priors={"input": ex.dynamics.LaplacePrior(0.5)},
         ),
         ex.ConjugateGradient(ex.Stopping(1e-6, 50), ex.ErrorCoordinates()),
     ),
@@ -351,15 +351,15 @@ def test_something_else_than_a_model_is_refused(tmp_path):
 
 
 def test_a_dynamics_that_does_not_fit_its_graph_is_refused_by_name(tmp_path, monkeypatch):
-    """Oracle: the message, when a file is made of it, and when one holds it all the same."""
-    prior = {"h1": ex.dynamics.GaussianPrior()}
+    """Oracle: the message, when it is saved, and when a file holds it all the same."""
+    prior = {"hidden1": ex.dynamics.GaussianPrior()}
     model = eqx.tree_at(lambda m: m.dynamics.priors, predictor(NETWORKS["mlp"]()), prior)
-    with pytest.raises(RunError, match=r"x was not written: .*node 'h1' is predicted: a prior is for nodes that"):
+    with pytest.raises(SettingError, match="node 'hidden1' is predicted: a prior is for nodes that"):
         ex.save(tmp_path / "x", model)
     with monkeypatch.context() as patch:
-        patch.setattr("energax.saving.model.rebuild", lambda *_: None)
+        patch.setattr(ex.PredictiveCoding, "require_fit", lambda *_: None)
         ex.save(tmp_path / "x", model)
-    with pytest.raises(RunError, match=r"x cannot be loaded: .*node 'h1' is predicted: a prior is for nodes that"):
+    with pytest.raises(RunError, match=r"x cannot be loaded: .*node 'hidden1' is predicted: a prior is for nodes that"):
         ex.load(tmp_path / "x")
 
 

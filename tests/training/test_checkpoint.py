@@ -298,7 +298,7 @@ def test_numbers_that_json_lacks_become_null(tmp_path):
 def test_metrics_are_plain_json_lines(learner, train, tmp_path):
     """Oracle: a strict JSON parser and the history in memory; backprop relaxes nothing, so its residual is null."""
     folder = RunFolder(tmp_path / "run")
-    run = train(learner("backprop"), epochs=2, folder=folder)
+    run = train(learner("backprop"), epochs=2, folder=folder, regime=True)
     rows = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
     for row, expected in zip(rows, run.history, strict=True):

@@ -14,7 +14,7 @@ from energax.cli.options import ReproduceOptions, with_settings
 from energax.exceptions import SettingError
 from energax.papers import EXPERIMENTS, Experiment, find_experiment, redraw
 from energax.papers import reproduce as reproduced
-from energax.papers.reproduction import Report, outcomes
+from energax.papers.reproduction import Report, outcomes, require_ranges
 
 STYLES = {"reproduced": "green", "reproduced with a change": "yellow", "not reproduced": "red", "not run": "dim"}
 
@@ -67,12 +67,13 @@ def open_settings(words: Sequence[str]) -> type[ReproduceOptions]:
 
 def one_experiment(one: Experiment, options: ReproduceOptions) -> Report:
     """Run one experiment, tell of its parts, and print its verdicts."""
-    notes = rich.console.Console(stderr=True, highlight=False)
     size, settings = ("small", one.small) if options.small else ("full", one.full)
     if options.settings is not None and (options.settings != settings):
         size, settings = "own", options.settings
+    require_ranges(settings)
     place = {"full": Path("results"), "small": Path("runs") / "small", "own": Path("runs") / "own"}
     folder = (options.out or place[size]) / one.name
+    notes = rich.console.Console(stderr=True, highlight=False)
     notes.print(f"[bold]{one.name}[/]  {one.summary}", soft_wrap=True)
     if options.redraw:
         report = redraw(one, folder)

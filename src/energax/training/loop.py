@@ -149,6 +149,7 @@ def train(
         if resume:
             progress, facts = folder.restore(learner)
             history = facts["history"]
+            folder.require_same(chosen, facts)
             require_same_learner(folder.last, facts.get("learner"), learner)
             require_names(folder.last, history, trainer.names)
             folder.resume(chosen, facts)

@@ -109,8 +109,8 @@ class RunFolder:
         self.best.unlink(missing_ok=True)  # of a run whose first epoch was never kept
         self.write_json("config.json", {"run": uuid.uuid4().hex, **config})
 
-    def resume(self, config: dict[str, Any], facts: dict[str, Any]) -> None:
-        """Go on with the run that is here: finish what a killed process began, and record the new number of epochs.
+    def require_same(self, config: dict[str, Any], facts: dict[str, Any]) -> None:
+        """Refuse to go on with the run that is here under other settings, or to fewer epochs.
 
         Args:
             config: the settings that are asked for now.
@@ -120,8 +120,7 @@ class RunFolder:
             RunError: it was started with other settings.
             SettingError: it has more epochs already.
         """
-        kept = self.config()
-        before, now = flatten_config(kept), flatten_config(finite(config))
+        before, now = flatten_config(self.config()), flatten_config(finite(config))
         for name in sorted(before.keys() & now.keys() - set(LOOSE)):
             if before[name] != now[name]:
                 raise RunError(
@@ -133,12 +132,18 @@ class RunFolder:
                 f"epochs={config['epochs']}: the run in {self.path} has {facts['epoch']} already; give at least "
                 "as many, or choose another folder (--out)"
             )
+
+    def resume(self, config: dict[str, Any], facts: dict[str, Any]) -> None:
+        """Go on with the run that is here: finish what a killed process began, and record the new number of epochs.
+
+        Arguments as of `require_same`, which they have passed.
+        """
         if self._next_best.exists():
             if self._find_best(facts["best"]) == self._next_best:
                 os.replace(self._next_best, self.best)
             else:  # of an epoch that was never kept
                 self._next_best.unlink()
-        self.write_json("config.json", {**kept, "epochs": config["epochs"]})
+        self.write_json("config.json", {**self.config(), "epochs": config["epochs"]})
         self.write_history(facts["history"])
 
     def config(self) -> dict[str, Any]:
