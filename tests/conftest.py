@@ -3,12 +3,12 @@
 import functools
 import gc
 import os
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+import tiers
 from energax.compilation import make_room
 from energax.data import Dataset, Split, load_data
 from energax.recipes import make_learner
@@ -43,35 +43,10 @@ def strict():
         yield
 
 
-HERE = Path(__file__).parent
-FAST = {  # the fast tier, which `./test fast` runs: some of every room, together under two minutes on two cores
-    "cli/test_listing_commands.py",
-    "data/test_arrays.py",
-    "data/test_readers.py",
-    "dynamics/test_hopfield.py",
-    "dynamics/test_predictive_coding.py",
-    "graph/test_graph.py",
-    "graph/test_mupc.py",
-    "mutations/test_mutants.py",
-    "rules/test_rules.py",
-    "saving/test_summary.py",
-    "solvers/test_solvers.py",
-    "test_activations.py",
-    "test_package.py",
-    "test_reference.py",
-    "training/test_learner.py",
-}
-
-
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their markers
-def pytest_collection_modifyitems(items):
-    """Mark the tests of the fast tier."""
-    gone = [name for name in FAST if not (HERE / name).exists()]
-    if gone:
-        raise pytest.UsageError(f"tests/conftest.py lists {gone} in the fast tier, and there is no such file")
-    for item in items:
-        if item.path.relative_to(HERE).as_posix() in FAST:
-            item.add_marker("fast")
+def pytest_collection_modifyitems(config, items):
+    """Mark the tests of the tiers."""
+    tiers.mark(config, items)
 
 
 @pytest.fixture(autouse=True, scope="module")
