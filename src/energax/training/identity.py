@@ -10,6 +10,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from energax.checking import tell
@@ -53,7 +54,7 @@ def describe(value: Any, changing: frozenset[int], level: int = 0) -> Any:
         return value if math.isfinite(value) else str(value)
     if isinstance(value, (jax.Array, np.ndarray, np.generic)):
         shape = f"{value.dtype}{list(value.shape)}"
-        if id(value) in changing or jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended):
+        if id(value) in changing or jnp.issubdtype(value.dtype, jax.dtypes.extended):
             return shape
         if value.ndim == 0:
             return str(np.asarray(value))
@@ -63,8 +64,8 @@ def describe(value: Any, changing: frozenset[int], level: int = 0) -> Any:
         return {"class": name_of(type(value)), "fields": fields(held)}
     if isinstance(value, Mapping):
         return fields(value.items())
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return fields(zip(value._fields, value, strict=True))
+    if isinstance(value, tuple) and (names := getattr(value, "_fields", None)):
+        return fields(zip(names, value, strict=True))
     if isinstance(value, (tuple, list)):
         return [inner(item) for item in value]
     if isinstance(value, functools.partial):
