@@ -265,7 +265,7 @@ EXPERIMENT = Experiment(
         depths=(8, 32),
         ways=("pc-nesterov", "nudge-flow", "nudge-cg", "nudge-errors", "skew-nesterov"),
         trained={"pc-flow": (4, 8), "skew-nesterov": (4,), "nudge-errors": (4,)},
-        epochs=20,
+        epochs=10,
     ),
     full=Settings(),
     run=run,
