@@ -11,7 +11,7 @@ from sklearn.datasets import load_iris
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import check_estimator
+from sklearn.utils.estimator_checks import check_estimator, check_sample_weight_equivalence_on_dense_data
 
 from energax.estimators import EnergyClassifier, EnergyRegressor, merge_rows
 from energax.exceptions import SettingError
@@ -37,6 +37,12 @@ def test_scikit_learns_own_checks_pass(estimator):
     failed = {one["check_name"]: str(one["exception"]) for one in found if one["status"] == "failed"}
     assert failed == {}
     assert sum(one["status"] == "passed" for one in found) > 45
+
+
+@pytest.mark.parametrize("estimator", [EnergyClassifier(**QUICK), EnergyRegressor(**QUICK)])
+def test_a_weight_of_three_is_three_rows(estimator):
+    """Oracle: scikit-learn's own check, to its tolerance of 1e-7."""
+    check_sample_weight_equivalence_on_dense_data(type(estimator).__name__, estimator)
 
 
 def test_a_pipeline_is_searched_and_predicts():

@@ -54,6 +54,20 @@ def merge_rows(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.nd
     return rows[:, : x.shape[1]], rows[:, x.shape[1] :], whole
 
 
+def check_weights(weights: Any, x: np.ndarray) -> np.ndarray:
+    """Weights of the rows; 1 where there are none.
+
+    Raises:
+        ValueError: negative ones, or none above 0.
+    """
+    weights = _check_sample_weight(weights, x, dtype=np.float64)
+    if np.any(weights < 0):
+        raise ValueError("Negative values in sample_weight: give weights of at least 0")
+    if not np.any(weights > 0):
+        raise ValueError("sample_weight holds only zeros: give some row a weight")
+    return weights
+
+
 class _Stop(Callback):
     """Ends a training once its cost falls by less than a tolerance."""
 
@@ -124,12 +138,7 @@ class _EnergyEstimator(BaseEstimator):
 
     def _train(self, x: np.ndarray, y: np.ndarray, weights: Any, epochs: int, stops: bool) -> None:
         """So many epochs more."""
-        weights = _check_sample_weight(weights, x, dtype=np.float64)
-        if np.any(weights < 0):
-            raise ValueError("Negative values in sample_weight: give weights of at least 0")
-        if not np.any(weights > 0):
-            raise ValueError("sample_weight holds only zeros: give some row a weight")
-        x, y, weights = merge_rows(x, y, weights)
+        x, y, weights = merge_rows(x, y, check_weights(weights, x))
         seed = self._plan["seed"] + (0 if self._run is None else len(self._run.history))
         rows = _Shuffled(x, y, weights, min(self.batch, len(x)), seed)
         options: dict[str, Any] = {
@@ -277,7 +286,7 @@ class EnergyRegressor(RegressorMixin, _EnergyEstimator):
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train anew on rows X, shape `(rows, features)`, and targets, shape `(rows,)` or `(rows, outputs)`."""
         X, y = self._check(X, y, reset=True, multi_output=True)
-        self._begin(X, y)
+        self._begin(X, y, sample_weight)
         self._train(X, self._scale(y), sample_weight, self.epochs, True)
         return self
 
@@ -286,7 +295,7 @@ class EnergyRegressor(RegressorMixin, _EnergyEstimator):
         first = not hasattr(self, "learner_")
         X, y = self._check(X, y, reset=first, multi_output=True)
         if first:
-            self._begin(X, y)
+            self._begin(X, y, sample_weight)
         self._train(X, self._scale(y), sample_weight, 1, False)
         return self
 
@@ -295,9 +304,12 @@ class EnergyRegressor(RegressorMixin, _EnergyEstimator):
         found = self._outputs(X, "predict") * self._std + self._mean
         return found if self._several else found[:, 0]
 
-    def _begin(self, X: np.ndarray, y: np.ndarray) -> None:
+    def _begin(self, X: np.ndarray, y: np.ndarray, sample_weight: Any) -> None:
         columns = y.reshape(len(y), -1).astype(np.float64)
-        self._several, self._mean, std = y.ndim > 1, columns.mean(0), columns.std(0)
+        # of merged rows: what counts three times must move mean and spread as three rows do, to the last bit
+        _, columns, weights = merge_rows(X.astype(np.float64), columns, check_weights(sample_weight, X))
+        self._several, self._mean = y.ndim > 1, np.average(columns, axis=0, weights=weights)
+        std = np.sqrt(np.average((columns - self._mean) ** 2, axis=0, weights=weights))
         self._std = np.where(std > 0, std, 1.0)
         self._start(X.shape[1], columns.shape[1], False)
 

@@ -70,12 +70,35 @@ CHANGES = {
 }
 
 
+Y = np.eye(2)[(X.sum(1) > 0).astype(int)]
+
+
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory) -> Path:
     """The folder of a run of one epoch."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    ex.train(learner(), (X, np.eye(2)[(X.sum(1) > 0).astype(int)]), folder=folder, regime=False)
+    ex.train(learner(), ex.Arrays(X, Y, batch=5), folder=folder, regime=False)
     return folder
+
+
+ROWS = {
+    "fewer": (ex.Arrays(X[:15], Y[:15], batch=5), "batches with rows=20, and now it is 15"),
+    "larger batches": (ex.Arrays(X, Y, batch=10), "batches with batch=5, and now it is 10"),
+    "unshuffled": (ex.Arrays(X, Y, batch=5, shuffle=False), "batches with shuffle=True, and now it is False"),
+    "other targets": (ex.Arrays(X, Y[::-1], batch=5), "rows of the checksum '[0-9a-f]{16}', and now it is '[0-9a-f]"),
+    "weights": (ex.Arrays(X, Y, batch=5, weights=np.ones(20)), "rows of the checksum"),
+    "a list": ([(X[:5], Y[:5])], "were of 'Arrays', and now they are of 'Stream'"),
+}
+
+
+@pytest.mark.parametrize("change", ROWS)
+def test_a_run_is_not_continued_on_other_rows(change, begun):
+    """Oracle: the message names what differs; the folder stays as it is."""
+    rows, told = ROWS[change]
+    before = {file.name: file.read_bytes() for file in begun.iterdir()}
+    with pytest.raises(RunError, match=told):
+        ex.train(learner(), rows, epochs=2, folder=begun, regime=False, resume=True)
+    assert {file.name: file.read_bytes() for file in begun.iterdir()} == before
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -83,9 +106,8 @@ def test_a_run_is_not_continued_with_something_else(change, begun):
     """Oracle: the message names what differs; the folder stays as it is."""
     changes, told = CHANGES[change]
     before = {file.name: file.read_bytes() for file in begun.iterdir()}
-    rows = X, np.eye(2)[(X.sum(1) > 0).astype(int)]
     with pytest.raises(RunError, match=told):
-        ex.train(learner(**changes), rows, epochs=2, folder=begun, regime=False, resume=True)
+        ex.train(learner(**changes), ex.Arrays(X, Y, batch=5), epochs=2, folder=begun, regime=False, resume=True)
     assert {file.name: file.read_bytes() for file in begun.iterdir()} == before
 
 

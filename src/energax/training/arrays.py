@@ -1,11 +1,17 @@
 """Batches of rows that lie on the device as a whole."""
 
+import functools
+import hashlib
 import itertools
 from typing import Any
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 
-from energax.checking import require_whole
+from energax.checking import require_whole, tell
+from energax.exceptions import RunError
 from energax.graph.structure import shape_outputs
 from energax.training.batches import PROBED, AbstractBatches, Stretch
 from energax.training.epoch import Cut
@@ -80,3 +86,27 @@ class Arrays(AbstractBatches):
     def test(self, size):
         """All rows in one call."""
         yield self.rows, min(size, len(self.rows))
+
+    def save(self):
+        """What the rows are, and how they are cut: every epoch's order follows from that and the seed."""
+        return {"rows": len(self.rows), "batch": self.batch, "shuffle": self.shuffle, "checksum": self.checksum}
+
+    @functools.cached_property
+    def checksum(self) -> str:
+        """Of all arrays, on the host."""
+        summed = hashlib.sha256()
+        for path, array in jax.tree_util.tree_leaves_with_path(eqx.filter(self.rows, eqx.is_array)):
+            found = np.asarray(array)
+            summed.update(f"{jax.tree_util.keystr(path)} {found.dtype} {found.shape} ".encode())
+            summed.update(np.ascontiguousarray(found).tobytes())
+        return summed.hexdigest()[:16]
+
+    def restore(self, state):
+        """Refuse other rows than the run was trained on, or another way to cut them."""
+        for name, now in self.save().items():
+            if state[name] != now:
+                what = "rows of the checksum " if name == "checksum" else f"batches with {name}="
+                raise RunError(
+                    f"the run was trained on {what}{tell(state[name])}, and now it is {tell(now)}: give the batches "
+                    "of before, or start a new run from its model (energax.load)"
+                )

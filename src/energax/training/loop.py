@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from energax.checking import require_kind, require_whole
+from energax.checking import require_kind, require_whole, tell
 from energax.compilation import make_room
 from energax.diagnostics.regime import measure_regime
 from energax.exceptions import DivergenceError, RunError, SettingError
@@ -152,9 +152,9 @@ def train(
             folder.require_same(chosen, facts)
             require_same_learner(folder.last, facts.get("learner"), learner)
             require_names(folder.last, history, trainer.names)
-            folder.resume(chosen, facts)
             with refuse_broken(folder.last, "Give the batches of before.", what="says no place in them", kind=RunError):
-                sources["train"].restore(facts.get("source"))
+                restore_source(sources["train"], facts["source"])
+            folder.resume(chosen, facts)
             found, facts = folder.restore(learner, best=True)
             best = found.as_learner(learner), facts["history"][-1]
         else:
@@ -231,7 +231,7 @@ class _Trainer:
                 if best_row is None or self.is_better(row, best_row):
                     best, best_row = copy_progress(progress).as_learner(self.learner), row
                 if folder is not None:
-                    facts = {"history": history, "source": self.batches.save(), "learner": made_of}
+                    facts = {"history": history, "source": save_source(self.batches), "learner": made_of}
                     folder.save(progress, facts, best=best_row["epoch"])
                 # every listener hears of it, whoever wants to end
                 ends = self.tell("epoch", row, progress.as_learner(self.learner))
@@ -331,6 +331,25 @@ class _Trainer:
             **{name: sum(row[name] for row in history) for name in ("seconds", "compile_seconds")},
             "warnings": gather_alarms(history, self.ending),
         }
+
+
+def save_source(batches: AbstractBatches) -> dict[str, Any]:
+    """Of which kind the batches are, and where they stand."""
+    return {"of": type(batches).__name__, "state": batches.save()}
+
+
+def restore_source(batches: AbstractBatches, saved: dict[str, Any]) -> None:
+    """Go on where batches of this kind stood.
+
+    Raises:
+        RunError: they are of another kind, or cannot go on.
+    """
+    if saved["of"] != type(batches).__name__:
+        raise RunError(
+            f"the run's batches were of {tell(saved['of'])}, and now they are of {type(batches).__name__!r}: give the "
+            "batches of before, or start a new run from its model (energax.load)"
+        )
+    batches.restore(saved["state"])
 
 
 def copy_progress(progress: Progress) -> Progress:
