@@ -45,6 +45,16 @@ def test_a_weight_of_three_is_three_rows(estimator):
     check_sample_weight_equivalence_on_dense_data(type(estimator).__name__, estimator)
 
 
+def test_a_number_of_units_is_one_layer():
+    """Oracle: the shapes of the weights, and the message for what is no number of units."""
+    x, y = load_iris(return_X_y=True)
+    quick = {**QUICK, "epochs": 1}
+    made = EnergyClassifier(**{**quick, "hidden": 7}).fit(x, y)
+    assert made.learner_.graph.node("hidden1").shape == (7,)
+    with pytest.raises(SettingError, match=r"hidden=.*give one or more whole numbers"):
+        EnergyClassifier(**{**quick, "hidden": "7"}).fit(x, y)
+
+
 def test_a_pipeline_is_searched_and_predicts():
     """Oracle: 95 % of the irises; the better of two learning rates is the one that is not 0 to speak of."""
     x, y = load_iris(return_X_y=True)

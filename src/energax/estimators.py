@@ -87,7 +87,7 @@ class _EnergyEstimator(BaseEstimator):
     def __init__(
         self,
         recipe: str = "pc-nudge",
-        hidden: tuple[int, ...] = (100,),
+        hidden: int | tuple[int, ...] = (100,),
         *,
         optimiser: str = "adam",
         learning_rate: float = 1e-2,
@@ -123,7 +123,8 @@ class _EnergyEstimator(BaseEstimator):
 
     def _start(self, inputs: int, outputs: int, classifies: bool) -> None:
         """A new learner, and nothing trained."""
-        own = {"hidden": tuple(self.hidden), "optimiser": self.optimiser, "learning_rate": self.learning_rate}
+        hidden = tuple(np.atleast_1d(self.hidden).tolist())
+        own = {"hidden": hidden, "optimiser": self.optimiser, "learning_rate": self.learning_rate}
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self._plan = {
             "recipe": self.recipe,
@@ -208,7 +209,7 @@ class EnergyClassifier(ClassifierMixin, _EnergyEstimator):
 
     Args:
         recipe: name of an energax recipe, as `energax recipes` lists them.
-        hidden: units of the hidden layers.
+        hidden: units of the hidden layers; a number is one layer.
         optimiser: name of an optimiser of the parameters.
         learning_rate: its learning rate.
         epochs: most passes over the rows.

@@ -219,7 +219,11 @@ def require_ranges(settings: Chosen) -> None:
     """Refuse settings out of range before anything is built from them."""
     for name, (holds, remedy) in RANGES.items():
         value = getattr(settings, name)
-        if value is not None and not holds(value):
+        try:
+            within = value is None or holds(value)
+        except TypeError:  # text, or a number where a sequence belongs
+            within = False
+        if not within:
             raise SettingError(f"{name}={value}: {remedy}")
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from energax.checking import require_whole, tell
 from energax.exceptions import RunError
 from energax.graph.structure import shape_outputs
+from energax.rules.base import open_batch
 from energax.training.batches import PROBED, AbstractBatches, Stretch
 from energax.training.epoch import Cut
 from energax.training.incoming import require_classes
@@ -65,7 +66,8 @@ class Arrays(AbstractBatches):
         return made
 
     def bind(self, graph):
-        """Look at all targets."""
+        """Look at the shapes, and at all targets."""
+        jax.eval_shape(lambda batch: open_batch(graph, batch), self.probe())
         if isinstance(self.rows, ArrayRows):
             require_classes("y", self.rows.y, shape_outputs(graph))
 
