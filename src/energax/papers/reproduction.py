@@ -12,11 +12,11 @@ from energax.files import write_atomically
 from energax.papers.cells import Cells, Tell, read
 from energax.papers.experiment import Experiment, Judgement, Numbers, Outcome
 from energax.papers.tables import Table
+from energax.recipes.settings import MOST
 from energax.training.pages import save_figure
 from energax.training.run_folder import machine
 
 FIGURE, NUMBERS, REPORT, PAGE, TABLE = "figure.png", "numbers.json", "report.json", "README.md", "table.html"
-MOST = 2**31 - 1  # of what is counted
 PARTS, CELLS = "parts", "cells"  # of an experiment that is not done yet; of a grid, for good
 
 Report = dict[str, Any]

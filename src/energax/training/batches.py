@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 from jaxtyping import PRNGKeyArray
 
+from energax.checking import tell
 from energax.dynamics.phase import Batch
+from energax.exceptions import RunError
 from energax.graph.structure import AnyGraph
 from energax.training.epoch import Programs
 from energax.training.learner import Progress
@@ -84,3 +86,22 @@ class AbstractBatches(abc.ABC):
             RunError: it cannot go on.
         """
         return
+
+
+def save_source(batches: AbstractBatches) -> dict[str, Any]:
+    """Of which kind the batches are, and where they stand."""
+    return {"of": type(batches).__name__, "state": batches.save()}
+
+
+def restore_source(batches: AbstractBatches, saved: dict[str, Any]) -> None:
+    """Go on where batches of this kind stood.
+
+    Raises:
+        RunError: they are of another kind, or cannot go on.
+    """
+    if saved["of"] != type(batches).__name__:
+        raise RunError(
+            f"the run's batches were of {tell(saved['of'])}, and now they are of {type(batches).__name__!r}: give the "
+            "batches of before, or start a new run from its model (energax.load)"
+        )
+    batches.restore(saved["state"])

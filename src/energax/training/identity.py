@@ -1,4 +1,8 @@
-"""What a learner is made of, as JSON, so that a run is not continued with something else."""
+"""What a learner is made of, as JSON, so that a run is not continued with something else.
+
+It is no file of a model (`energax.saving`): nothing is rebuilt from it, so that it may name what no file can hold, such
+as an optimiser, which is known by what its closures hold.
+"""
 
 import dataclasses
 import functools

@@ -10,14 +10,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from energax.checking import require_kind, require_whole, tell
+from energax.checking import require_kind, require_whole
 from energax.compilation import make_room
 from energax.diagnostics.regime import measure_regime
 from energax.exceptions import DivergenceError, RunError, SettingError
 from energax.metrics import COST, ENERGY, Metric
 from energax.opening import refuse_broken
 from energax.training.alarms import Ending, find_alarms, gather_alarms
-from energax.training.batches import AbstractBatches
+from energax.training.batches import AbstractBatches, restore_source, save_source
 from energax.training.callbacks import Callback, Plan
 from energax.training.display import WarningsOnly
 from energax.training.epoch import Programs
@@ -331,25 +331,6 @@ class _Trainer:
             **{name: sum(row[name] for row in history) for name in ("seconds", "compile_seconds")},
             "warnings": gather_alarms(history, self.ending),
         }
-
-
-def save_source(batches: AbstractBatches) -> dict[str, Any]:
-    """Of which kind the batches are, and where they stand."""
-    return {"of": type(batches).__name__, "state": batches.save()}
-
-
-def restore_source(batches: AbstractBatches, saved: dict[str, Any]) -> None:
-    """Go on where batches of this kind stood.
-
-    Raises:
-        RunError: they are of another kind, or cannot go on.
-    """
-    if saved["of"] != type(batches).__name__:
-        raise RunError(
-            f"the run's batches were of {tell(saved['of'])}, and now they are of {type(batches).__name__!r}: give the "
-            "batches of before, or start a new run from its model (energax.load)"
-        )
-    batches.restore(saved["state"])
 
 
 def copy_progress(progress: Progress) -> Progress:
