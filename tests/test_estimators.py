@@ -45,6 +45,15 @@ def test_a_weight_of_three_is_three_rows(estimator):
     check_sample_weight_equivalence_on_dense_data(type(estimator).__name__, estimator)
 
 
+def test_targets_are_standardised_by_their_weighted_mean_and_spread():
+    """Oracle: numpy, on the rows repeated by hand."""
+    rng = np.random.default_rng(0)
+    x, y, weights = rng.normal(size=(12, 3)), rng.normal(size=12), rng.integers(1, 5, 12)
+    made = EnergyRegressor(**{**QUICK, "epochs": 1}).fit(x, y, sample_weight=weights)
+    np.testing.assert_allclose(made._mean, [np.repeat(y, weights).mean()], rtol=1e-12)
+    np.testing.assert_allclose(made._std, [np.repeat(y, weights).std()], rtol=1e-12)
+
+
 def test_a_number_of_units_is_one_layer():
     """Oracle: the shapes of the weights, and the message for what is no number of units."""
     x, y = load_iris(return_X_y=True)

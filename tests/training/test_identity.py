@@ -13,7 +13,7 @@ import pytest
 
 import energax as ex
 from energax.activations import Tanh, hard_sigmoid
-from energax.exceptions import RunError
+from energax.exceptions import DataError, RunError
 from energax.recipes import RECIPES, make_learner
 from energax.rules import centred, nudge
 from energax.solvers import Diffrax, Held
@@ -109,6 +109,18 @@ def test_a_run_is_not_continued_with_something_else(change, begun):
     with pytest.raises(RunError, match=told):
         ex.train(learner(**changes), ex.Arrays(X, Y, batch=5), epochs=2, folder=begun, regime=False, resume=True)
     assert {file.name: file.read_bytes() for file in begun.iterdir()} == before
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_shapes_of_every_part_are_looked_at_before_anything_is_trained(part):
+    """Oracle: the message, and a callback that is never told of a beginning."""
+
+    class Begun(ex.training.Callback):
+        def begin(self, plan):
+            raise AssertionError("it began")
+
+    with pytest.raises(DataError, match=r"'input' have shape \(20, 3\); expected \(batch, 4\)"):
+        ex.train(learner(), (X, Y), display=Begun(), **{part: (X[:, :3], Y)})
 
 
 def test_the_same_learner_made_anew_is_the_same():
