@@ -315,7 +315,7 @@ EXPERIMENT = Experiment(
     small_decides=False,  # curvatures of a net that learns 512 digits grow too little to tell the energies apart
     paper="Chen et al. 2025",
     summary="steps of the states at which relaxations explode in training: HPC, weaker nudges, feedback",
-    small=Settings(data="digits", multiples=(0.25, 0.5, 1.0), rows=256, stretches=2, seeds=1),
+    small=Settings(data="digits", length=4, multiples=(0.25, 0.5, 1.0), rows=256, stretches=2, seeds=1),
     full=Settings(),
     run=run,
     draw=draw,

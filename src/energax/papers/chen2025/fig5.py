@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from energax.papers.cells import Cells
 from energax.papers.chen2025.common import PAPER
 from energax.papers.chen2025.grid import DATA, TITLES, split_names
-from energax.papers.chen2025.traces import Trace, TraceSettings, finite_costs, run_traces
+from energax.papers.chen2025.traces import Trace, TraceSettings, finite_costs, follow_costs, run_traces
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
 from energax.papers.pictures import QUIET, panels
 
@@ -41,7 +41,7 @@ def run(settings: Settings, cells: Cells) -> Numbers:
         for data in split_names("data", settings.data, DATA)
         for method in METHODS
     ]
-    return {"traces": run_traces(cells, traces), "rate": settings.rate}
+    return {"traces": run_traces(cells, traces, follow_costs), "rate": settings.rate}
 
 
 def draw(numbers: Numbers) -> Figure:
@@ -96,7 +96,7 @@ EXPERIMENT = Experiment(
     name="chen2025-fig5",
     paper=PAPER,
     summary="training loss of HPC and BiPC on four data sets",
-    small=Settings(data="digits", net="scrn-dense", rows=512, stretches=4),
+    small=Settings(data="digits", net="scrn-dense", length=4, rows=512, stretches=4),
     full=Settings(),
     run=run,
     draw=draw,

@@ -1,8 +1,8 @@
-"""Trainings of which every few batches the norms of parameters, gradient and step are kept, layer by layer."""
+"""Trainings followed every few batches: the cost, and norms of parameters, gradient and step, layer by layer."""
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import equinox as eqx
@@ -13,7 +13,7 @@ from energax.dynamics.model import select_parameters
 from energax.graph.groups import group_norms
 from energax.papers.cells import Cells
 from energax.papers.chen2025.grid import METHODS, make_choice
-from energax.papers.training import keep_rows, train_net
+from energax.papers.training import Measure, keep_rows, train_net
 from energax.recipes import make_learner
 from energax.training.learner import Learner, Progress
 
@@ -79,8 +79,23 @@ def measure_norms(learner: Learner, progress: Progress, batch: ex.Batch) -> dict
     return {"weights": group_norms(parameters), "gradient": group_norms(gradient), "step": group_norms(step)}
 
 
-def train_trace(cells: Cells, trace: Trace) -> dict[str, Any]:
-    """Train: `rows`, a point of the course each, with the norms; and the accuracy after every epoch.
+def follow_norms(learner: Learner) -> Measure:
+    """Measure the norms as plain numbers."""
+
+    def measure(progress: Progress, batch: ex.Batch) -> dict[str, Any]:
+        norms = measure_norms(learner, progress, batch)
+        return {kind: {name: float(value) for name, value in own.items()} for kind, own in norms.items()}
+
+    return measure
+
+
+def follow_costs(learner: Learner) -> Measure:
+    """Measure nothing besides what every point of a course has: half as much to compile."""
+    return lambda progress, batch: {}
+
+
+def train_trace(cells: Cells, trace: Trace, follow: Callable[[Learner], Measure]) -> dict[str, Any]:
+    """Train: `rows`, a point of the course each, with what is measured; and the accuracy after every epoch.
 
     A training goes on when its cost is no number any more: what is no number is None in the cell.
     """
@@ -88,11 +103,6 @@ def train_trace(cells: Cells, trace: Trace) -> dict[str, Any]:
     choice = make_choice(trace.net, trace.method, trace.optimiser, trace.rate, trace.batch, trace.width, trace.length)
     recipe = METHODS[trace.method][0]
     learner, _ = make_learner(recipe, data.image_shape, data.classes, seed=trace.seed, settings=choice)
-
-    def measure(progress: Progress, batch: ex.Batch) -> dict[str, Any]:
-        norms = measure_norms(learner, progress, batch)
-        return {kind: {name: float(value) for name, value in own.items()} for kind, own in norms.items()}
-
     found = train_net(
         cells,
         trace.name,
@@ -101,7 +111,7 @@ def train_trace(cells: Cells, trace: Trace) -> dict[str, Any]:
         epochs=trace.epochs,
         stretches=trace.stretches,
         seed=trace.seed,
-        measure=measure,
+        measure=follow(learner),
         batch=trace.batch,
         standardise=True,
         augment=True,
@@ -109,9 +119,11 @@ def train_trace(cells: Cells, trace: Trace) -> dict[str, Any]:
     return {"method": trace.method, "optimiser": trace.optimiser, "rate": trace.rate, "data": trace.data, **found}
 
 
-def run_traces(cells: Cells, traces: Sequence[Trace]) -> list[dict[str, Any]]:
-    """All of them, in order."""
-    return [cells(trace.name, lambda trace=trace: train_trace(cells, trace)) for trace in traces]
+def run_traces(
+    cells: Cells, traces: Sequence[Trace], follow: Callable[[Learner], Measure] = follow_norms
+) -> list[dict[str, Any]]:
+    """All of them, in order; `follow` makes of a learner what is measured at every point of its course."""
+    return [cells(trace.name, lambda trace=trace: train_trace(cells, trace, follow)) for trace in traces]
 
 
 def finite_costs(trace: dict[str, Any]) -> list[float]:
