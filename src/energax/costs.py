@@ -152,9 +152,9 @@ def as_cost(given: AbstractCost | Mapping[str, AbstractCost]) -> AbstractCost:
 
 
 def require_same_shape(output: Array, target: Array) -> None:
-    """Refuse targets that would broadcast against the output, such as labels that are not one-hot."""
+    """Refuse targets that would broadcast against the output, such as classes given as floating-point numbers."""
     if output.shape != target.shape:
         raise DataError(
             f"the output has shape {output.shape} and the target {target.shape}; they must be equal "
-            "(labels: one-hot, jax.nn.one_hot(labels, classes))"
+            "(classes: whole numbers, labels.astype(int), or one-hot, jax.nn.one_hot(labels, classes))"
         )
