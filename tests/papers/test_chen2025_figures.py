@@ -56,11 +56,16 @@ def test_figures_5_and_6_are_judged_by_their_numbers():
         False,
         False,
     ]
+    easy = [{**one, "data": "mnist"} for one in (exploding, calm)]  # says nothing of CIFAR
+    assert [one.outcome for one in fig5.EXPERIMENT.judge({"traces": easy})] == [Outcome.OPEN, Outcome.CHANGED]
     steady, rough = trace("bipc", "lalr"), trace("bipc", "adam")
     for index, row in enumerate(rough["rows"]):
         row["gradient"]["layer1"] = 2.0**index
     mirrored = [{**one, "method": "ep", "optimiser": other} for one, other in ((steady, "adam"), (rough, "lalr"))]
     assert holds(fig6.EXPERIMENT, {"traces": [steady, rough, *mirrored], "layer": "layer1"}) == [True, False]
+    for alone in ("lalr", "adam"):  # nothing to compare
+        numbers = {"traces": [trace("bipc", alone), trace("ep", alone)], "layer": "layer1"}
+        assert [one.outcome for one in fig6.EXPERIMENT.judge(numbers)] == [Outcome.OPEN] * 2
 
 
 def test_figure_7_is_judged_by_its_numbers():

@@ -15,11 +15,11 @@ from energax.papers.chen2025.grid import (
     Point,
     gather,
     make_choice,
-    split_names,
     split_optimisers,
     tabulate,
     train_point,
 )
+from energax.papers.names import split_names
 from energax.papers.training import KEPT
 from energax.recipes import settings_read
 from energax.training.run_folder import finite
@@ -187,3 +187,7 @@ def test_parity_is_judged_at_what_validation_chooses():
         one | {"test_accuracy": 0.9} if one["method"] == "bipc" else one for one in rows if one.get("test_accuracy")
     ]
     assert parity.EXPERIMENT.judge({"cells": worse})[0].outcome == Outcome.FAILED
+    lost = parity.EXPERIMENT.judge({"cells": [*rows[:1], rows[4]]})[0]
+    assert (lost.outcome, lost.found) == (Outcome.FAILED, "points: BiPC, MLP -inf")  # diverged at every rate
+    alone = parity.EXPERIMENT.judge({"cells": rows[:1]})  # nothing to compare
+    assert {one.outcome for one in alone} == {Outcome.OPEN}

@@ -99,6 +99,21 @@ def test_a_wrong_number_turns_its_verdict(case):
     assert failed[0].startswith(claim)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_what_was_not_run_is_open(way):
+    """Oracle: with one way alone the claims about others are neither upheld nor refuted; nor is growth at one depth."""
+    numbers = made_up()
+    counted = {L: [{way: seed[way]} for seed in seeds] for L, seeds in numbers["counted"].items()}
+    trained = {
+        L: {**row, "ways": {k: v for k, v in row["ways"].items() if k == way}} for L, row in numbers["trained"].items()
+    }
+    found = [one.outcome != Outcome.OPEN for one in depth.judge({**numbers, "counted": counted, "trained": trained})]
+    about = ("nudge-flow", "nudge-errors", None, "skew-nesterov", "pc-flow", "skew-nesterov", "nudge-errors")
+    assert found == [way == one or (one is None and parts(way)[1].local) for one in about]
+    alone = depth.judge({**numbers, "counted": {"4": numbers["counted"]["4"]}})
+    assert [one.outcome == Outcome.OPEN for one in alone[:4]] == [True, True, True, False]
+
+
 def test_exponents_are_those_of_the_numbers():
     """Oracle: T = L^2 and T = L by construction; a depth that one seed did not reach is left out."""
     numbers = made_up()

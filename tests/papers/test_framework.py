@@ -17,7 +17,7 @@ import energax
 from energax import papers
 from energax.cli import main
 from energax.cli.reproduce import STYLES, keep_programs
-from energax.exceptions import RunError, SettingError
+from energax.exceptions import DataError, RunError, SettingError
 from energax.papers import Experiment, Outcome, judge_claim
 from energax.papers.cells import Cells
 from energax.papers.fits import order, straightness
@@ -105,6 +105,41 @@ def test_parts_of_other_settings_are_refused(tmp_path):
         papers.reproduce(toy([], stop_at=1), Settings(), "full", tmp_path, silent)
     with pytest.raises(RunError, match="parts of an experiment with other settings"):
         papers.reproduce(toy([]), Settings(scale=2.0), "full", tmp_path, silent)
+
+
+def test_a_run_that_left_no_part_is_in_nobodys_way(tmp_path):
+    """Oracle: the purpose: after a mistyped setting the right one runs; not while another process is at a cell."""
+    with pytest.raises(Interrupted):
+        papers.reproduce(toy([], stop_at=0), Settings(), "full", tmp_path, silent)
+
+    def compute():
+        with pytest.raises(RunError, match="parts of an experiment with other settings"):
+            papers.reproduce(toy([]), Settings(scale=3.0), "full", tmp_path, silent)
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        Cells(tmp_path / "parts", {"scale": 2.0}, silent)("seed0", compute)
+    papers.reproduce(toy([]), Settings(scale=2.0), "full", tmp_path, silent)
+    assert json.loads((tmp_path / "numbers.json").read_text())["means"]
+
+
+MISNAMED = [
+    (one.name, field.name)
+    for one in papers.EXPERIMENTS.values()
+    for field in dataclasses.fields(one.small)
+    if isinstance(field.default, str) and not one.lacks()
+] + [("beyond-depth", "ways"), ("beyond-depth", "trained")]
+
+
+@pytest.mark.parametrize(("name", "setting"), MISNAMED)
+def test_what_has_no_such_name_is_refused_before_anything_runs(tmp_path, name, setting):
+    """Oracle: the message names it; nothing is left that another choice would run into."""
+    one, folder = papers.EXPERIMENTS[name], tmp_path / "folder"
+    wrong = {("beyond-depth", "ways"): ("no-such",), ("beyond-depth", "trained"): {"no-such": (4,)}}
+    settings = dataclasses.replace(one.small, **{setting: wrong.get((name, setting), "no-such")})
+    with pytest.raises((SettingError, DataError), match="no-such"):
+        papers.reproduce(one, settings, "own", folder, silent)
+    assert not [file for file in folder.rglob("*.json") if file.name != "settings.json"]
 
 
 def test_damaged_parts_are_named(tmp_path):

@@ -35,13 +35,13 @@ class Cells:
         tell: who is told of the progress.
 
     Raises:
-        RunError: the folder holds parts that were made with other settings, or cannot be made.
+        RunError: the folder holds parts that were made with other settings, or are being made, or cannot be made.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], tell: Tell):
         self.folder, self.tell, self.seconds, self._counted = folder, tell, 0.0, set[str]()
         file, plain = folder / SETTINGS, json.loads(json.dumps(settings))
-        if file.exists() and read(file) != plain:
+        if file.exists() and read(file) != plain and is_begun(folder):
             raise RunError(
                 f"{folder} holds parts of an experiment with other settings: remove it, or choose another place (--out)"
             )
@@ -110,6 +110,20 @@ class Cells:
     def clear(self) -> None:
         """Remove the parts of an experiment that is complete."""
         shutil.rmtree(self.folder)
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether a folder holds a cell that is done, or one that some process is at; a mistyped setting leaves neither."""
+    for file in folder.iterdir():
+        if file.suffix == ".lock":
+            try:
+                with filelock.FileLock(file).acquire(blocking=False):
+                    continue
+            except filelock.Timeout:
+                return True
+        if file.name != SETTINGS:
+            return True
+    return False
 
 
 def read(file: Path) -> Any:

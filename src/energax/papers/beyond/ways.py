@@ -15,6 +15,7 @@ from jaxtyping import Array
 import energax as ex
 from energax.data import Dataset
 from energax.dynamics import AbstractDynamics, Model
+from energax.papers.names import require_name
 from energax.rules.base import energy_gradient
 from energax.solvers import AbstractIteration, AbstractSolver
 from energax.solvers.engine import run
@@ -135,7 +136,7 @@ WAYS = tuple(
 
 def parts(way: str) -> tuple[Energy, Solver]:
     """What the name of a way stands for."""
-    energy, solver = way.split("-")
+    energy, solver = require_name("ways", way, WAYS).split("-")
     return ENERGIES[energy], SOLVERS[solver]
 
 

@@ -20,6 +20,7 @@ from energax.papers.cells import Cells
 from energax.papers.chen2025.common import PAPER
 from energax.papers.chen2025.printed import PrintedEq9, PrintedEq10
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
+from energax.papers.names import require_name
 from energax.papers.pictures import QUIET, panels
 from energax.solvers.coordinates import StateCoordinates
 from energax.solvers.spectrum import largest_curvature
@@ -37,6 +38,7 @@ WIRINGS = {
     "recurrent": {"recurrent": True, "skips": False},
     "skips": {"recurrent": True, "skips": True},
 }
+NETWORKS = {"scrn": ex.networks.recurrent_simple, "scrn-dense": ex.networks.recurrent_dense}
 DEPTHS = {"shallow": "node2", "middle": "node4", "deep": "node6"}
 
 
@@ -73,7 +75,7 @@ class Settings:
 
 def build_network(settings: Settings, shape, classes: int, wiring: str, gain: float) -> ex.Graph:
     """The network with one of the wirings."""
-    make = {"scrn": ex.networks.recurrent_simple, "scrn-dense": ex.networks.recurrent_dense}[settings.network]
+    make = NETWORKS[require_name("network", settings.network, NETWORKS)]
     options = {"width": settings.width, "length": settings.length, "gain": gain, **WIRINGS[wiring]}
     return make(shape, classes, jnp.tanh, key=root_key(settings.seed), **options)
 

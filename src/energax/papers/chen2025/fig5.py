@@ -7,9 +7,10 @@ from matplotlib.figure import Figure
 
 from energax.papers.cells import Cells
 from energax.papers.chen2025.common import PAPER
-from energax.papers.chen2025.grid import DATA, TITLES, split_names
+from energax.papers.chen2025.grid import DATA, TITLES
 from energax.papers.chen2025.traces import Trace, TraceSettings, finite_costs, follow_costs, run_traces
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
+from energax.papers.names import split_names
 from energax.papers.pictures import QUIET, panels
 
 METHODS = ("hpc", "bipc")
@@ -71,13 +72,13 @@ def judge(numbers: Numbers) -> list[Judgement]:
             for data, own in values.items()
         )
 
-    hard = [data for data in courses if data in ("cifar10", "cifar100")] or list(courses)
+    hard = [data for data in courses if data in ("cifar10", "cifar100")]
     relaxed = "settled by conjugate gradients, HPC on the errors, BiPC (skew feedback) in the states"
     return [
         judge_claim(
             "Fig. 5",
             "HPC's loss explodes on CIFAR-10 and CIFAR-100 (tenfold), BiPC's does not",
-            all(peaks[data]["hpc"] > 10 > peaks[data]["bipc"] for data in hard),
+            all(peaks[data]["hpc"] > 10 > peaks[data]["bipc"] for data in hard) if hard else None,
             f"largest loss over the first one: {told(peaks)}",
             tried=relaxed,
         ),
@@ -94,6 +95,7 @@ def judge(numbers: Numbers) -> list[Judgement]:
 
 EXPERIMENT = Experiment(
     name="chen2025-fig5",
+    small_decides=False,  # what explodes is said of CIFAR
     paper=PAPER,
     summary="training loss of HPC and BiPC on four data sets",
     small=Settings(data="digits", net="scrn-dense", length=4, rows=512, stretches=4),

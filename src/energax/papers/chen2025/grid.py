@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 import energax as ex
 from energax.exceptions import SettingError
 from energax.papers.cells import Cells
+from energax.papers.names import split_names
 from energax.papers.pictures import panels
 from energax.papers.tables import Table
 from energax.papers.training import Row, fit_cell, keep_rows
@@ -110,15 +111,6 @@ def make_choice(net: str, method: str, optimiser: str, rate: float, batch: int, 
         if method == "ep":  # the cyclic graph itself; a node that leads back to itself is no block of its own
             shared |= {"length": 0, "solver": "flow", "check_every": None, "max_relaxation_steps": 60}
     return dataclasses.replace(METHODS[method][1], **shared)
-
-
-def split_names(setting: str, names: str, known: Sequence[str]) -> list[str]:
-    """Names separated by commas, each a known one."""
-    given = [name.strip() for name in names.split(",") if name.strip()]
-    wrong = [name for name in given if name not in known]
-    if wrong or not given:
-        raise SettingError(f"{setting}={names!r}: give some of {', '.join(known)}, separated by commas")
-    return given
 
 
 def make_points(

@@ -14,11 +14,11 @@ from energax.papers.chen2025.grid import (
     gather,
     make_points,
     mean,
-    split_names,
     tabulate,
     train_points,
 )
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
+from energax.papers.names import split_names
 
 ROWS: dict[tuple[str, str], dict[str, tuple[float, ...]]] = {
     ("hfn", "hpc"): {"adam": (96.91, 60.96, 33.59, 21.06), "lalr": (97.98, 70.61, 36.20, 24.82)},

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 
 import energax as ex
+from energax.data import Dataset
 from energax.dynamics.model import select_parameters
 from energax.graph.groups import group_norms
 from energax.papers.cells import Cells
@@ -67,6 +68,14 @@ class Trace(TraceSettings):
         """What its cell is called."""
         return f"{self.data}-{self.net}-{self.method}-{self.optimiser}-{self.rate:g}-{self.seed}"
 
+    def prepare(self) -> tuple[Learner, Dataset]:
+        """What is trained, and on what."""
+        data = keep_rows(ex.load_data(self.data), self.rows)
+        choice = make_choice(self.net, self.method, self.optimiser, self.rate, self.batch, self.width, self.length)
+        recipe = METHODS[self.method][0]
+        learner, _ = make_learner(recipe, data.image_shape, data.classes, seed=self.seed, settings=choice)
+        return learner, data
+
 
 @eqx.filter_jit
 def measure_norms(learner: Learner, progress: Progress, batch: ex.Batch) -> dict[str, dict[str, jax.Array]]:
@@ -99,10 +108,7 @@ def train_trace(cells: Cells, trace: Trace, follow: Callable[[Learner], Measure]
 
     A training goes on when its cost is no number any more: what is no number is None in the cell.
     """
-    data = keep_rows(ex.load_data(trace.data), trace.rows)
-    choice = make_choice(trace.net, trace.method, trace.optimiser, trace.rate, trace.batch, trace.width, trace.length)
-    recipe = METHODS[trace.method][0]
-    learner, _ = make_learner(recipe, data.image_shape, data.classes, seed=trace.seed, settings=choice)
+    learner, data = trace.prepare()
     found = train_net(
         cells,
         trace.name,

@@ -18,6 +18,7 @@ from energax.graph.networks import directed_complete
 from energax.papers.cells import Cells
 from energax.papers.costa2025.common import PAPER
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
+from energax.papers.names import split_names
 from energax.papers.pictures import QUIET, panels
 from energax.papers.tables import Table
 from energax.rules import AsymEP, Deep2020
@@ -179,7 +180,7 @@ def run(settings: Settings, cells: Cells) -> Numbers:
     return {
         "points": [
             cells(f"{kind}-{leak:g}", lambda kind=kind, leak=leak: run_point(kind, leak, settings.nets))
-            for kind in settings.kinds.split(",")
+            for kind in split_names("kinds", settings.kinds, KINDS)
             for leak in LEAKS
         ]
     }
@@ -252,23 +253,27 @@ def judge(numbers: Numbers) -> list[Judgement]:
     def count(name: str) -> int:
         return sum(row[name] for row in points)
 
+    def none(wrong: str, among: str) -> bool | None:
+        """Whether there is no such net among those; None where there are none to look at."""
+        return count(wrong) == 0 if count(among) else None
+
     return [
         judge_claim(
             "energax",
             "no update of the local rule has a smaller cosine to the gradient than theorem 3 proves",
-            count("below") == 0 < count("proved"),
+            none("below", "proved"),
             f"{count('proved')} of {count('counted')} nets with a bound, {count('below')} below it",
         ),
         judge_claim(
             "energax",
             "no net's kappa is above the bound for all inputs of corollary 4",
-            count("above") == 0 < count("bounded"),
+            none("above", "bounded"),
             f"{count('bounded')} nets with a bound, {count('above')} above it",
         ),
         judge_claim(
             "energax",
             "in a cooperative net every unit's response has the sign of the exact signal (theorem 5)",
-            count("turned") == 0 < count("cooperative"),
+            none("turned", "cooperative"),
             f"{count('cooperative')} cooperative nets, {count('turned')} with a wrong sign",
         ),
     ]

@@ -31,6 +31,7 @@ from energax.papers.costa2025.circuits import (
 )
 from energax.papers.costa2025.common import PAPER
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
+from energax.papers.names import split_names
 from energax.papers.pictures import QUIET, panels
 from energax.papers.tables import Table
 from energax.papers.training import Row
@@ -190,8 +191,8 @@ def run(settings: Settings, cells: Cells) -> Numbers:
     rows = [
         cells(f"{wiring}-{rule}-{seed}", lambda at=(wiring, rule, seed): train(cells, worm, *at, settings.epochs))
         for seed in range(settings.seeds)
-        for rule in settings.rules.split(",")
-        for wiring in settings.wirings.split(",")
+        for rule in split_names("rules", settings.rules, RULES)
+        for wiring in split_names("wirings", settings.wirings, WIRINGS)
     ]
     return {"rows": rows}
 

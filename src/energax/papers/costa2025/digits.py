@@ -12,6 +12,7 @@ import energax as ex
 from energax.papers.cells import Cells
 from energax.papers.costa2025.common import PAPER
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
+from energax.papers.names import split_names
 from energax.papers.pictures import QUIET, panels
 from energax.papers.tables import Table
 from energax.papers.training import Row, fit_cell
@@ -105,9 +106,9 @@ def train(cells: Cells, data: str, way: str, seed: int, epochs: int) -> Row:
 
 def run(settings: Settings, cells: Cells) -> Numbers:
     """Every way on the data sets that it is for."""
-    chosen = settings.ways.split(",") if settings.ways else list(WAYS)
+    chosen = split_names("ways", settings.ways or ",".join(WAYS), WAYS)
     rows = []
-    for data in settings.data.split(","):
+    for data in split_names("data", settings.data, ("digits", "mnist")):
         small = data == "digits"
         seeds, epochs = (settings.seeds, settings.epochs) if small else (settings.mnist_seeds, settings.mnist_epochs)
         rows += [
@@ -210,10 +211,10 @@ def judge(numbers: Numbers) -> list[Judgement]:
         return mean(groups[data, way], "test_accuracy") >= least
 
     def judge_ways(claim: str, data: str, ways: Sequence[str], holds: Callable[[], bool]) -> Judgement:
-        """Not reproduced where one of the ways was not run."""
+        """Open where one of the ways was not run."""
         lacking = [WAYS[way].title for way in ways if (data, way) not in groups]
         if lacking:
-            return judge_claim("energax", claim, False, f"not run: {', '.join(lacking)}")
+            return judge_claim("energax", claim, None, f"needs {', '.join(lacking)}")
         return judge_claim("energax", claim, holds(), show(data, *ways))
 
     pairs = [("asym", "asym-uncapped"), ("activity", "activity-uncapped"), ("homeostasis", "homeostasis-uncapped")]

@@ -20,7 +20,6 @@ import energax as ex
 from energax.certificates import AbstractProjection, CapIncoming, KeepSigns, move_inside, project
 from energax.data import Dataset
 from energax.dynamics.directed import as_graph
-from energax.exceptions import SettingError
 from energax.graph import draw_edges
 from energax.papers.cells import Cells
 from energax.papers.costa2025.circuits import (
@@ -39,6 +38,7 @@ from energax.papers.costa2025.circuits import (
 from energax.papers.costa2025.common import PAPER
 from energax.papers.costa2025.populations import PROBABILITIES, THALAMIC, scale_sizes
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
+from energax.papers.names import split_names, split_numbers
 from energax.papers.pictures import QUIET, panels
 from energax.papers.tables import Table
 from energax.papers.training import Row, keep_rows
@@ -115,8 +115,6 @@ class CapUnits(AbstractProjection):
 
 def make_learner(data: Dataset, factor: float, way: str, seed: int, updates: int) -> ex.Learner:
     """A certified circuit at a factor of its size."""
-    if way not in WAYS:
-        raise SettingError(f"ways={way!r}: give some of {', '.join(WAYS)}")
     key, chosen = root_key(seed), WAYS[way]
     sizes = scale_sizes(factor)
     populations = np.repeat(list(sizes), list(sizes.values()))
@@ -157,12 +155,13 @@ def train(cells: Cells, name: str, data: Dataset, factor: float, way: str, seed:
 
 def run(settings: Settings, cells: Cells) -> Numbers:
     """The chosen cells that no other process is at; the table has all that are finished."""
-    for name in settings.data.split(","):
+    ways, factors = split_names("ways", settings.ways, WAYS), split_numbers("factors", settings.factors)
+    for name in split_names("data", settings.data, ("digits", "mnist")):
         data, epochs = ex.load_data(name), settings.epochs
         if name == "mnist":
             data, epochs = keep_rows(data, settings.rows), settings.mnist_epochs
-        for factor in map(float, settings.factors.split(",")):
-            for way in settings.ways.split(","):
+        for factor in factors:
+            for way in ways:
                 for seed in range(settings.seeds):
                     cell = f"{name}-{factor:g}-{way}-{seed}"
                     cells.offer(cell, functools.partial(train, cells, cell, data, factor, way, seed, epochs))
