@@ -7,6 +7,7 @@ import statistics
 
 from matplotlib.figure import Figure
 
+from energax.graph.groups import group_norms
 from energax.papers.cells import Cells
 from energax.papers.chen2025.common import PAPER
 from energax.papers.chen2025.grid import TITLES, split_optimisers
@@ -46,7 +47,7 @@ def run(settings: Settings, cells: Cells) -> Numbers:
         for optimiser, rate in split_optimisers(settings.optimisers)
     ]
     learner, _ = traces[0].prepare()
-    require_name("layer", settings.layer, learner.graph.functions)
+    require_name("layer", settings.layer, group_norms(learner.graph))
     return {"traces": run_traces(cells, traces), "layer": settings.layer}
 
 
