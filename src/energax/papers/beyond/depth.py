@@ -202,34 +202,31 @@ def judge_counts(numbers: Numbers) -> list[Judgement]:
     if "skew-nesterov" in ways:
         early = {depth: average(numbers, depth, "skew-nesterov", "early", "cosines")[:4].min() for depth in depths}
 
-    def ask(known: bool, holds: Callable[[], bool]) -> bool | None:
-        return holds() if known else None
-
     several = len(depths) > 1
     return [
         judge_claim(
             STUDY,
             "predictive coding by gradient flow needs steps that grow far faster than the depth (there L^1.9)",
-            ask(several and "nudge-flow" in ways, lambda: exponent(flow) > 1.5),
+            exponent(flow) > 1.5 if several and "nudge-flow" in ways else None,
             f"{tell(flow)}, to a cosine of .9 in the lowest quarter",
             change=change,
         ),
         judge_claim(
             "energax",
             "PC-Nudge by conjugate gradients on the errors needs as many steps at any depth: exponent below .2",
-            ask(several and "nudge-errors" in ways, lambda: len(errors) == len(depths) and exponent(errors) < 0.2),
+            len(errors) == len(depths) and exponent(errors) < 0.2 if several and "nudge-errors" in ways else None,
             tell(errors),
         ),
         judge_claim(
             "energax",
             "the best steps of the states reach the lowest block in proportion to the depth: exponent at most 1.1",
-            ask(several and best is not None, lambda: len(reached) == len(depths) and exponent(reached) <= 1.1),
+            len(reached) == len(depths) and exponent(reached) <= 1.1 if several and best else None,
             f"{label(best) if best else 'no steps of the states'}: {tell(reached)}",
         ),
         judge_claim(
             "energax",
             "after 1.5 L Nesterov steps skew feedback has a cosine of at least .9 in every quarter",
-            ask(bool(early), lambda: min(early.values()) >= 0.9),
+            min(early.values()) >= 0.9 if early else None,
             "least of the quarters "
             + ", ".join(f"{one:.3f}" for one in early.values())
             + f" at L = {', '.join(map(str, depths))}",
