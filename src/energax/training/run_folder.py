@@ -81,7 +81,7 @@ class RunFolder:
             raise RunError(
                 f"another process is training in {self.path}: wait until it has ended, or choose another folder (--out)"
             ) from error
-        except (OSError, NotImplementedError) as error:  # the second: filelock 3, for want of locks
+        except OSError as error:
             raise RunError(f"cannot write into {self.path}: {error}; choose another folder (--out)") from error
         try:
             remove_parts(self.path)
