@@ -89,6 +89,16 @@ def require_whole(place: str, value: Any, least: int) -> None:
         raise SettingError(f"{place}={tell(value)}: give a whole number of at least {least}")
 
 
+MOST = 2**31 - 1
+"""The largest count that is taken: the largest signed whole number of 32 bits."""
+
+
+def require_count(place: str, value: Any) -> None:
+    """Refuse what is no whole number from 1 to `MOST`."""
+    require_whole(place, value, 1)
+    require_between(place, value, 1, MOST)
+
+
 def require_sizes(place: str, sizes: Any, least: int) -> None:
     """Refuse what is no sequence of at least `least` whole numbers above 0."""
     if not isinstance(sizes, Sequence) or isinstance(sizes, str) or len(sizes) < least:

@@ -164,7 +164,7 @@ NOT_NEGATIVE = (
     "give a number of at least 0 that float32 can hold",
 )
 BELOW_ONE = (lambda value: 0 <= value < 1, "give a number from 0 to below 1")
-MOST = 2**31 - 1
+MOST = checking.MOST
 COUNT = (lambda value: 1 <= value <= MOST, f"give a whole number of at least 1, at most {MOST}")
 COUNTS = (
     lambda values: len(values) > 0 and all(1 <= value <= MOST for value in values),
@@ -263,7 +263,7 @@ def read_settings(stored: Any) -> Settings:
     annotations, found = get_type_hints(Settings), {}
     for name, value in stored.items():
         if name not in annotations:
-            raise SettingError(f"{name!r} is no setting; known: {', '.join(annotations)}")
+            raise SettingError(f"{checking.tell(name)} is no setting; known: {', '.join(annotations)}")
         kind = next(one for one in get_args(annotations[name]) if one is not type(None))
         origin = get_origin(kind)
         holds, told = KINDS[str if origin is Literal else origin or kind]

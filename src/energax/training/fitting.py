@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from energax.checking import require_kind, require_whole
+from energax.checking import require_count, require_kind, require_whole
 from energax.costs import MANY
 from energax.data import Dataset
 from energax.exceptions import SettingError
@@ -89,7 +89,7 @@ def require_settings(learner: Learner, data: Dataset, epochs: int, batch: int) -
     require_kind("fit: learner", learner, Learner, "give a Learner(graph, dynamics, solver, rule, optimiser)")
     remedy = "give a Dataset, as energax.load_data('digits') or data.Dataset.from_arrays(...) makes them"
     require_kind("fit: data", data, Dataset, f"{remedy}; other arrays are for energax.train")
-    require_whole("epochs", epochs, 1)
+    require_count("epochs", epochs)
     require_whole("batch", batch, 1)
     if batch > len(data.train):
         raise SettingError(f"batch={batch}: give a size between 1 and the {len(data.train)} training rows")

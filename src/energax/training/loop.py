@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from energax.checking import require_kind, require_whole
+from energax.checking import require_count, require_kind
 from energax.compilation import make_room
 from energax.diagnostics.regime import measure_regime
 from energax.exceptions import DivergenceError, RunError, SettingError
@@ -119,7 +119,7 @@ def train(
         RunError: the folder cannot be used, holds a run with other settings, or the batches cannot go on exactly.
     """
     require_kind("train: learner", learner, Learner, "give a Learner(graph, dynamics, solver, rule, optimiser)")
-    require_whole("epochs", epochs, 1)
+    require_count("epochs", epochs)
     for number, callback in enumerate(callbacks):
         require_kind(f"train: callbacks[{number}]", callback, Callback, "give a Callback, as EarlyStopping(3)")
     require_finite_parameters(learner.model, "before the first batch")
