@@ -130,7 +130,7 @@ def require_between(
     except (TypeError, ValueError):  # no numbers, or rows of different lengths
         within = False
     if not within:
-        ends = f"{'above' if open_least else 'from'} {least:g}"
+        ends = f"{'above' if open_least else 'from'} {least:.10g}"
         if most < math.inf:
-            ends += f" {'to below' if open_most else 'to'} {most:g}"
+            ends += f" {'to below' if open_most else 'to'} {most:.10g}"
         raise SettingError(f"{place}={tell(value)}: give a number {ends}")

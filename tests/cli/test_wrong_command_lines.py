@@ -208,8 +208,9 @@ def changed(**values) -> str:
         (changed(data=None), "data=None: give text"),
         (changed(seed="0"), "seed='0': give a whole number"),
         (changed(epochs=1.5), "epochs=1.5: give a whole number"),
+        (changed(epochs=2**64), f"epochs={2**64}: give a number from 1 to 2147483647"),
     ],
-    ids=range(29),
+    ids=range(30),
 )
 def test_settings_of_a_run_that_are_none_are_refused_field_by_field(text, part, energax, folder):
     """Oracle: the message, which names the file, the field and its value."""
@@ -218,6 +219,20 @@ def test_settings_of_a_run_that_are_none_are_refused_field_by_field(text, part, 
     line = refused(energax("train", "--resume", "run"))
     assert "run/config.json" in line
     assert part in line
+
+
+@pytest.mark.parametrize("name", ["recipe", "data", "seed", "epochs", "network", "optimiser", "batch", "hidden", "any"])
+@pytest.mark.parametrize("value", ["n" * 70_000, ["n" * 70_000], [2**31] * 10_000], ids=["text", "texts", "numbers"])
+def test_what_a_file_says_at_length_is_told_in_short(name, value, energax, folder):
+    """Oracle: the length of the line; whoever made the file chose that of its texts."""
+    (folder / "run").mkdir()
+    config = json.loads(changed())
+    if name == "any":
+        config["settings"]["n" * 70_000] = value
+    else:
+        (config if name in config else config["settings"])[name] = value
+    (folder / "run" / "config.json").write_text(json.dumps(config))
+    assert len(refused(energax("train", "--resume", "run"))) < 1_000
 
 
 def test_things_that_are_no_files_are_refused(energax, folder):

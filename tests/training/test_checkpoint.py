@@ -21,6 +21,7 @@ from energax.files import write_atomically
 from energax.saving.container import checksum
 from energax.training import RunFolder
 from energax.training.checkpoint import restore, save
+from tests.sealing import put_together, take_apart
 
 FACTS = {"history": [{"epoch": 1, "cost": 0.1 + 0.2, "residual": float("nan")}]}
 
@@ -185,6 +186,16 @@ def test_no_pickle_is_ever_loaded(make, file, tree, tmp_path):
         assert not bomb.exists()
     pickle.loads(pickle.dumps(Bomb(bomb)))
     assert bomb.exists()
+
+
+def test_names_of_any_length_are_told_in_short(file, tree):
+    """Oracle: the length of the message; whoever made the file chose the names in it."""
+    content, tensors = take_apart(file)
+    content["leaves"]["n" * 70_000] = content["leaves"].pop("['weight']")
+    put_together(file, content, tensors)
+    with pytest.raises(RunError, match=r"does not fit this network: \['weight'\], n+ \.\.\. are in one") as refused:
+        restore(file, zeros(tree))
+    assert len(str(refused.value)) < 1_000
 
 
 @pytest.fixture

@@ -303,6 +303,7 @@ def test_settings_that_cannot_work_are_refused():
     rows = ex.Arrays(X, Y)
     for options, message in (
         ({"epochs": 0}, "epochs=0: give a whole number"),
+        ({"epochs": 2**64}, f"epochs={2**64}: give a number from 1 to 2147483647"),
         ({"callbacks": [print]}, r"train: callbacks\[0\]=.*give a Callback"),
         ({"metrics": ["accuracy"]}, r"train: metrics\[0\]='accuracy': give Metrics"),
         ({"metrics": [ex.metrics.COST, ex.metrics.COST]}, "two are called 'cost'"),

@@ -16,7 +16,7 @@ from energax.data import load_data
 from energax.exceptions import EnergaxError, RunError, SettingError
 from energax.opening import find_memory
 from energax.recipes import complete_settings, count_parameter_bytes, make_learner
-from energax.recipes.settings import KINDS, MOST, Settings, read_settings, write_settings
+from energax.recipes.settings import KINDS, Settings, read_settings, write_settings
 from energax.training import Run, RunFolder, fit
 from energax.training.callbacks import Callback
 from energax.training.display import Terminal
@@ -49,8 +49,7 @@ def require_unused(path: Path) -> Path:
 def epochs_of(recipe: str, data: str, epochs: int | None) -> int:
     """The customary number of epochs where none is given: the digits are few."""
     if epochs is not None:
-        if epochs > MOST:
-            raise SettingError(f"epochs={epochs}: give at most {MOST}")
+        checking.require_count("epochs", epochs)
         return epochs
     return 30 if data == "digits" else complete_settings(recipe)[0].epochs
 
@@ -116,6 +115,7 @@ def resume_run(options: TrainOptions) -> tuple[RunFolder, Run]:
             holds, told = KINDS[kind]
             if not holds(config[name]):
                 raise SettingError(f"{name}={checking.tell(config[name])}: give {told}")
+        checking.require_count("epochs", config["epochs"])
         complete_settings(config["recipe"], settings)
     except KeyError as error:
         raise RunError(f"{file} lacks the settings of a recipe ({error}); start the run anew") from error

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pooch
 
+from energax.checking import tell
 from energax.data.archives import MOST_BYTES, unpack
 from energax.data.arrays import Dataset
 from energax.data.catalogue import DATASETS, Source
@@ -140,7 +141,7 @@ def _source(name: str | Source) -> Source:
     if isinstance(name, Source):
         return name
     if name not in DATASETS:
-        raise DataError(f"unknown data set {name!r}. Known: {', '.join(DATASETS)}.")
+        raise DataError(f"unknown data set {tell(name)}. Known: {', '.join(DATASETS)}.")
     return DATASETS[name]
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from energax import rules
 from energax.activations import AbstractActivation, Tanh, hard_sigmoid, rectifier
+from energax.checking import tell
 from energax.costs import CrossEntropy, SquaredError
 from energax.dynamics import BalancedFeedback, Hopfield, PredictiveCoding, SkewFeedback
 from energax.dynamics.base import AbstractDynamics
@@ -219,7 +220,7 @@ def complete_settings(name: str, given: Settings | None = None) -> tuple[Recipe,
         SettingError: an unknown recipe (the message lists the known ones), or a setting out of its range.
     """
     if name not in RECIPES:
-        raise SettingError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
+        raise SettingError(f"unknown recipe {tell(name)}; known: {', '.join(RECIPES)}")
     recipe = RECIPES[name]
     chosen: dict = {}
     for layer in (COMMON, recipe.defaults, given or Settings()):

@@ -9,6 +9,7 @@ import tyro
 
 from energax import checking
 from energax.exceptions import SettingError
+from energax.opening import shorten
 from energax.optimisers import DEFAULTS, OPTIMISERS, STATE_OPTIMISERS
 
 Network = Literal["mlp", "conv", "residual", "hfn", "scrn", "scrn-dense", "scrn-complex"]
@@ -224,7 +225,7 @@ def require_ranges(settings: Chosen) -> None:
         except TypeError:  # text, or a number where a sequence belongs
             within = False
         if not within:
-            raise SettingError(f"{name}={value}: {remedy}")
+            raise SettingError(f"{name}={shorten(str(value), 100)}: {remedy}")
 
 
 KINDS: dict[Any, tuple[Callable[[Any], bool], str]] = {

@@ -13,7 +13,7 @@ from energax.checking import tell
 from energax.exceptions import RunError
 from energax.files import WRITE_REMEDY
 from energax.inference.predictor import Predictor
-from energax.opening import parse_json
+from energax.opening import parse_json, shorten
 from energax.saving.arrays import Store, is_storable, store_array
 from energax.saving.container import BROKEN, READ_REMEDY, Container, read_container, tell_error, write_container
 from energax.saving.structure import Encoder
@@ -52,7 +52,8 @@ def restore(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     leaves = container.content["leaves"]
     expected = name_leaves(like)
     if odd := sorted(set(leaves) ^ set(expected)):
-        raise RunError(f"{path} does not fit this network: {', '.join(odd[:5])} are in one of them only; {FIT}")
+        names = ", ".join(shorten(name, 100) for name in odd[:5])
+        raise RunError(f"{path} does not fit this network: {names} are in one of them only; {FIT}")
     try:
         found = {name: read_leaf(container, name, leaves[name], leaf) for name, leaf in expected.items()}
     except RunError as error:
