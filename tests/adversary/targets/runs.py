@@ -104,7 +104,7 @@ def read_config(path: Path) -> Any:
     """What a file says, if it is one of the usual size and says anything."""
     try:
         return json.loads(path.read_text()) if path.is_file() and path.stat().st_size < 2**20 else None
-    except (RecursionError, ValueError):
+    except (OSError, RecursionError, ValueError):
         return None
 
 
