@@ -1,4 +1,4 @@
-"""Whether feedback keeps relaxations from exploding: recurrent nets in training, at ever longer steps of the states.
+"""Whether feedback keeps relaxations from exploding: a net in training, at ever longer steps of the states.
 
 The states take a fixed number of plain steps, as in Chen et al. 2025, under predictive coding, under the same with a
 weaker nudge, and under both bidirectional energies. The step is the same for all: a multiple of the longest that
@@ -23,11 +23,12 @@ from energax.data import Dataset
 from energax.dynamics.base import AbstractDynamics
 from energax.graph.structure import AnyGraph
 from energax.papers.cells import Cells
+from energax.papers.chen2025.grid import NETS, make_choice
 from energax.papers.experiment import Experiment, Judgement, Numbers, judge_claim
+from energax.papers.names import require_name
 from energax.papers.pictures import QUIET, panels
 from energax.papers.tables import Table
 from energax.papers.training import keep_rows, train_net
-from energax.recipes import Settings as Choice
 from energax.recipes import make_learner
 from energax.solvers import StateCoordinates, Unbounded
 from energax.solvers.spectrum import largest_curvature
@@ -66,7 +67,9 @@ class Settings:
 
     Attributes:
         data: data set, pixels normalised per channel.
-        length: steps of time of the recurrent net of dense layers.
+        net: a key of `NETS`; a recurrent one unless another is given, as conv.
+        width: factor of its units or channels, where it is a paper's.
+        length: steps of time, where it is recurrent.
         steps: of the states, each relaxation.
         multiples: steps of the states over 2 / curvature of predictive coding at the initial weights.
         optimiser: of the parameters.
@@ -79,6 +82,8 @@ class Settings:
     """
 
     data: str = "mnist"
+    net: str = "scrn-dense"
+    width: float = 1.0
     length: int = 6
     steps: int = 30
     multiples: tuple[float, ...] = (0.125, 0.25, 0.35, 0.5, 0.7, 1.0)
@@ -110,8 +115,8 @@ def make_learners(settings: Settings, data: Dataset) -> Iterator[tuple[dict[str,
 
     They share one optimiser, so that what is compiled for one of them serves the others of its energy.
     """
-    shared: dict[str, Any] = {"network": "scrn-dense", "length": settings.length, "activation": "tanh"}
-    choice = Choice(**shared, optimiser=settings.optimiser, learning_rate=settings.rate)
+    net, size = require_name("net", settings.net, NETS), (settings.batch, settings.width, settings.length)
+    choice = make_choice(net, "backprop", settings.optimiser, settings.rate, *size)
     exact, _ = make_learner("backprop", data.image_shape, data.classes, seed=0, settings=choice)
     first = make_device_split(data, data.train, standardise=True).batch(jnp.arange(settings.batch))
     for seed in range(settings.seeds):

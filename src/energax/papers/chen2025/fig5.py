@@ -98,7 +98,7 @@ EXPERIMENT = Experiment(
     small_decides=False,  # what explodes is said of CIFAR
     paper=PAPER,
     summary="training loss of HPC and BiPC on four data sets",
-    small=Settings(data="digits", net="scrn-dense", length=4, rows=512, stretches=4),
+    small=Settings(data="digits", net="scrn-dense", width=1.0, length=4, rows=512, stretches=4),
     full=Settings(),
     run=run,
     draw=draw,

@@ -104,9 +104,10 @@ def make_choice(net: str, method: str, optimiser: str, rate: float, batch: int, 
         shared |= {"activation": "hard-sigmoid"} if shallow else {"gain": 1.0, "max_relaxation_steps": 30}
     if net == "mlp":
         shared["hidden"] = (128, 64)
-    if net in ("hfn", "scrn", "scrn-complex"):
+    recurrent = net.startswith("scrn")
+    if net == "hfn" or recurrent:
         shared["width"] = width
-    if net.startswith("scrn"):
+    if recurrent:
         shared["length"] = length
         if method == "ep":  # the cyclic graph itself; a node that leads back to itself is no block of its own
             shared |= {"length": 0, "solver": "flow", "check_every": None, "max_relaxation_steps": 60}
