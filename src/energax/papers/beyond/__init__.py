@@ -1,5 +1,5 @@
 """Beyond the papers: experiments of this library's own."""
 
-from energax.papers.beyond import depth, stability
+from energax.papers.beyond import depth, feedback, stability
 
-EXPERIMENTS = (depth.EXPERIMENT, stability.EXPERIMENT)
+EXPERIMENTS = (depth.EXPERIMENT, feedback.EXPERIMENT, stability.EXPERIMENT)
