@@ -36,7 +36,8 @@ def made_up():
     counted = {str(L): [{way: count_row(way, L) for way in WAYS} for _ in range(2)] for L in DEPTHS}
     trained = {}
     for L in DEPTHS:
-        ways = {"pc-flow": counts_until(L, L**2), "skew-nesterov": counts_until(L, L), "nudge-errors": {"1": 0.9}}
+        feedback = {way: counts_until(L, L) for way in ("skew-nesterov", "balanced-nesterov")}
+        ways = {"pc-flow": counts_until(L, L**2), **feedback, "nudge-errors": {"1": 0.9}}
         trained[str(L)] = {"backprop": 0.9, "ways": ways}
     trained["32"] = {"backprop": 0.9, "ways": {"nudge-errors": {"1": 0.7, "2": 0.89}}}
     return {"data": "made up", "counted": counted, "trained": trained}
@@ -83,6 +84,10 @@ SPOILT = {
     "flow trains": (put(("trained", "16", "ways", "pc-flow"), {"32": 0.9}), "trained by gradient flow"),
     "skew trains": (put(("trained", "8", "ways", "skew-nesterov"), {"16": 0.9}), "at most 1.5 L Nesterov steps"),
     "skew never": (put(("trained", "16", "ways", "skew-nesterov"), {"16": 0.8}), "at most 1.5 L Nesterov steps"),
+    "balanced trains": (
+        put(("trained", "8", "ways", "balanced-nesterov"), {"16": 0.9}),
+        "at most L Nesterov steps of balanced",
+    ),
     "errors train": (put(("trained", "32", "ways", "nudge-errors"), {"4": 0.9}), "two steps of conjugate gradients"),
 }
 
@@ -108,7 +113,8 @@ def test_what_was_not_run_is_open(way):
         L: {**row, "ways": {k: v for k, v in row["ways"].items() if k == way}} for L, row in numbers["trained"].items()
     }
     found = [one.outcome != Outcome.OPEN for one in depth.judge({**numbers, "counted": counted, "trained": trained})]
-    about = ("nudge-flow", "nudge-errors", None, "skew-nesterov", "pc-flow", "skew-nesterov", "nudge-errors")
+    skew, balanced = "skew-nesterov", "balanced-nesterov"
+    about = ("nudge-flow", "nudge-errors", None, skew, "pc-flow", skew, balanced, "nudge-errors")
     assert found == [way == one or (one is None and parts(way)[1].local) for one in about]
     alone = depth.judge({**numbers, "counted": {"4": numbers["counted"]["4"]}})
     assert [one.outcome == Outcome.OPEN for one in alone[:4]] == [True, True, True, False]
@@ -127,7 +133,7 @@ def test_exponents_are_those_of_the_numbers():
 def test_the_picture_is_drawn_from_the_numbers():
     """Oracle: the numbers; every panel has a line for every way that it is about."""
     counts = [len(panel.lines) for panel in depth.draw(made_up()).axes]
-    assert counts == [len(WAYS) + 1, len(WAYS), len(WAYS), 3 + 3, 2 * 3]
+    assert counts == [len(WAYS) + 1, len(WAYS), len(WAYS), 4 + 3, 2 * 4]
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,11 @@ SMALL, DEEP = 0.3, 10 / 64  # what min(.3, 10 / L) is at 4 and at 64 blocks
 STEPS = {
     (4, 0.05, 0.0): 8,
     (4, SMALL, 0.0): 4,
-    (4, 0.05, 1.0): 8,
+    (4, 0.05, 1.0): 4,
     (4, SMALL, 1.0): 3,
     (64, 0.05, 0.0): 100,
     (64, DEEP, 0.0): 64,
-    (64, 0.05, 1.0): 100,
+    (64, 0.05, 1.0): 62,
     (64, DEEP, 1.0): 60,
 }
 """Steps by depth, a and b / a, as the claims have them."""
@@ -41,19 +41,21 @@ def made_up(changes=()):
 
 def test_it_is_judged_by_its_numbers():
     """Oracle: by hand; each claim turns with a number that it is about."""
-    assert judged() == [GOOD, GOOD, GOOD]
-    assert judged({(4, 0.05, 0.0): 3.5}) == [BAD, GOOD, GOOD]
-    assert judged({(64, DEEP, 1.0): 40}) == [GOOD, BAD, GOOD]
-    assert judged({(4, SMALL, 1.0): 5}) == [GOOD, GOOD, BAD]
+    assert judged() == [GOOD, GOOD, GOOD, GOOD]
+    assert judged({(64, SMALL, 0.0): 90, (64, SMALL, 1.0): 90}) == [BAD, GOOD, GOOD, GOOD]
+    assert judged({(64, DEEP, 1.0): 40}) == [GOOD, BAD, GOOD, GOOD]
+    assert judged({(4, SMALL, 0.0): 2}) == [GOOD, GOOD, BAD, GOOD]
+    assert judged({(64, 0.05, 1.0): 65}) == [GOOD, GOOD, GOOD, BAD]
+    assert judged({(4, 0.05, 1.0): None}) == [GOOD, GOOD, GOOD, BAD]
 
 
 def test_what_gets_nowhere_is_no_success():
     """Oracle: by hand; None is no number of steps."""
     never = {at: None for at in STEPS if at[0] == 4}
-    assert judged(never) == [OPEN, BAD, GOOD]
-    assert judged(dict.fromkeys(STEPS)) == [OPEN, BAD, OPEN]
+    assert judged(never) == [BAD, BAD, GOOD, BAD]
+    assert judged(dict.fromkeys(STEPS)) == [BAD, BAD, OPEN, BAD]
     alone = {"rows": [row for row in made_up()["rows"] if (row["depth"], row["share"]) == (4, 0.0)]}
-    assert [one.outcome for one in feedback.judge(alone)] == [OPEN, GOOD, OPEN]
+    assert [one.outcome for one in feedback.judge(alone)] == [OPEN, GOOD, OPEN, OPEN]
     for numbers in (made_up(), made_up(never), alone):
         assert all(len(panel.lines) >= 1 for panel in feedback.draw(numbers).axes)
     assert "| 0.3 | - / - |" in feedback.tabulate(made_up(never)).markdown()

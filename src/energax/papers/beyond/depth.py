@@ -74,6 +74,7 @@ class Settings:
             "pc-nesterov": (4, 8, 16),
             "nudge-cg": (4, 8, 16),
             "skew-nesterov": (4, 8, 16, 32),
+            "balanced-nesterov": (4, 8, 16, 32),
             "nudge-errors": (4, 8, 16, 32, 64, 128),
         }
     )
@@ -237,7 +238,9 @@ def judge_counts(numbers: Numbers) -> list[Judgement]:
 def judge_trainings(numbers: Numbers) -> list[Judgement]:
     """What it takes to train as backprop does; open where a way trained no net."""
     flow, most = (training_steps(numbers, "pc-flow", share) for share in SHARES)
-    skew, errors = (training_steps(numbers, way, SHARES[-1]) for way in ("skew-nesterov", "nudge-errors"))
+    skew, balanced, errors = (
+        training_steps(numbers, way, SHARES[-1]) for way in ("skew-nesterov", "balanced-nesterov", "nudge-errors")
+    )
 
     def nets(way: str) -> int:
         """The number of nets that a way trained."""
@@ -266,6 +269,12 @@ def judge_trainings(numbers: Numbers) -> list[Judgement]:
         ),
         judge_claim(
             "energax",
+            "at most L Nesterov steps of balanced feedback do",
+            everywhere("balanced-nesterov", balanced, lambda depth, count: count <= depth),
+            tell(balanced),
+        ),
+        judge_claim(
+            "energax",
             "two steps of conjugate gradients on the errors bring 98 % of backprop's accuracy at any depth",
             everywhere("nudge-errors", errors, lambda _, count: count <= 2),
             tell(errors),
@@ -281,7 +290,7 @@ EXPERIMENT = Experiment(
         data="digits",
         depths=(8, 32),
         ways=("pc-nesterov", "nudge-flow", "nudge-cg", "nudge-errors", "skew-nesterov"),
-        trained={"pc-flow": (4, 8), "skew-nesterov": (4,), "nudge-errors": (4,)},
+        trained={"pc-flow": (4, 8), "skew-nesterov": (4,), "balanced-nesterov": (4,), "nudge-errors": (4,)},
         epochs=10,
     ),
     full=Settings(),

@@ -35,7 +35,7 @@ class Settings:
         data: data set.
         width: units of a block.
         depths: numbers of blocks L.
-        feedback: values of a; beside them min(.3, 10 / L), which `beyond-depth` takes.
+        feedback: values of a; beside them min(.3, 10 / L), which `beyond-depth` takes for b = 0.
         balanced: whether b = a and b = a / 2 are tried beside b = 0.
         longest: most steps that are tried, in multiples of L.
         seeds: initialisations.
@@ -44,7 +44,7 @@ class Settings:
     data: str = "mnist"
     width: int = 32
     depths: tuple[int, ...] = (4, 8, 16, 32, 64, 128)
-    feedback: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
+    feedback: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
     balanced: bool = True
     longest: int = 8
     seeds: tuple[int, ...] = (0, 1)
@@ -85,49 +85,62 @@ def steps_by(numbers: Numbers, depth: int, share: float) -> dict[float, float]:
     return {a: statistics.fmean(steps) for a, steps in found.items() if None not in steps}
 
 
+def sizes_by(numbers: Numbers, depth: int, share: float) -> dict[float, float]:
+    """Sizes by a, geometric mean over the seeds that got there."""
+    rows = [row for row in numbers["rows"] if (row["depth"], row["share"]) == (depth, share) and row["size"]]
+    return {
+        a: statistics.geometric_mean(row["size"] for row in rows if row["a"] == a)
+        for a in sorted({row["a"] for row in rows})
+    }
+
+
 def list_values(numbers: Numbers, key: str) -> list[Any]:
     """What was tried of a number, in order."""
     return sorted({row[key] for row in numbers["rows"]})
 
 
-def least_steps(numbers: Numbers, depth: int, share: float) -> float:
-    """With the best a; infinite where none gets there."""
-    return min(steps_by(numbers, depth, share).values(), default=math.inf)
-
-
 def judge(numbers: Numbers) -> list[Judgement]:
-    """Which a, and whether a self-term helps."""
+    """Which a at which depth, and whether a self-term helps."""
     depths, shares = list_values(numbers, "depth"), list_values(numbers, "share")
-    skew = {depth: steps_by(numbers, depth, 0.0) for depth in depths}
-    best = {depth: min(found, key=lambda a, found=found: (found[a], a)) for depth, found in skew.items() if found}
-    least = {depth: [least_steps(numbers, depth, share) for share in shares] for depth in depths}
-    default = {depth: skew[depth].get(strength(depth), math.inf) for depth in depths}
-    several = len(depths) > 1 and len(best) == len(depths)
-    compared = [row for row in least.values() if math.isfinite(row[0])] if shares[-1] == 1 else []
+    found = {(depth, share): steps_by(numbers, depth, share) for depth in depths for share in shares}
+    least = {at: min(steps.values(), default=math.inf) for at, steps in found.items()}
+    largest = {depth: max(found[depth, 0.0], default=0.0) for depth in depths}
+    rule = {depth: found[depth, 0.0].get(strength(depth), math.inf) for depth in depths}
+    best = {depth: min(least[depth, share] for share in shares) for depth in depths}
+    full = shares[-1] == 1
+    compared = [depth for depth in depths if math.isfinite(least[depth, 0.0])] if full else []
+    common = set.intersection(*(set(found[depth, 1.0]) for depth in depths)) if full else set()
+    far = {a: max(found[depth, 1.0][a] / depth for depth in depths) for a in sorted(common)}
     return [
         judge_claim(
             "energax",
-            "the a that gets to the lowest quarter soonest falls with the depth",
-            best[depths[-1]] < best[depths[0]] if several else None,
-            ", ".join(f"L = {depth}: a = {a:g}, {skew[depth][a]:g} steps" for depth, a in best.items()) or "none does",
+            "with b = 0 the largest a that gets there falls with the depth",
+            largest[depths[-1]] < largest[depths[0]] if len(depths) > 1 else None,
+            ", ".join(f"L = {depth}: {a:g}" for depth, a in largest.items()),
         ),
         judge_claim(
             "energax",
             "a = min(.3, 10 / L), b = 0 takes at most 1.5 times the steps of the best (a, b)",
-            all(math.isfinite(default[depth]) and default[depth] <= 1.5 * min(least[depth]) for depth in depths),
-            ", ".join(f"L = {depth}: {default[depth]:g} steps, best {min(least[depth]):g}" for depth in depths),
+            all(math.isfinite(rule[depth]) and rule[depth] <= 1.5 * best[depth] for depth in depths),
+            ", ".join(f"L = {depth}: {rule[depth]:g} steps, best {best[depth]:g}" for depth in depths),
         ),
         judge_claim(
             "energax",
             "b = a gets there in no more steps than b = 0, each with its best a",
-            all(row[-1] <= row[0] for row in compared) if compared else None,
-            ", ".join(f"L = {depth}: {row[-1]:g} and {row[0]:g} steps" for depth, row in least.items()),
+            all(least[depth, 1.0] <= least[depth, 0.0] for depth in compared) if compared else None,
+            ", ".join(f"L = {depth}: {least[depth, shares[-1]]:g} and {least[depth, 0.0]:g} steps" for depth in depths),
+        ),
+        judge_claim(
+            "energax",
+            "where b = a, one a serves every depth, within L steps",
+            min(far.values(), default=math.inf) <= 1 if full else None,
+            "most steps over L: " + (", ".join(f"a = {a:g}: {most:.2g}" for a, most in far.items()) or "no a does"),
         ),
     ]
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Steps against a by depth, for every share, and sizes with b = 0."""
+    """Steps against a by depth, for every share, and sizes for the least and the largest."""
     shares = list_values(numbers, "share")
     figure, (*steps, sizes) = panels(len(shares) + 1)
     for index, depth in enumerate(list_values(numbers, "depth")):
@@ -135,14 +148,14 @@ def draw(numbers: Numbers) -> Figure:
         for share, at in zip(shares, steps, strict=True):
             found = steps_by(numbers, depth, share)
             at.plot(list(found), list(found.values()), **style)
-        rows = [row for row in numbers["rows"] if (row["depth"], row["share"]) == (depth, 0.0) and row["size"]]
-        values = sorted({row["a"] for row in rows})
-        sizes.plot(
-            values, [statistics.geometric_mean(row["size"] for row in rows if row["a"] == a) for a in values], **style
-        )
+        for share, line in zip((shares[0], shares[-1]), ("-", "--"), strict=True):
+            found = sizes_by(numbers, depth, share)
+            sizes.plot(list(found), list(found.values()), linestyle=line, **style)
     for share, at in zip(shares, steps, strict=True):
         at.set(title=f"steps to a cosine of .9, b = {share:g} a", xscale="log", yscale="log", xlabel="a")
-    sizes.set(title="size of the lowest quarter then, b = 0", xscale="log", yscale="log", xlabel="a")
+    sizes.set(
+        title=f"size of the lowest quarter then; dashed: b = {shares[-1]:g} a", xscale="log", yscale="log", xlabel="a"
+    )
     steps[0].legend(**QUIET)
     return figure
 

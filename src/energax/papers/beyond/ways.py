@@ -34,7 +34,7 @@ def make_net(data: Dataset, width: int, depth: int, seed: int) -> ex.Graph:
 
 
 def strength(depth: int) -> float:
-    """Of the feedback: a L at most 10, since the error shrinks by about 1 - a from block to block."""
+    """Of skew feedback: a L at most 10, since the error shrinks by about 1 - a from block to block."""
     return min(0.3, 10 / depth)
 
 
@@ -53,14 +53,14 @@ def predictive(depth: int) -> AbstractDynamics:
     return ex.PredictiveCoding(COST)
 
 
-def bidirectional(shares: tuple[float, float]) -> Callable[[int], AbstractDynamics]:
-    """Feedback a and self term b as shares of the depth's strength: (1, 0) skew, (1, 1) balanced; compiled once."""
+def skew(depth: int) -> AbstractDynamics:
+    """Feedback alone, weaker in deeper nets."""
+    return ex.Bidirectional(feedback=jnp.asarray(strength(depth)), self_term=jnp.asarray(0.0), cost=COST)
 
-    def dynamics(depth: int) -> AbstractDynamics:
-        a, b = (jnp.asarray(share * strength(depth)) for share in shares)
-        return ex.Bidirectional(feedback=a, self_term=b, cost=COST)
 
-    return dynamics
+def balanced(depth: int) -> AbstractDynamics:
+    """Feedback with a self-term, as strong at every depth (`beyond-feedback`)."""
+    return ex.Bidirectional(feedback=jnp.asarray(0.5), self_term=jnp.asarray(0.5), cost=COST)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +83,8 @@ class Energy:
 ENERGIES = {
     "pc": Energy("PC", predictive, slow),
     "nudge": Energy("PC-Nudge", predictive, slow, 1e-3),
-    "skew": Energy("skew", bidirectional((1.0, 0.0)), quick),
-    "balanced": Energy("balanced", bidirectional((1.0, 1.0)), quick),
+    "skew": Energy("skew", skew, quick),
+    "balanced": Energy("balanced", balanced, quick),
 }
 
 ONE = ex.Stopping(max_steps=1, check_every=0)  # the solvers here are counted from outside
