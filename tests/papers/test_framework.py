@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,11 +17,13 @@ from PIL import Image
 import energax
 from energax import papers
 from energax.cli import main
+from energax.cli.main import parse
 from energax.cli.reproduce import STYLES, keep_programs
 from energax.exceptions import DataError, RunError, SettingError
 from energax.papers import Experiment, Outcome, judge_claim
 from energax.papers.cells import Cells
 from energax.papers.fits import order, straightness
+from energax.papers.reproduction import write_options
 from energax.papers.tables import Table
 
 
@@ -140,6 +143,30 @@ def test_what_has_no_such_name_is_refused_before_anything_runs(tmp_path, name, s
     with pytest.raises((SettingError, DataError), match="no-such"):
         papers.reproduce(one, settings, "own", folder, silent)
     assert not [file for file in folder.rglob("*.json") if file.name != "settings.json"]
+
+
+def write_words(one, settings):
+    """The words that the page of a run with such settings shows."""
+    return shlex.split(write_options(one, json.loads(json.dumps(dataclasses.asdict(settings)))))
+
+
+@pytest.mark.parametrize("name", [name for name, one in papers.EXPERIMENTS.items() if not one.lacks()])
+def test_the_command_on_a_page_asks_for_its_settings(name):
+    """Oracle: the command line's own parser, for the full settings, the small ones, and each with one changed."""
+    one = papers.EXPERIMENTS[name]
+    assert write_words(one, one.full) == []
+    assert write_words(one, one.small) == ["--small"]
+    for base, other in ((one.full, one.small), (one.small, one.full)):
+        changes = {
+            field.name: getattr(other, field.name)
+            for field in dataclasses.fields(base)
+            if getattr(base, field.name) != getattr(other, field.name) and field.name not in (*one.selects, "trained")
+        }
+        for setting, value in changes.items():
+            settings = dataclasses.replace(base, **{setting: value})
+            options = parse(["reproduce", name, *write_words(one, settings)])
+            found = options.settings or (one.small if options.small else one.full)
+            assert dataclasses.replace(found, **{key: getattr(settings, key) for key in one.selects}) == settings
 
 
 def test_damaged_parts_are_named(tmp_path):

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +108,7 @@ def publish(experiment: Experiment, numbers: Numbers, facts: dict[str, Any], fol
 
 def page(experiment: Experiment, judgements: list[Judgement], facts: dict[str, Any], table: Table | None) -> str:
     """One page: picture, verdicts, table, settings."""
-    options = " --small" if facts["size"] == "small" else ""
+    options = write_options(experiment, facts["settings"])
     rows = "\n".join(
         f"| {one.source} | {one.claim} | **{one.outcome}** | {one.found} | {one.remark} |" for one in judgements
     )
@@ -132,10 +134,37 @@ def page(experiment: Experiment, judgements: list[Judgement], facts: dict[str, A
 """
 
 
-def show_value(value: Any) -> str:
+def write_options(experiment: Experiment, settings: dict[str, Any]) -> str:
+    """The words of a command line that ask for settings, as the small ones or the full ones with few changes.
+
+    What chooses among the cells of a grid is left out: its folder holds what several choices found.
+    """
+    bases = ((experiment.full, ""), (experiment.small, " --small"))
+    found = [(start, write_changes(base, settings, experiment.selects)) for base, start in bases]
+    return min((start + changes for start, changes in found if changes is not None), key=len, default="")
+
+
+def write_changes(base: Any, settings: dict[str, Any], without: Sequence[str]) -> str | None:
+    """The options for settings that differ from those of a base; None where one is a mapping, which no option gives."""
+    words = []
+    for name, value in json.loads(json.dumps(dataclasses.asdict(base))).items():
+        now = settings.get(name, value)
+        if show_value(now, 12) == show_value(value, 12) or name in without:  # the last digits are the machine's
+            continue
+        if isinstance(now, dict):
+            return None
+        option = name.replace("_", "-")
+        if isinstance(now, bool):
+            words.append(f" --{option}" if now else f" --no-{option}")
+        else:
+            words.append(f" --{option} {shlex.join(map(str, now if isinstance(now, list) else [now]))}")
+    return "".join(words)
+
+
+def show_value(value: Any, digits: int = 4) -> str:
     """A setting for a table."""
     if isinstance(value, list):
-        return ", ".join(f"{item:.4g}" if isinstance(item, float) else str(item) for item in value)
+        return ", ".join(f"{item:.{digits}g}" if isinstance(item, float) else str(item) for item in value)
     return str(value)
 
 

@@ -153,9 +153,7 @@ def draw(numbers: Numbers) -> Figure:
             sizes.plot(list(found), list(found.values()), linestyle=line, **style)
     for share, at in zip(shares, steps, strict=True):
         at.set(title=f"steps to a cosine of .9, b = {share:g} a", xscale="log", yscale="log", xlabel="a")
-    sizes.set(
-        title=f"size of the lowest quarter then; dashed: b = {shares[-1]:g} a", xscale="log", yscale="log", xlabel="a"
-    )
+    sizes.set(title=f"its size then (dashed: b = {shares[-1]:g} a)", xscale="log", yscale="log", xlabel="a")
     steps[0].legend(**QUIET)
     return figure
 
