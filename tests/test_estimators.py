@@ -116,6 +116,16 @@ def test_settings_of_a_recipe_are_checked_at_fit():
         EnergyClassifier("nothing").fit(x, y)
     with pytest.raises(SettingError, match=r"gamma=0\.5: first-step with these settings does not read it"):
         EnergyClassifier(**QUICK, settings={"gamma": 0.5}).fit(x, y)
+    for given, message in (
+        ({"batch": 0}, "batch=0: give a whole number of at least 1"),
+        ({"batch": 1.5}, "batch=1.5: give a whole number"),
+        ({"tol": "small"}, "tol='small': give a number from 0"),
+        ({"patience": 0}, "patience=0: give a whole number of at least 1"),
+        ({"settings": {"foo": 1}}, "settings: 'foo' is no setting; known: network, hidden"),
+        ({"settings": [1]}, r"settings=\[1\]: give settings of the recipe by name"),
+    ):
+        with pytest.raises(SettingError, match=message):
+            EnergyClassifier(**{**QUICK, **given}).fit(x, y)
 
 
 def test_the_package_does_without_scikit_learn():

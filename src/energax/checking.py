@@ -54,13 +54,48 @@ def require_key(place: str, value: Any) -> None:
 
 
 def as_array(place: str, value: Any, error: type[EnergaxError] = DataError) -> jax.Array:
-    """A value as an array; what holds no numbers, or rows of different lengths, is refused."""
+    """A value as an array of JAX; errors as of `as_host_array`."""
+    return value if isinstance(value, jax.Array) else jnp.asarray(as_host_array(place, value, error))
+
+
+def as_host_array(place: str, value: Any, error: type[EnergaxError] = DataError) -> np.ndarray:
+    """A value as an array of numpy that JAX can hold as it is.
+
+    Raises:
+        DataError: (or `error`) no numbers, rows of different lengths, or numbers beyond 32 bits where JAX has no more:
+            it would cut their bits off in silence.
+    """
     try:
-        if not isinstance(value, jax.Array) and np.asarray(value).dtype.kind in "US":
-            raise TypeError("it holds text")
-        return jnp.asarray(value)
-    except (TypeError, ValueError) as problem:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as problem:
         raise error(f"{place}: {tell(value)} is no array of numbers ({problem}): give one") from problem
+    if array.dtype.kind not in "biufc" and not jnp.issubdtype(array.dtype, np.number):
+        held = "text" if array.dtype.kind in "US" else f"{array.dtype}"
+        first = f", {tell(array.reshape(-1)[0])} first" if array.size else ""
+        raise error(
+            f"{place} is no array of numbers (it holds {held}{first}): give one, as table.to_numpy(float); labels "
+            "become whole numbers by np.unique(labels, return_inverse=True)[1]"
+        )
+    require_narrow(place, array, error)
+    return array
+
+
+def require_narrow(place: str, array: np.ndarray, error: type[EnergaxError]) -> None:
+    """Refuse finite numbers that the type in which JAX holds them does not reach, naming the first."""
+    held = jax.dtypes.canonicalize_dtype(array.dtype)
+    if held == array.dtype or array.dtype.kind not in "iuf" or not array.size:
+        return
+    reach = jnp.iinfo(held) if array.dtype.kind in "iu" else jnp.finfo(held)
+    least, most = float(reach.min), float(reach.max)
+    if array.max() <= most and array.min() >= least:  # which NaN never is
+        return
+    bad = np.argwhere(np.isfinite(array) & ((array > most) | (array < least)))
+    if len(bad):
+        where = tuple(int(i) for i in bad[0])
+        raise error(
+            f"{place} is {array[where]} at index {where}, and {held} holds {least:.10g} to {most:.10g}: scale such "
+            "numbers, or number the classes from 0"
+        )
 
 
 def as_setting(place: str) -> Callable[[Any], Any]:
@@ -103,8 +138,8 @@ def require_sizes(place: str, sizes: Any, least: int) -> None:
     """Refuse what is no sequence of at least `least` whole numbers above 0."""
     if not isinstance(sizes, Sequence) or isinstance(sizes, str) or len(sizes) < least:
         raise SettingError(f"{place}={tell(sizes)}: give a sequence of at least {least} numbers of units or channels")
-    for size in sizes:
-        require_whole(f"{place}={tell(sizes)}, {tell(size)}", size, 1)
+    for index, size in enumerate(sizes):
+        require_whole(f"{place}={tell(sizes)}, at index {index}", size, 1)
 
 
 def require_between(

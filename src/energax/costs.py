@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from energax.arithmetic import add_all, total
@@ -33,6 +34,18 @@ class AbstractCost(eqx.Module):
 
         Block minimisers use it to place an output under a nudge exactly.
         """
+
+    def check_targets(self, place: str, targets: np.ndarray) -> None:
+        """Refuse targets of the output's shape that this cost has no meaning for. Any will do, unless said.
+
+        Args:
+            place: what to call them.
+            targets: numbers, shape `(batch, *shape)`.
+
+        Raises:
+            DataError: such targets; the message names the first.
+        """
+        return
 
     def metrics(self, shape: Any) -> tuple[Metric, ...]:
         """What is told of outputs of this shape (or output -> shape), what is best chosen by first. C, unless said."""
@@ -86,6 +99,18 @@ class CrossEntropy(AbstractCost):
         gradient = jax.grad(lambda v: jnp.sum(self(v, target)), holomorphic=jnp.iscomplexobj(output))(output)
         return -gradient, 0.0
 
+    def check_targets(self, place, targets):
+        """Probabilities: none below 0, and together 1 over the last axis."""
+        sums = np.sum(targets, axis=-1, keepdims=True)
+        bad = np.argwhere((targets < 0) | (np.abs(sums - 1) > OFF))
+        if len(bad):
+            where = tuple(int(i) for i in bad[0])
+            raise DataError(
+                f"{place} is {targets[where]:g} at index {where}, in a row that sums to {sums[(*where[:-1], 0)]:g}: "
+                "CrossEntropy takes probabilities of the classes, at least 0 and together 1, or the classes as whole "
+                "numbers; for other numbers take SquaredError"
+            )
+
     def metrics(self, shape):
         """Accuracy, top 5 of more than ten classes, perplexity of several positions, and C."""
         more = (TOP_5,) if shape[-1] > MANY else ()
@@ -96,6 +121,9 @@ class CrossEntropy(AbstractCost):
         """Softmax over the last axis."""
         return jax.nn.softmax(output, axis=-1)
 
+
+OFF = 1e-2
+"""By how much probabilities may miss the sum of 1: those of half precision do by a thousandth."""
 
 MANY = 10
 """Classes above which it is told whether the right one is among the best five."""
@@ -156,5 +184,6 @@ def require_same_shape(output: Array, target: Array) -> None:
     if output.shape != target.shape:
         raise DataError(
             f"the output has shape {output.shape} and the target {target.shape}; they must be equal "
-            "(classes: whole numbers, labels.astype(int), or one-hot, jax.nn.one_hot(labels, classes))"
+            "(one number per sample: y[:, None]; classes: whole numbers, labels.astype(int), or one-hot, "
+            "jax.nn.one_hot(labels, classes))"
         )

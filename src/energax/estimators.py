@@ -3,6 +3,8 @@
 Needs the extra `sklearn`: `pip install 'energax[sklearn]'`.
 """
 
+import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any, Self, cast
 
@@ -19,7 +21,9 @@ try:
 except ImportError as error:
     raise ImportError("energax.estimators needs scikit-learn: pip install 'energax[sklearn]'") from error
 
+from energax.checking import require_between, require_count, require_kind, require_whole, tell
 from energax.costs import CrossEntropy, SquaredError
+from energax.exceptions import SettingError
 from energax.metrics import COST
 from energax.recipes import make_learner
 from energax.recipes.settings import Settings
@@ -125,6 +129,15 @@ class _EnergyEstimator(BaseEstimator):
         """A new learner, and nothing trained."""
         hidden = tuple(np.atleast_1d(self.hidden).tolist())
         own = {"hidden": hidden, "optimiser": self.optimiser, "learning_rate": self.learning_rate}
+        require_count("batch", self.batch)
+        require_between("tol", self.tol, 0, math.inf)
+        require_whole("patience", self.patience, 1)
+        settings = {} if self.settings is None else self.settings
+        require_kind("settings", settings, dict, 'give settings of the recipe by name, as {"beta": 1e-3}')
+        known = [field.name for field in dataclasses.fields(Settings)]
+        for name in settings:
+            if name not in known:
+                raise SettingError(f"settings: {tell(name)} is no setting; known: {', '.join(known)}")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self._plan = {
             "recipe": self.recipe,
@@ -132,7 +145,7 @@ class _EnergyEstimator(BaseEstimator):
             "outputs": outputs,
             "classifies": classifies,
             "seed": seed,
-            "settings": {**own, **(self.settings or {})},
+            "settings": {**own, **settings},
         }
         self._run: Run | None = None
         self.learner_ = self._build(self._plan)

@@ -13,6 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from energax.checking import require_callable
+from energax.exceptions import SettingError
+
 
 class Outputs(NamedTuple):
     """What a network answered to a batch.
@@ -68,14 +71,31 @@ class Metric:
     brief: bool = True
     finish: Callable[[float], float] = lambda mean: mean
 
+    def __post_init__(self):
+        require_callable(f"metric {self.name!r}: measure", self.measure)
+
     def zero(self) -> PyTree:
         """The total of no samples."""
         return jnp.zeros(()), jnp.zeros(())
 
+    def measure_samples(self, seen: Any) -> Array:
+        """One number per sample, shape `(batch,)`.
+
+        Raises:
+            SettingError: the metric's function returned something of another shape.
+        """
+        found = self.measure(seen)
+        if jnp.shape(found) != seen.weights.shape:
+            raise SettingError(
+                f"metric {self.name!r}: measure returned shape {jnp.shape(found)} for a batch of "
+                f"{seen.weights.shape[0]}: return one number per sample, shape (batch,)"
+            )
+        return found
+
     def total(self, seen: Any) -> PyTree:
         """What a batch adds: the weighted sum, and the sum of the weights."""
         counts = seen.weights > 0
-        whole = jnp.sum(jnp.where(counts, seen.weights * self.measure(seen), 0))
+        whole = jnp.sum(jnp.where(counts, seen.weights * self.measure_samples(seen), 0))
         return whole, jnp.sum(jnp.where(counts, seen.weights, 0))
 
     def merge(self, a: PyTree, b: PyTree) -> PyTree:
@@ -104,7 +124,7 @@ class Largest(Metric):
     def total(self, seen):
         """The largest value of a batch."""
         counts = seen.weights > 0
-        largest = jnp.max(jnp.where(counts, self.measure(seen), 0), initial=0)
+        largest = jnp.max(jnp.where(counts, self.measure_samples(seen), 0), initial=0)
         return largest, jnp.sum(jnp.where(counts, seen.weights, 0))
 
     def merge(self, a, b):

@@ -131,9 +131,10 @@ def resume_run(options: TrainOptions) -> tuple[RunFolder, Run]:
             )
     epochs = epochs if options.epochs is None else epochs_of(recipe, data, options.epochs)
     folder.require_settings()
-    if folder.epochs() >= epochs:
-        print(f"energax: {folder.path} has its {epochs} epochs; give a larger --epochs to go on", file=sys.stderr)
+    over = folder.epochs() == epochs
     run = run_recipe(recipe, data, seed, epochs, settings, folder, Terminal(), resume=True)
+    if over:
+        print(f"energax: {folder.path} has its {epochs} epochs; give a larger --epochs to go on", file=sys.stderr)
     return folder, run
 
 

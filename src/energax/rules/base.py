@@ -179,6 +179,8 @@ def check_target(place: str, target: Array, size: int, like: Array, shape: tuple
     if target.ndim == 0 or target.shape[0] != size:
         have = target.shape[0] if target.ndim else "no"
         raise DataError(f"{have} targets for {size} inputs: give one target for every sample")
+    if target.dtype == bool:
+        target = target.astype(int)  # the classes 0 and 1
     if jnp.issubdtype(target.dtype, jnp.inexact):
         return target.astype(like.dtype) if jnp.issubdtype(target.dtype, jnp.floating) else target
     if target.shape[1:] == shape or not shape:
@@ -221,7 +223,7 @@ def require_whole_nodes(rows: Rows, rule: str) -> None:
 def require_target(rows: Rows, rule: str) -> Output:
     """The targets, for a rule that has no use without them."""
     if rows.target is None:
-        raise DataError(f"{rule} learns from targets, and the batch has none: give Batch a y")
+        raise DataError(f"{rule} learns from targets, and the batch has none: give (x, y), Arrays(x, y) or Batch(x, y)")
     return rows.target
 
 

@@ -5,10 +5,11 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, PRNGKeyArray
 
-from energax.checking import as_setting
+from energax.checking import as_setting, tell
 from energax.exceptions import SettingError
 
 
@@ -136,5 +137,7 @@ class RandomSign(AbstractNudgingScheme):
 
 def require_positive(beta: float | Array) -> None:
     """Refuse nudge strengths that cannot be divided by; traced values pass."""
-    if not isinstance(beta, Tracer) and not float(beta) > 0:
-        raise SettingError(f"beta={beta}: the nudge strength must be positive")
+    if isinstance(beta, Tracer):
+        return
+    if isinstance(beta, str) or not np.ndim(beta) == 0 or not beta > 0:
+        raise SettingError(f"beta={tell(beta)}: the nudge strength must be positive: give a number above 0")

@@ -34,6 +34,7 @@ def save(path: str | Path, model: Predictor) -> None:
     """
     remedy = "give a Predictor, as Predictor(graph, dynamics, solver), or a Learner"
     require_kind("save: model", model, Predictor, remedy)
+    require_kind("save: path", path, (str, os.PathLike), "give the path of a file")
     path = Path(path)
     predictor = Predictor(model.graph, model.dynamics, model.solver)
     require_finite(f"{path} was not written", predictor)
@@ -59,6 +60,7 @@ def load(path: str | Path) -> Predictor:
         RunError: no such file, a damaged one, one of another program or of a newer version, names that are not
             registered, or parameters that are not finite.
     """
+    require_kind("load: path", path, (str, os.PathLike), "give the path of a file, or of a run's folder")
     path = Path(path)
     missing = f"no model at {path}: give a file that energax.save wrote, or the folder of a run"
     if os.path.isdir(path):  # which a path that no file can have does not trouble

@@ -16,7 +16,7 @@ from energax.graph.structure import shape_outputs
 from energax.rules.base import open_batch
 from energax.training.batches import PROBED, AbstractBatches, Stretch
 from energax.training.epoch import Cut
-from energax.training.incoming import require_classes
+from energax.training.incoming import require_targets
 from energax.training.metrics import Sums
 from energax.training.rows import AbstractRows, ArrayRows, make_array_rows
 
@@ -65,11 +65,11 @@ class Arrays(AbstractBatches):
         made._take(rows, batch, True)
         return made
 
-    def bind(self, graph):
+    def bind(self, graph, cost):
         """Look at the shapes, and at all targets."""
         jax.eval_shape(lambda batch: open_batch(graph, batch), self.probe())
         if isinstance(self.rows, ArrayRows):
-            require_classes("y", self.rows.y, shape_outputs(graph))
+            require_targets("y", self.rows.y, shape_outputs(graph), cost)
 
     def probe(self):
         """The first rows."""

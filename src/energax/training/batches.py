@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from jaxtyping import PRNGKeyArray
 
 from energax.checking import tell
+from energax.costs import AbstractCost
 from energax.dynamics.phase import Batch
 from energax.exceptions import RunError
 from energax.graph.structure import AnyGraph
@@ -45,11 +46,15 @@ class AbstractBatches(abc.ABC):
 
     per_epoch: int | None = None
 
-    def bind(self, graph: AnyGraph) -> None:
-        """Learn which graph the batches are for, to look at what only it can tell. Nothing to do, unless said.
+    def bind(self, graph: AnyGraph, cost: AbstractCost) -> None:
+        """Learn what the batches are for, to look at what only that can tell. Nothing to do, unless said.
+
+        Args:
+            graph: the network.
+            cost: of its outputs.
 
         Raises:
-            DataError: targets that are no classes of its outputs.
+            DataError: targets that are no classes of its outputs, or that the cost has no meaning for.
         """
         return
 

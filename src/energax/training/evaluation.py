@@ -72,7 +72,7 @@ def evaluate(
         DataError: no rows, or such as do not fit the graph.
     """
     source = as_batches("evaluate: batches", batches)
-    source.bind(learner.graph)
+    source.bind(learner.graph, learner.dynamics.cost)
     if metrics is None:
         metrics = metrics_of(learner, source.probe().y is not None)
     found: Totals | None = None

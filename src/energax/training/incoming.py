@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energax.checking import tell
+from energax.checking import as_host_array, tell
+from energax.costs import AbstractCost, Costs
 from energax.dynamics.phase import Batch
 from energax.exceptions import DataError
-from energax.training.rows import find_mask, require_finite_numbers
+from energax.training.rows import find_mask, require_finite_numbers, require_weights
 
 AT_ONCE = 64_000_000  # bytes of a group
 
@@ -44,17 +45,20 @@ def check_batch(given: Any, number: int) -> Batch:
         fields = {"x": given}
     else:
         raise DataError(
-            f"batch {number} is {tell(given)}: give (x, y), (x, y, weights), a Batch, or a mapping with the keys "
-            "x and y"
+            f"batch {number} is {tell(given)}: give batches (x, y), (x, y, weights), a Batch, or a mapping with the "
+            "keys x and y; whole arrays, lists and tables go into Arrays(x, y)"
         )
     unknown = set(fields) - {"x", "y", "weights", "known"}
     if unknown:
         raise DataError(f"batch {number} has the keys {', '.join(map(repr, sorted(unknown)))}: give x, y and weights")
     masks = fields.get("known")
     plain = {name: as_numbers(f"batch {number}, {name}", value, name, masks) for name, value in fields.items()}
-    sizes = {len(a) if a.ndim else -1 for a in jax.tree.leaves(plain)}
-    if len(sizes) != 1 or min(sizes) < 1:
-        raise DataError(f"batch {number} has arrays of {sorted(sizes)} rows: give every array one row for every sample")
+    shapes = [a.shape for a in jax.tree.leaves(plain)]
+    if not all(shapes) or len({shape[0] for shape in shapes}) != 1 or not shapes[0][0]:
+        told = ", ".join(map(str, shapes[:5]))
+        raise DataError(f"batch {number} has arrays of the shapes {told}: give every array one row for every sample")
+    if plain.get("weights") is not None:
+        require_weights(f"batch {number}, weights", plain["weights"])
     return Batch(plain["x"], plain.get("y"), None, plain.get("weights"), plain.get("known"))
 
 
@@ -64,31 +68,36 @@ def as_numbers(place: str, value: Any, field: str, known: Any, node: str | None 
         return None
     if isinstance(value, Mapping):
         return {name: as_numbers(f"{place}[{name!r}]", one, field, known, name) for name, one in value.items()}
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as problem:
-        raise DataError(f"{place}: {tell(value)} is no array of numbers ({problem}): give one") from problem
-    if array.dtype.kind not in "fciub" and not np.issubdtype(array.dtype, np.number):
-        raise DataError(f"{place} has dtype {array.dtype}: give numbers")
+    array = as_host_array(place, value)
     require_finite_numbers(place, array, find_mask(known, field, "x" if node is None else f"x[{node!r}]"))
     return array
 
 
-def require_classes(place: str, targets: Any, shapes: Any) -> None:
-    """Refuse whole numbers that are no class of an output, naming the first.
+def require_targets(place: str, targets: Any, shapes: Any, cost: AbstractCost) -> None:
+    """Refuse whole numbers that are no class of an output, and numbers that mean nothing to its cost.
 
     Args:
         place: what to call the targets.
         targets: as a cost takes them.
         shapes: of the outputs, as `shape_outputs` tells them.
+        cost: of the outputs.
+
+    Raises:
+        DataError: such numbers; the message names the first.
     """
     if isinstance(targets, Mapping):
         for name, one in targets.items():
-            require_classes(f"{place}[{name!r}]", one, shapes.get(name) if isinstance(shapes, dict) else shapes)
+            shape = shapes.get(name) if isinstance(shapes, dict) else shapes
+            own = cost.costs.get(name) if isinstance(cost, Costs) else cost
+            if own is not None:
+                require_targets(f"{place}[{name!r}]", one, shape, own)
         return
     if targets is None or not isinstance(shapes, tuple) or not shapes:
         return
     values = np.asarray(targets)
+    values = values.astype(int) if values.dtype == bool else values
+    if values.dtype.kind == "f" and values.shape[1:] == shapes:
+        cost.check_targets(place, values)
     if values.dtype.kind not in "iu" or values.shape[1:] != shapes[:-1]:
         return
     bad = np.argwhere((values < 0) | (values >= shapes[-1]))
@@ -96,7 +105,7 @@ def require_classes(place: str, targets: Any, shapes: Any) -> None:
         where = tuple(int(i) for i in bad[0])
         raise DataError(
             f"{place} is {values[where]} at index {where}, and the output has {shapes[-1]} classes: give numbers from "
-            f"0 to {shapes[-1] - 1}"
+            f"0 to {shapes[-1] - 1}, as np.unique(labels, return_inverse=True)[1] makes of any labels"
         )
 
 

@@ -95,9 +95,9 @@ def train(
 
     Args:
         learner: what to train.
-        batches: `Arrays(x, y, batch=64)`, a pair `(x, y)` of arrays (64 rows per update), or any iterable of batches
-            `(x, y)`, as `Stream` takes it: a generator, a list, a `DataLoader`. Targets are left out where the rule
-            does without.
+        batches: `Arrays(x, y, batch=64)`, a tuple `(x, y)` or `(x, y, weights)` of arrays (64 rows per update), or
+            any iterable of batches `(x, y)`, as `Stream` takes it: a generator, a list, a `DataLoader`. Targets are
+            left out where the rule does without.
         epochs: passes over the batches, those before a resumption included.
         validation: rows that choose the best epoch, given likewise; None chooses none.
         test: rows that are tested once, at the end; None tests none.
@@ -120,6 +120,9 @@ def train(
     """
     require_kind("train: learner", learner, Learner, "give a Learner(graph, dynamics, solver, rule, optimiser)")
     require_count("epochs", epochs)
+    require_kind("train: callbacks", callbacks, (list, tuple), "give a list, as [EarlyStopping(3)]")
+    if metrics is not None:
+        require_kind("train: metrics", metrics, (list, tuple), "give a list, as [energax.metrics.ACCURACY]")
     for number, callback in enumerate(callbacks):
         require_kind(f"train: callbacks[{number}]", callback, Callback, "give a Callback, as EarlyStopping(3)")
     require_finite_parameters(learner.model, "before the first batch")
@@ -179,7 +182,7 @@ class _Trainer:
         self.key, self.first_cost = root_key(seed), None
         self.ending = Ending.of(learner)
         for source in sources.values():
-            source.bind(learner.graph)
+            source.bind(learner.graph, learner.dynamics.cost)
         first = self.batches.probe()
         self.objective = ENERGY if first.y is None else COST
         told = metrics_of(learner, first.y is not None) if metrics is None else tuple(metrics)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from energax.checking import as_array, find_lost
+from energax.checking import as_array, as_host_array, find_lost, tell
 from energax.data import Augmentation, Dataset, Split, normalise
 from energax.dynamics.phase import Batch
 from energax.exceptions import DataError
@@ -106,6 +106,8 @@ def make_array_rows(x, y=None, weights=None, known=None) -> ArrayRows:
         DataError: no rows, different numbers of them, or numbers that are none; the message names the array, the first
             place and the remedy.
     """
+    if known is not None and not isinstance(known, Mapping):
+        raise DataError(f"known={tell(known)}: give a mapping from nodes to masks, as known={{'input': mask}}")
     given = {"x": x, "y": y, "weights": weights, "known": known}
     sizes: dict[str, int] = {}
     for name, value in given.items():
@@ -113,6 +115,8 @@ def make_array_rows(x, y=None, weights=None, known=None) -> ArrayRows:
             if np.ndim(array) == 0:
                 raise DataError(f"{place} has no rows: give an array of shape (rows, ...)")
             require_finite_numbers(place, array, find_mask(known, name, place))
+            if name == "weights":
+                require_weights(place, array)
             sizes[place] = len(array)
     if len(set(sizes.values())) > 1:
         told = ", ".join(f"{place} {size}" for place, size in sizes.items())
@@ -123,13 +127,23 @@ def make_array_rows(x, y=None, weights=None, known=None) -> ArrayRows:
     return ArrayRows(**placed)
 
 
+def require_weights(place: str, weights: np.ndarray) -> None:
+    """Refuse weights below 0, naming the first, and weights that are all 0."""
+    below = np.argwhere(weights < 0)
+    if len(below):
+        where = tuple(int(i) for i in below[0])
+        raise DataError(f"{place} is {weights[where]} at index {where}: give weights of at least 0")
+    if not np.any(weights != 0):
+        raise DataError(f"{place} holds only zeros: give some row a weight")
+
+
 def name_arrays(name: str, value) -> dict[str, np.ndarray]:
     """The arrays of a value by name: of itself, or of every node in a mapping."""
     if value is None:
         return {}
     if isinstance(value, Mapping):
-        return {f"{name}[{node!r}]": np.asarray(as_array(f"{name}[{node!r}]", one)) for node, one in value.items()}
-    return {name: np.asarray(as_array(name, value))}
+        return {f"{name}[{node!r}]": as_host_array(f"{name}[{node!r}]", one) for node, one in value.items()}
+    return {name: as_host_array(name, value)}
 
 
 def put(name: str, value) -> Array | dict[str, Array]:
@@ -153,4 +167,7 @@ def require_finite_numbers(place: str, values: np.ndarray, mask: np.ndarray | No
         values = np.where(mask, values, 0)
     where = find_lost(values)
     if where is not None:
-        raise DataError(f"{place} is {values[where]} at index {where}: drop such rows, or say which units are known")
+        raise DataError(
+            f"{place} is {values[where]} at index {where}: drop such rows, fill them, or say which units are known "
+            "(known=, for a generative network)"
+        )

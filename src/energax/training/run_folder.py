@@ -13,7 +13,7 @@ from typing import Any
 import filelock
 import jax
 
-from energax.checking import tell
+from energax.checking import require_kind, tell
 from energax.exceptions import RunError, SettingError
 from energax.files import remove_parts, write_atomically
 from energax.opening import open_file, read_json, shorten
@@ -38,6 +38,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path):
+        require_kind("folder", path, (str, os.PathLike), "give the path of a folder")
         self.path = Path(path)
 
     @property
@@ -156,6 +157,11 @@ class RunFolder:
             raise RunError(f"{file}: it holds no object of JSON. {remedy}")
         if not isinstance(config.get("settings", {}), dict):
             raise RunError(f"{file}: settings={tell(config['settings'])}: give an object. {remedy}")
+        for name, value in config.get("settings", {}).items():
+            if value is not None and config.get(name, value) != value:
+                raise RunError(
+                    f"{file}: {shorten(name, 40)}={tell(config[name])}, and {tell(value)} among the settings. {remedy}"
+                )
         return config
 
     def epochs(self) -> int:

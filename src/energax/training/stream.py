@@ -18,7 +18,7 @@ from energax.exceptions import DataError, RunError, SettingError
 from energax.graph.structure import shape_outputs
 from energax.training.arrays import Arrays
 from energax.training.batches import PROBED, AbstractBatches, Stretch
-from energax.training.incoming import check_batch, fill_up, gather_groups, is_array, require_classes
+from energax.training.incoming import check_batch, fill_up, gather_groups, is_array, require_targets
 from energax.training.metrics import Sums
 from energax.training.rows import AbstractRows
 
@@ -59,11 +59,11 @@ class Stream(AbstractBatches):
         self.per_epoch = per_epoch if per_epoch is not None else count(batches)
         self._iterator: Any = None
         self._ahead: list[Any] = []  # what `probe` has read of an iterator that cannot begin anew
-        self._size, self._at, self._shapes = 0, 0, None
+        self._size, self._at, self._outputs = 0, 0, None
 
-    def bind(self, graph):
+    def bind(self, graph, cost):
         """Look at the targets of every batch that comes."""
-        self._shapes = shape_outputs(graph)
+        self._outputs = shape_outputs(graph), cost
 
     def probe(self):
         """The first rows of the first batch, which is not lost."""
@@ -161,8 +161,8 @@ class Stream(AbstractBatches):
         def checked() -> Iterator[Batch]:
             for number, raw in enumerate(self._raw(limit), 1):
                 batch = check_batch(raw, number)
-                if self._shapes is not None:
-                    require_classes(f"batch {number}, y", batch.y, self._shapes)
+                if self._outputs is not None:
+                    require_targets(f"batch {number}, y", batch.y, *self._outputs)
                 batch, self._size = fill_up(batch, self._size)
                 yield batch
 
@@ -256,13 +256,14 @@ def write_state(iterator: Any, state: Any) -> None:
 
 
 def as_batches(place: str, given: Any, batch: int = 64) -> AbstractBatches:
-    """What was given as batches: these, a pair `(x, y)` of arrays, rows on the device, or an iterable."""
+    """What was given as batches: these, arrays `(x, y)` or `(x, y, weights)`, rows on the device, or an iterable."""
     if isinstance(given, AbstractBatches):
         return given
     if isinstance(given, AbstractRows):
         return Arrays.of(given, batch)
-    if isinstance(given, tuple) and len(given) == 2 and all(is_array(one) for one in given):
-        return Arrays(*given, batch=batch)
+    if isinstance(given, tuple) and len(given) in (2, 3) and all(is_array(one) for one in given):
+        x, y, *weights = given
+        return Arrays(x, y, batch=batch, weights=weights[0] if weights else None)
     if is_array(given) and not isinstance(given, (list, tuple)):
         return Arrays(given, batch=batch)
     try:

@@ -8,8 +8,8 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray
 
-from energax.checking import require_callable, require_key, require_sizes, require_whole
-from energax.exceptions import GraphError
+from energax.checking import require_callable, require_key, require_sizes, require_whole, tell
+from energax.exceptions import GraphError, SettingError
 from energax.graph.graph import Graph
 from energax.graph.mupc import mupc
 from energax.graph.parts import Axis, Edge, Node, out_shape
@@ -76,6 +76,11 @@ def mlp(
     require_sizes("mlp: sizes", sizes, 2)
     keys = jax.random.split(key, len(sizes) - 1)
     maps: list = [Linear(a, b, gain=gain, key=k) for a, b, k in zip(sizes, sizes[1:], keys, strict=False)]
+    if shape is not None and prod(shape) != sizes[0]:
+        raise SettingError(
+            f"mlp: sizes={tell(list(sizes))}, shape={tell(tuple(shape))}: an input of this shape has {prod(shape)} "
+            f"numbers; give sizes that begin with {prod(shape)}"
+        )
     if shape is not None:
         maps[0] = Chain((Flatten(), maps[0]))
     return sequential([(fn, activation) for fn in maps[:-1]] + maps[-1:], shape or sizes[:1], output_state=output_state)
