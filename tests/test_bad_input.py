@@ -246,7 +246,10 @@ def test_a_learner_refuses_what_is_in_the_wrong_place(wrong, message):
         (lambda: ex.networks.residual_mlp((4,), 3, 2, 2, "tanh", key=KEY), r"residual_mlp: activation='tanh'"),
         (lambda: ex.networks.residual_mlp((4,), 3, 2, 2, jnp.tanh, key=1.5), r"residual_mlp: key=1\.5"),
         (lambda: mlp(6, jnp.tanh, key=KEY), r"mlp: sizes=6: give a sequence of at least 2 numbers"),
-        (lambda: mlp([4, 0, 3], jnp.tanh, key=KEY), r"mlp: sizes=\[4, 0, 3\], 0=0: give a whole number of at least 1"),
+        (
+            lambda: mlp([4, 0, 3], jnp.tanh, key=KEY),
+            r"mlp: sizes=\[4, 0, 3\], at index 1=0: give a whole number of at least 1",
+        ),
         (
             lambda: convolutional((4, 4), [2], 3, jnp.tanh, key=KEY),
             r"convolutional: shape=\(4, 4\): give a sequence",

@@ -20,7 +20,8 @@ def tell(value: Any) -> str:
     """A value as a message shows it: short things as they are written, others by their type."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    text = repr(value.item() if isinstance(value, jax.Array) and value.ndim == 0 else value)
+    single = isinstance(value, np.generic) or (isinstance(value, jax.Array) and value.ndim == 0)
+    text = repr(value.item() if single else value)
     return text if len(text) <= 40 else f"a {type(value).__name__}"
 
 
@@ -73,8 +74,8 @@ def as_host_array(place: str, value: Any, error: type[EnergaxError] = DataError)
         held = "text" if array.dtype.kind in "US" else f"{array.dtype}"
         first = f", {tell(array.reshape(-1)[0])} first" if array.size else ""
         raise error(
-            f"{place} is no array of numbers (it holds {held}{first}): give one, as table.to_numpy(float); labels "
-            "become whole numbers by np.unique(labels, return_inverse=True)[1]"
+            f"{place}: {tell(value)} is no array of numbers (it holds {held}{first}): give one, as "
+            "table.to_numpy(float); labels become whole numbers by np.unique(labels, return_inverse=True)[1]"
         )
     require_narrow(place, array, error)
     return array

@@ -208,9 +208,10 @@ def changed(**values) -> str:
         (changed(data=None), "data=None: give text"),
         (changed(seed="0"), "seed='0': give a whole number"),
         (changed(epochs=1.5), "epochs=1.5: give a whole number"),
+        (json.dumps({**CONFIG, "batch": 99}), "batch=99, and 100 among the settings"),
         (changed(epochs=2**64), f"epochs={2**64}: give a number from 1 to 2147483647"),
     ],
-    ids=range(30),
+    ids=range(31),
 )
 def test_settings_of_a_run_that_are_none_are_refused_field_by_field(text, part, energax, folder):
     """Oracle: the message, which names the file, the field and its value."""

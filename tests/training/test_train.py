@@ -267,9 +267,9 @@ WRONG = {
         DataError,
         r"batch 2, x is inf at index \(11, 2\)",
     ),
-    "stream rows": (lambda: [(X, Y[:3])], DataError, r"batch 1 has arrays of \[3, 50\] rows"),
+    "stream rows": (lambda: [(X, Y[:3])], DataError, r"batch 1 has arrays of the shapes \(50, 4\), \(3, 3\): give"),
     "stream keys": (lambda: [{"x": X, "label": Y}], DataError, "batch 1 has the keys 'label': give x, y and weights"),
-    "stream thing": (lambda: ["abc"], DataError, r"batch 1 is 'abc': give \(x, y\)"),
+    "stream thing": (lambda: ["abc"], DataError, r"batch 1 is 'abc': give batches \(x, y\)"),
     "empty": (list, DataError, r"\[\] holds no batches: give at least one"),
     "used up": (lambda: iter(cut(8)), DataError, "is used up and gave no batch: give an iterable that can begin anew"),
     "shape": (lambda: (X[:, :3], Y), DataError, r"values for node 'input' have shape \(50, 3\); expected \(batch, 4\)"),
@@ -279,7 +279,7 @@ WRONG = {
         DataError,
         r"y holds whole numbers of shape \(50, 2\), and the",
     ),
-    "no targets": (lambda: X, DataError, "Backprop learns from targets, and the batch has none: give Batch a y"),
+    "no targets": (lambda: X, DataError, r"Backprop learns from targets, and the batch has none: give \(x, y\)"),
 }
 
 

@@ -35,7 +35,7 @@ WRONG = {
     "labels from 1": (lambda: (X, Y + 1), r"y is 2 at index \(1,\), and the output has 2 classes: .* return_inverse"),
     "labels as text": (
         lambda: (X, TEXT),
-        r"y is no array of numbers \(it holds text, .*'no'.* first\): .*return_inverse",
+        r"y: .* is no array of numbers \(it holds text, 'no' first\): .*return_inverse",
     ),
     "text as objects": (lambda: (X, TEXT.astype(object)), r"it holds object, 'no' first\)"),
     "negative probabilities": (lambda: (X, -P), r"y is -1 at index \(0, 0\), in a row that sums to -1: CrossEntropy"),

@@ -158,7 +158,7 @@ class RunFolder:
         if not isinstance(config.get("settings", {}), dict):
             raise RunError(f"{file}: settings={tell(config['settings'])}: give an object. {remedy}")
         for name, value in config.get("settings", {}).items():
-            if value is not None and config.get(name, value) != value:
+            if value is not None and name in config and config[name] != value:
                 raise RunError(
                     f"{file}: {shorten(name, 40)}={tell(config[name])}, and {tell(value)} among the settings. {remedy}"
                 )
