@@ -188,11 +188,26 @@ def summarise(text: str) -> str:
             advice += f"; known: {head.partition(': ')[2]}"
         elif found := re.search(r"(?:see|run) (energax.*--help)", head):
             advice += f"; see {found[1]}"
-    message = " ".join(parts[0]).removesuffix(".")
+    message = tell_kind(" ".join(parts[0]).removesuffix("."))
     if choices := re.search(r"Expected one of \((.*)\)$", message):  # which the parser lists in no order
         names = sorted(set(re.findall(r"'([^']*)'", choices[1])) - {"None"})
         message = f"{message[: choices.start()].rstrip('. ')}: give one of {', '.join(names)}"
     return message[:1].lower() + message[1:] + advice
+
+
+def tell_kind(message: str) -> str:
+    """The parser's message with the kind of a value in words, where it tells of Python's types and of all its tries."""
+    tried = re.search(r"no type matching (.*) could be instantiated from \[(.*?)\]\. Got errors: .*", message)
+    if tried:
+        kind = "number" if "FLOAT" in tried[1] else "whole number" if "INT" in tried[1] else "value of it"
+        several = "s" if "[" in tried[1] else ""
+        return f"{message[: tried.start()]}{tried[2]}: give {'' if several else 'a '}{kind}{several}"
+    plain = re.search(
+        r"(?:invalid literal for (int)\(\) with base 10|could not convert string to float): (.*)", message
+    )
+    if plain:
+        return f"{message[: plain.start()]}{plain[2]}: give a {'whole number' if plain[1] else 'number'}"
+    return message
 
 
 def show_values(words: Sequence[str]) -> Callable[..., TrainOptions] | type[TrainOptions]:
