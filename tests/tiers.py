@@ -36,6 +36,7 @@ THINNED = {
     "certificates/test_alignment.py": ["test_no_update_is_further_from_the_gradient_than_proved"],
     "certificates/test_projection.py": ["test_training_stays_certified"],
     "checks/test_checks.py": ["test_every_dynamics_conforms", "test_every_rule_conforms", "test_every_solver_conforms"],
+    "cli/test_wrong_command_lines.py": ["test_what_a_file_says_at_length_is_told_in_short"],
     "dynamics/test_bidirectional.py": [
         "test_full_feedback_has_no_curvature_below_one",
         "test_it_rests_at_the_feed_forward_pass_and_is_linear_near_it",
@@ -75,6 +76,7 @@ THINNED = {
     "layers/test_sparse.py": ["test_every_rule_learns_synapses_like_the_dense_net"],
     "papers/test_chen2025_printed.py": ["test_they_are_energies"],
     "papers/test_depth.py": ["test_a_trajectory_is_the_engines_own"],
+    "papers/test_framework.py": ["test_the_command_on_a_page_asks_for_its_settings"],
     "papers/test_two_hop.py": ["test_it_tends_to_backprop"],
     "recipes/test_recipes.py": [
         "test_a_recipe_trains_in_its_regime",

@@ -79,8 +79,7 @@ def test_one_number_per_sample_is_told_its_shape():
 def test_what_can_be_understood_is():
     """Oracle: the same training with whole numbers as classes, or with weights by name."""
     expected = train(ex.Arrays(X, Y)).history[-1]["train_cost"]
-    yes, arrays = Y.astype(bool), (X, Y, np.full(30, 2.0))
-    for given in ((X, yes), ex.Arrays(X, yes.tolist()), arrays, (X, P), (X, P.astype("float16"))):
+    for given in (ex.Arrays(X, Y.astype(bool).tolist()), (X, Y, np.full(30, 2.0)), (X, P.astype("float16"))):
         np.testing.assert_allclose(train(given).history[-1]["train_cost"], expected, rtol=1e-5)
 
 

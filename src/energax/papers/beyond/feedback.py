@@ -178,7 +178,7 @@ EXPERIMENT = Experiment(
     small_decides=False,  # two shallow nets tell little about depth
     paper="energax",
     summary="feedback a and self-term b of the bidirectional energies against depth, by the steps of the states",
-    small=Settings(data="digits", depths=(4, 16), feedback=(0.1, 0.5), seeds=(0,)),
+    small=Settings(data="digits", depths=(4, 8), feedback=(0.1, 0.5), seeds=(0,)),
     full=Settings(),
     run=run,
     draw=draw,
