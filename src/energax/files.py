@@ -9,6 +9,7 @@ from pathlib import Path
 from energax.exceptions import SaveError
 
 WRITE_REMEDY = "free some space or choose another folder"
+NO_FOLDER = "There is no such folder: make it, or choose another"
 PART = re.compile(r".+\.[0-9]+-[0-9]+\.part")
 
 
@@ -37,8 +38,10 @@ def write_atomically(path: Path, content: bytes, remedy: str = WRITE_REMEDY) -> 
         if not isinstance(error, (OSError, ValueError)):  # an interruption passes on
             raise
         why = getattr(error, "strerror", None) or error
+        nowhere = isinstance(error, (FileNotFoundError, NotADirectoryError))
         raise SaveError(
-            f"could not write {path}: {why}. The file that was there before is untouched; {remedy}"
+            f"could not write {path}: {why}. "
+            + (NO_FOLDER if nowhere else f"The file that was there before is untouched; {remedy}")
         ) from error
 
 
