@@ -121,7 +121,7 @@ def test_settings_of_a_recipe_are_checked_at_fit():
         ({"batch": 1.5}, "batch=1.5: give a whole number"),
         ({"tol": "small"}, "tol='small': give a number from 0"),
         ({"patience": 0}, "patience=0: give a whole number of at least 1"),
-        ({"settings": {"foo": 1}}, "settings: 'foo' is no setting; known: network, hidden"),
+        ({"settings": {"foo": 1}}, "'foo' is no setting; known: network, hidden"),
         ({"settings": [1]}, r"settings=\[1\]: give settings of the recipe by name"),
     ):
         with pytest.raises(SettingError, match=message):

@@ -101,7 +101,7 @@ class CrossEntropy(AbstractCost):
 
     def check_targets(self, place, targets):
         """Probabilities: none below 0, and together 1 over the last axis."""
-        sums = np.sum(targets, axis=-1, keepdims=True)
+        sums = np.sum(targets, axis=-1, keepdims=True, dtype=float)
         bad = np.argwhere((targets < 0) | (np.abs(sums - 1) > OFF))
         if len(bad):
             where = tuple(int(i) for i in bad[0])
@@ -123,7 +123,7 @@ class CrossEntropy(AbstractCost):
 
 
 OFF = 1e-2
-"""By how much probabilities may miss the sum of 1: those of half precision do by a thousandth."""
+"""By how much probabilities may miss the sum of 1: those of half precision do."""
 
 MANY = 10
 """Classes above which it is told whether the right one is among the best five."""

@@ -3,7 +3,6 @@
 Needs the extra `sklearn`: `pip install 'energax[sklearn]'`.
 """
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any, Self, cast
@@ -21,12 +20,11 @@ try:
 except ImportError as error:
     raise ImportError("energax.estimators needs scikit-learn: pip install 'energax[sklearn]'") from error
 
-from energax.checking import require_between, require_count, require_kind, require_whole, tell
+from energax.checking import require_between, require_count, require_kind, require_whole
 from energax.costs import CrossEntropy, SquaredError
-from energax.exceptions import SettingError
 from energax.metrics import COST
 from energax.recipes import make_learner
-from energax.recipes.settings import Settings
+from energax.recipes.settings import Settings, require_known
 from energax.training import Callback, Learner, Run, Stream, Terminal, train
 
 
@@ -134,10 +132,8 @@ class _EnergyEstimator(BaseEstimator):
         require_whole("patience", self.patience, 1)
         settings = {} if self.settings is None else self.settings
         require_kind("settings", settings, dict, 'give settings of the recipe by name, as {"beta": 1e-3}')
-        known = [field.name for field in dataclasses.fields(Settings)]
         for name in settings:
-            if name not in known:
-                raise SettingError(f"settings: {tell(name)} is no setting; known: {', '.join(known)}")
+            require_known(name)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self._plan = {
             "recipe": self.recipe,

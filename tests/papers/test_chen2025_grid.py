@@ -191,3 +191,9 @@ def test_parity_is_judged_at_what_validation_chooses():
     assert (lost.outcome, lost.found) == (Outcome.FAILED, "points: BiPC, MLP -inf")  # diverged at every rate
     alone = parity.EXPERIMENT.judge({"cells": rows[:1]})  # nothing to compare
     assert {one.outcome for one in alone} == {Outcome.OPEN}
+
+
+@pytest.mark.parametrize("net", ["hfn", "scrn", "scrn-dense", "scrn-complex"])
+def test_the_width_reaches_every_network_that_has_one(net):
+    """Oracle: the setting; the dense recurrent net went without it once."""
+    assert make_choice(net, "backprop", "adam", 1e-3, 32, 0.5, 6).width == 0.5

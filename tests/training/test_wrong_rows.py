@@ -83,6 +83,19 @@ def test_what_can_be_understood_is():
         np.testing.assert_allclose(train(given).history[-1]["train_cost"], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["arrays", "stream"])
+def test_a_batch_without_weight_is_no_divergence(kind):
+    """Oracle: the cost of the other batch alone; where no batch has a weight, that is said."""
+    none, half = np.zeros(15), np.repeat([0.0, 1.0], 15)
+    given = ex.Arrays(X, Y, batch=15, weights=half, shuffle=False)
+    if kind == "stream":
+        given = [(X[:15], Y[:15], none), (X[15:], Y[15:], none + 1)]
+        with pytest.raises(DataError, match="every row of epoch 1 has a weight of 0: give some row a weight"):
+            train(given[:1])
+    alone = train(ex.Arrays(X[15:], Y[15:], batch=15, shuffle=False)).history[-1]["train_cost"]
+    np.testing.assert_allclose(train(given).history[-1]["train_cost"], alone, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -249,6 +249,13 @@ def write_settings(settings: Settings) -> dict[str, Any]:
     return {name: INFINITE if value == math.inf else value for name, value in vars(settings).items()}
 
 
+def require_known(name: Any) -> None:
+    """Refuse the name of no setting."""
+    known = [field.name for field in dataclasses.fields(Settings)]
+    if name not in known:
+        raise SettingError(f"{checking.tell(name)} is no setting; known: {', '.join(known)}")
+
+
 def read_settings(stored: Any) -> Settings:
     """Settings as JSON holds them; null, and what is not there, is None.
 
@@ -263,8 +270,7 @@ def read_settings(stored: Any) -> Settings:
         raise SettingError(f"settings={checking.tell(stored)}: give an object of settings by name")
     annotations, found = get_type_hints(Settings), {}
     for name, value in stored.items():
-        if name not in annotations:
-            raise SettingError(f"{checking.tell(name)} is no setting; known: {', '.join(annotations)}")
+        require_known(name)
         kind = next(one for one in get_args(annotations[name]) if one is not type(None))
         origin = get_origin(kind)
         holds, told = KINDS[str if origin is Literal else origin or kind]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from energax.checking import require_count, require_kind
 from energax.compilation import make_room
 from energax.diagnostics.regime import measure_regime
-from energax.exceptions import DivergenceError, RunError, SettingError
+from energax.exceptions import DataError, DivergenceError, RunError, SettingError
 from energax.metrics import COST, ENERGY, Metric
 from energax.opening import refuse_broken
 from energax.training.alarms import Ending, find_alarms, gather_alarms
@@ -268,15 +268,19 @@ class _Trainer:
         key = jax.random.fold_in(self.key, epoch)
         begun, compiled = time.perf_counter(), self.programs.seconds
         averages: dict[str, float] = {}
+        weighed = False  # a batch of which no row has a weight has no cost, and is no divergence
         for part in self.batches.train(self.programs, progress, key, alone=self.first_cost is None):
             progress, averages = part.progress, part.sums.averages()
             value = averages[self.objective.name]
             if self.first_cost is None:
                 self.first_cost = value
-            if not value < float("inf"):
+            weighed = bool(part.sums.weighed)
+            if weighed and not value < float("inf"):
                 raise self.divergence(value, epoch, part.first, part.last, part.sums, progress)
             for listener in self.listeners:
                 listener.advance(epoch, part.last - part.first, averages)
+        if not weighed:
+            raise DataError(f"every row of epoch {epoch} has a weight of 0: give some row a weight")
         require_finite_parameters(progress.model, f"after epoch {epoch}")
         compile_seconds = self.programs.seconds - compiled
         seconds = time.perf_counter() - begun - compile_seconds

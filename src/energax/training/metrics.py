@@ -47,18 +47,20 @@ class Sums(eqx.Module):
         batches: number of batches.
         lost: the first of them, counted from 0, in which a row that counts has a cost (an energy, where there are no
             targets) that is no finite number; -1 where there is none.
+        weighed: whether any row had a weight.
     """
 
     metrics: tuple[Metric, ...] = eqx.field(static=True)
     totals: dict[str, PyTree]
     batches: Array
     lost: Array
+    weighed: Array
 
     @classmethod
     def zero(cls, metrics: tuple[Metric, ...]) -> "Sums":
         """Nothing seen."""
         none = {metric.name: metric.zero() for metric in metrics + RELAXATION_METRICS}
-        return cls(metrics, none, jnp.zeros((), int), jnp.full((), -1))
+        return cls(metrics, none, jnp.zeros((), int), jnp.full((), -1), jnp.zeros((), bool))
 
     def add_batch(self, info: Info, weights: Array | None) -> "Sums":
         """With one more batch: what a rule reported, and the weights of its samples."""
@@ -71,7 +73,7 @@ class Sums(eqx.Module):
         found |= {metric.name: metric.total(relaxations) for metric in RELAXATION_METRICS}
         objective = energy if info.target is None else info.cost
         lost = jnp.where(jnp.any((given > 0) & ~jnp.isfinite(objective)), 0, -1)
-        return self.merge(Sums(self.metrics, found, jnp.ones((), int), lost))
+        return self.merge(Sums(self.metrics, found, jnp.ones((), int), lost, jnp.any(given > 0)))
 
     def merge(self, other: "Sums") -> "Sums":
         """Both together."""
@@ -79,7 +81,7 @@ class Sums(eqx.Module):
         totals = {m.name: m.merge(self.totals[m.name], other.totals[m.name]) for m in both}
         later = jnp.where(other.lost >= 0, self.batches + other.lost, -1)
         lost = jnp.where(self.lost >= 0, self.lost, later)
-        return Sums(self.metrics, totals, self.batches + other.batches, lost)
+        return Sums(self.metrics, totals, self.batches + other.batches, lost, self.weighed | other.weighed)
 
     def averages(self) -> dict[str, float]:
         """Plain numbers for the log; NaN where nothing was relaxed."""

@@ -117,6 +117,8 @@ def make_array_rows(x, y=None, weights=None, known=None) -> ArrayRows:
             require_finite_numbers(place, array, find_mask(known, name, place))
             if name == "weights":
                 require_weights(place, array)
+                if not np.any(array):
+                    raise DataError(f"{place} holds only zeros: give some row a weight")
             sizes[place] = len(array)
     if len(set(sizes.values())) > 1:
         told = ", ".join(f"{place} {size}" for place, size in sizes.items())
@@ -128,13 +130,11 @@ def make_array_rows(x, y=None, weights=None, known=None) -> ArrayRows:
 
 
 def require_weights(place: str, weights: np.ndarray) -> None:
-    """Refuse weights below 0, naming the first, and weights that are all 0."""
+    """Refuse weights below 0, naming the first."""
     below = np.argwhere(weights < 0)
     if len(below):
         where = tuple(int(i) for i in below[0])
         raise DataError(f"{place} is {weights[where]} at index {where}: give weights of at least 0")
-    if not np.any(weights != 0):
-        raise DataError(f"{place} holds only zeros: give some row a weight")
 
 
 def name_arrays(name: str, value) -> dict[str, np.ndarray]:
