@@ -102,14 +102,19 @@ def run_case(target: Target, seed: str, room: Room, seconds: float = SECONDS, mo
 
 def judge(target: Target, folder: Path, seconds: float) -> tuple[str, str]:
     """Open the files and say what came of it."""
+    opening = True
 
     def stop(*_: Any) -> None:
-        raise Hang
+        if opening:  # an alarm that comes late, when the case has ended, would otherwise end whoever runs it
+            raise Hang
 
     old = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
-        target.open(folder)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            target.open(folder)
+        finally:
+            opening = False
     except EnergaxError as error:
         message = str(error)
         if len(message) > LONGEST_MESSAGE:

