@@ -3,6 +3,7 @@
 import functools
 import gc
 import os
+import signal
 
 import jax
 import numpy as np
@@ -23,6 +24,8 @@ from energax.training.learner import begin
 QUICKER = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
 os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *QUICKER))
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
+# A shell that runs the tests in the background has them ignore interruptions, and so would all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 gc.set_threshold(100_000, 20, 20)  # looking for dead objects among all that tracing makes takes nearly a tenth
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_disable_most_optimizations", True)

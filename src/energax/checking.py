@@ -5,8 +5,8 @@ Values that are traced pass, since nothing is known of them yet.
 
 import math
 import operator
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ import numpy as np
 from jax.core import Tracer
 
 from energax.exceptions import DataError, EnergaxError, SettingError
+
+Found = TypeVar("Found")
 
 
 def tell(value: Any) -> str:
@@ -23,6 +25,17 @@ def tell(value: Any) -> str:
     single = isinstance(value, np.generic) or (isinstance(value, jax.Array) and value.ndim == 0)
     text = repr(value.item() if single else value)
     return text if len(text) <= 40 else f"a {type(value).__name__}"
+
+
+def find_named(kind: str, name: Any, known: Mapping[str, Found], error: type[EnergaxError] = SettingError) -> Found:
+    """What a name stands for.
+
+    Raises:
+        SettingError: (or `error`) it is no known name; the message lists the known ones.
+    """
+    if not isinstance(name, str) or name not in known:  # a list cannot be looked for: it has no hash
+        raise error(f"unknown {kind} {tell(name)}; known: {', '.join(known)}")
+    return known[name]
 
 
 def require_kind(place: str, value: Any, kind: type | tuple[type, ...], remedy: str) -> None:

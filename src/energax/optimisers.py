@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
+from energax.checking import find_named
 from energax.exceptions import SettingError
 from energax.graph.groups import group_norms, scale_groups
 
@@ -197,9 +198,7 @@ def make_optimiser(
     Raises:
         SettingError: an unknown name (the message lists the known ones), or a setting that it does not read.
     """
-    if name not in OPTIMISERS:
-        raise SettingError(f"unknown optimiser {name!r}; known: {', '.join(OPTIMISERS)}")
-    kind = OPTIMISERS[name]
+    kind = find_named("optimiser", name, OPTIMISERS)
     for setting, value in settings.items():
         if setting not in kind.reads:
             raise SettingError(f"{setting}={value}: {name} does not read it; it reads {', '.join(kind.reads)}")

@@ -145,7 +145,7 @@ def test_the_same_folder_with_more_epochs_fewer_epochs_and_other_settings(energa
         (("--recipes", " , "), ("recipes=' , '", "at least one")),
         (("--seeds", "0"), ("seeds=0", "at least one")),
         (("--epochs", "0"), ("epochs=0", "at least 1")),
-        (("--data", "nosuch"), ("'nosuch'", "Known: digits")),
+        (("--data", "nosuch"), ("'nosuch'", "known: digits")),
         (("--learning-rate", "0"), ("learning_rate=0.0", "positive")),
     ],
 )

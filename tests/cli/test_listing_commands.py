@@ -41,7 +41,7 @@ def test_fetching_an_unknown_set_is_refused(energax):
     """Oracle: the message, which names the value and the known ones."""
     done = energax("data", "--fetch", "nosuch")
     assert done.code == 2
-    assert done.err.startswith("energax: unknown data set 'nosuch'. Known: digits, mnist")
+    assert done.err.startswith("energax: unknown data set 'nosuch'; known: digits, mnist")
 
 
 def test_recipes_are_listed_with_the_settings_that_make_them(energax, monkeypatch):

@@ -117,7 +117,7 @@ def test_a_rule_that_relaxes_nothing_answers_null_and_a_dash(energax, read):
     ("words", "parts"),
     [
         (("--recipe", "nosuch"), ("'nosuch'", "known: backprop, pc,")),
-        (("--data", "nosuch"), ("'nosuch'", "Known: digits, mnist")),
+        (("--data", "nosuch"), ("'nosuch'", "known: digits, mnist")),
         (("--epochs", "0"), ("epochs=0", "at least 1")),
         (("--epochs", "-2"), ("epochs=-2", "at least 1")),
         (("--batch", "0"), ("batch=0", "at least 1")),

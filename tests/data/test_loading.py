@@ -66,8 +66,10 @@ def served_cifar(make, server, tmp_path):
 
 def test_names():
     assert available() == ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "tiny-imagenet")
-    with pytest.raises(DataError, match=r"unknown data set 'imagenet'\. Known: digits, mnist, fashion-mnist"):
+    with pytest.raises(DataError, match=r"unknown data set 'imagenet'; known: digits, mnist, fashion-mnist"):
         load_data("imagenet")
+    with pytest.raises(DataError, match=r"unknown data set \['mnist'\]; known: digits"):  # which no table can look for
+        load_data(["mnist"])
 
 
 def test_real_data_of_this_machine():

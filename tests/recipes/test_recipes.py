@@ -307,6 +307,7 @@ def test_seeds_give_other_parameters_and_the_same_seed_the_same(same):
             {"network": "transformer"},
             r"network=transformer: give mlp, conv, residual, hfn, scrn, scrn-dense or scrn-complex",
         ),
+        ("pc", {"optimiser": ["adam"]}, r"optimiser=\['adam'\]: give sgd, nesterov"),
         ("pc", {"optimiser": "rprop"}, r"optimiser=rprop: give sgd, nesterov, adam, adamw, lars, lamb or lalr"),
         ("pc", {"clip": 0.0}, r"clip=0\.0: give a positive number"),
         ("pc", {"weight_decay": -0.1}, r"weight_decay=-0\.1: give a number of at least 0"),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pooch
 
-from energax.checking import tell
+from energax.checking import find_named
 from energax.data.archives import MOST_BYTES, unpack
 from energax.data.arrays import Dataset
 from energax.data.catalogue import DATASETS, Source
@@ -140,9 +140,7 @@ def cache_folder() -> Path:
 def _source(name: str | Source) -> Source:
     if isinstance(name, Source):
         return name
-    if name not in DATASETS:
-        raise DataError(f"unknown data set {tell(name)}. Known: {', '.join(DATASETS)}.")
-    return DATASETS[name]
+    return find_named("data set", name, DATASETS, DataError)
 
 
 def _data_folder(root: str | os.PathLike[str] | None) -> Path | None:

@@ -3,7 +3,7 @@
 Nothing else in the library imports this package.
 """
 
-from energax.exceptions import SettingError
+from energax.checking import find_named
 from energax.papers.beyond import EXPERIMENTS as BEYOND
 from energax.papers.chen2025 import EXPERIMENTS as CHEN2025
 from energax.papers.costa2025 import EXPERIMENTS as COSTA2025
@@ -25,6 +25,4 @@ def find_experiment(name: str) -> Experiment:
     Raises:
         SettingError: there is none; the message lists the known ones.
     """
-    if name not in EXPERIMENTS:
-        raise SettingError(f"unknown experiment {name!r}; known: {', '.join(EXPERIMENTS)}")
-    return EXPERIMENTS[name]
+    return find_named("experiment", name, EXPERIMENTS)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from energax import rules
 from energax.activations import AbstractActivation, Tanh, hard_sigmoid, rectifier
-from energax.checking import tell
+from energax.checking import find_named
 from energax.costs import CrossEntropy, SquaredError
 from energax.dynamics import BalancedFeedback, Hopfield, PredictiveCoding, SkewFeedback
 from energax.dynamics.base import AbstractDynamics
@@ -219,24 +219,22 @@ def complete_settings(name: str, given: Settings | None = None) -> tuple[Recipe,
     Raises:
         SettingError: an unknown recipe (the message lists the known ones), or a setting out of its range.
     """
-    if name not in RECIPES:
-        raise SettingError(f"unknown recipe {tell(name)}; known: {', '.join(RECIPES)}")
-    recipe = RECIPES[name]
+    recipe = find_named("recipe", name, RECIPES)
+    given = given or Settings()
+    require_ranges(given)
     chosen: dict = {}
-    for layer in (COMMON, recipe.defaults, given or Settings()):
+    for layer in (COMMON, recipe.defaults, given):
         chosen |= {key: value for key, value in vars(layer).items() if value is not None}
-    if given is not None and given.optimiser is not None and given.learning_rate is None:
-        kind = OPTIMISERS.get(given.optimiser)  # an unknown one is refused below
-        if kind is not None and kind.rate is not None:
-            chosen["learning_rate"] = kind.rate  # the recipe's own is one of gradient descent
+    if given.optimiser is not None and given.learning_rate is None:
+        rate = OPTIMISERS[given.optimiser].rate
+        if rate is not None:
+            chosen["learning_rate"] = rate  # the recipe's own is one of gradient descent
     if chosen.get("fixed_steps") is not None:
-        if given is None or given.solver is None:
+        if given.solver is None:
             chosen["solver"] = "flow"
-        if chosen["state_optimiser"] == "sgd" and (given is None or given.state_momentum is None):
+        if chosen["state_optimiser"] == "sgd" and given.state_momentum is None:
             chosen["state_momentum"] = 0.0  # the recipe's own is for steps that are bounded and tested
-    complete = Settings(**chosen)
-    require_ranges(complete)
-    return recipe, complete
+    return recipe, Settings(**chosen)
 
 
 def build(name: str, shape: Sequence[int], classes: int, key, given: Settings | None) -> tuple[Learner, Settings]:
