@@ -52,6 +52,7 @@ WRONG = {
     "no weight": (lambda: (X, Y, np.zeros(30)), r"weights holds only zeros"),
     "weights of a stream": (lambda: [(X, Y, Y - 0.5)], r"batch 1, weights is -0.5 at index \(0,\)"),
     "a mask without a node": (lambda: ex.Arrays(X, Y, known=X > 0), r"known=a ndarray: give a mapping from nodes"),
+    "a mapping with another key": (lambda: {"x": X, "label": Y}, "has the keys 'label': give x, y and weights"),
     "whole arrays in a list": (lambda: [X, Y], r"batch has none: give \(x, y\), Arrays\(x, y\)"),
     "lists of lists": (
         lambda: (X.tolist(), Y.tolist()),
@@ -79,7 +80,12 @@ def test_one_number_per_sample_is_told_its_shape():
 def test_what_can_be_understood_is():
     """Oracle: the same training with whole numbers as classes, or with weights by name."""
     expected = train(ex.Arrays(X, Y)).history[-1]["train_cost"]
-    for given in (ex.Arrays(X, Y.astype(bool).tolist()), (X, Y, np.full(30, 2.0)), (X, P.astype("float16"))):
+    for given in (
+        ex.Arrays(X, Y.astype(bool).tolist()),
+        (X, Y, np.full(30, 2.0)),
+        (X, P.astype("float16")),
+        {"x": X, "y": Y},
+    ):
         np.testing.assert_allclose(train(given).history[-1]["train_cost"], expected, rtol=1e-5)
 
 

@@ -24,6 +24,14 @@ def is_array(value: Any) -> bool:
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
+def split_fields(place: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping's fields by name: its keys are x, y, weights and known, or the nodes of x where none is called x."""
+    fields = dict(given) if "x" in given else {"x": given}
+    if unknown := set(fields) - {"x", "y", "weights", "known"}:
+        raise DataError(f"{place} has the keys {', '.join(map(tell, sorted(unknown, key=str)))}: give x, y and weights")
+    return fields
+
+
 def check_batch(given: Any, number: int) -> Batch:
     """A batch of a stream, in numpy's arrays.
 
@@ -38,7 +46,7 @@ def check_batch(given: Any, number: int) -> Batch:
     if isinstance(given, Batch):
         fields = {"x": given.x, "y": given.y, "weights": given.weights, "known": given.known}
     elif isinstance(given, Mapping):
-        fields = dict(given) if "x" in given else {"x": given}
+        fields = split_fields(f"batch {number}", given)
     elif isinstance(given, (tuple, list)) and len(given) in (2, 3):
         fields = dict(zip(("x", "y", "weights"), given, strict=False))
     elif is_array(given):
@@ -48,9 +56,6 @@ def check_batch(given: Any, number: int) -> Batch:
             f"batch {number} is {tell(given)}: give batches (x, y), (x, y, weights), a Batch, or a mapping with the "
             "keys x and y; whole arrays, lists and tables go into Arrays(x, y)"
         )
-    unknown = set(fields) - {"x", "y", "weights", "known"}
-    if unknown:
-        raise DataError(f"batch {number} has the keys {', '.join(map(repr, sorted(unknown)))}: give x, y and weights")
     masks = fields.get("known")
     plain = {name: as_numbers(f"batch {number}, {name}", value, name, masks) for name, value in fields.items()}
     shapes = [a.shape for a in jax.tree.leaves(plain)]

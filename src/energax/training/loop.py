@@ -96,8 +96,8 @@ def train(
     Args:
         learner: what to train.
         batches: `Arrays(x, y, batch=64)`, a tuple `(x, y)` or `(x, y, weights)` of arrays (64 rows per update), or
-            any iterable of batches `(x, y)`, as `Stream` takes it: a generator, a list, a `DataLoader`. Targets are
-            left out where the rule does without.
+            a mapping of them by these names, or any iterable of batches `(x, y)`, as `Stream` takes it: a generator, a
+            list, a `DataLoader`. Targets are left out where the rule does without.
         epochs: passes over the batches, those before a resumption included.
         validation: rows that choose the best epoch, given likewise; None chooses none.
         test: rows that are tested once, at the end; None tests none.

@@ -18,7 +18,7 @@ from energax.exceptions import DataError, RunError, SettingError
 from energax.graph.structure import shape_outputs
 from energax.training.arrays import Arrays
 from energax.training.batches import PROBED, AbstractBatches, Stretch
-from energax.training.incoming import check_batch, fill_up, gather_groups, is_array, require_targets
+from energax.training.incoming import check_batch, fill_up, gather_groups, is_array, require_targets, split_fields
 from energax.training.metrics import Sums
 from energax.training.rows import AbstractRows
 
@@ -256,7 +256,7 @@ def write_state(iterator: Any, state: Any) -> None:
 
 
 def as_batches(place: str, given: Any, batch: int = 64) -> AbstractBatches:
-    """What was given as batches: these, arrays `(x, y)` or `(x, y, weights)`, rows on the device, or an iterable."""
+    """What was given as batches: these, arrays `(x, y)` or `(x, y, weights)` by name too, rows, or an iterable."""
     if isinstance(given, AbstractBatches):
         return given
     if isinstance(given, AbstractRows):
@@ -264,6 +264,8 @@ def as_batches(place: str, given: Any, batch: int = 64) -> AbstractBatches:
     if isinstance(given, tuple) and len(given) in (2, 3) and all(is_array(one) for one in given):
         x, y, *weights = given
         return Arrays(x, y, batch=batch, weights=weights[0] if weights else None)
+    if isinstance(given, Mapping) and is_array(given):
+        return Arrays(**split_fields(place, given), batch=batch)
     if is_array(given) and not isinstance(given, (list, tuple)):
         return Arrays(given, batch=batch)
     try:
