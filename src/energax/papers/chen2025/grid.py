@@ -1,6 +1,7 @@
 """Trainings in a grid of data sets, networks, methods and optimisers, each a cell of its own that resumes."""
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,6 +35,7 @@ NETS = {
     "scrn-dense": "SCRN-D",
     "conv": "conv",
     "mlp": "MLP",
+    "chain": "ReLU chain",
 }
 DATA = ("mnist", "cifar10", "cifar100", "tiny-imagenet", "fashion-mnist", "digits")
 RATES = {"adam": 0.001, "lalr": 0.01, "lars": 0.05, "lamb": 0.001, "adamw": 0.001, "sgd": 0.05}
@@ -104,6 +106,8 @@ def make_choice(net: str, method: str, optimiser: str, rate: float, batch: int, 
         shared |= {"activation": "hard-sigmoid"} if shallow else {"gain": 1.0, "max_relaxation_steps": 30}
     if net == "mlp":
         shared["hidden"] = (128, 64)
+    if net == "chain":  # eight layers of rectifiers with He's initial weights, whose signals keep their size
+        shared |= {"network": "mlp", "hidden": (128,) * 8, "activation": "rectifier", "gain": math.sqrt(6)}
     recurrent = net.startswith("scrn")
     if net == "hfn" or recurrent:
         shared["width"] = width
