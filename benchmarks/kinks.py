@@ -1,8 +1,8 @@
 """Max-pooling and kinks: what settles on the hierarchical net of Chen et al. 2025, and whose gradient it then has.
 
 Run it on one core: `taskset -c 0 python -m benchmarks.kinks` with ENERGAX_DATA set. The net has a quarter of its
-channels, tanh, CIFAR-10 (per channel mean 0, variance 1), cross-entropy, beta = 1; initial weights, and those after
-some updates of backprop with Adam .001. Writes `kinks.json`:
+channels, tanh, CIFAR-10 (per channel mean 0, variance 1), cross-entropy, beta = 1, initial weights; what becomes of it
+in training is measured by `benchmarks.settling`. Writes `kinks.json`:
 
 - `quality`: pools by `maximum`, `HeldMaximum` and `SoftmaxPooling`, predictive coding by 1, 2, 4 and 8 conjugate
   gradients on the errors: relative residual (median, 95th percentile), relative error of every layer's weight gradient
@@ -14,30 +14,25 @@ some updates of backprop with Adam .001. Writes `kinks.json`:
 - `smallest`: the residual after 8 steps of `maximum` with the routes shared among entries that nearly tie, the best of
   all sharpenings: an upper bound on the smallest element of the subdifferential nearby;
 - `tested`: verdicts to a relative residual of .01, and after how many steps;
-- `bidirectional`: residual of `SkewFeedback` by conjugate gradients on the states;
-- `step_time`: training steps, in units of backprop's, medians of paired rounds.
+- `bidirectional`: residual of `SkewFeedback` by conjugate gradients on the states.
 """
 
 import platform
-import statistics
-import time
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import energax as ex
 from benchmarks.reports import options_of, write
 from energax.arithmetic import norm
-from energax.data import Dataset, load_data
+from energax.data import load_data
 from energax.dynamics.phase import Phase, prepare_phase
 from energax.layers import HeldMaximum, Pool, SoftmaxPooling, maximum
 from energax.rules.base import energy_gradient
 from energax.solvers.engine import trace
-from energax.training.learner import Learner, begin, update
 from energax.training.rows import make_device_split
 
 COUNTS = (1, 2, 4, 8)
@@ -202,66 +197,23 @@ def measure_bidirectional(graph: Any, batch: Any) -> dict:
     return report
 
 
-def measure_time(graph: Any, batch: Any, rounds: int) -> dict:
-    """Processor time of training steps, in units of backprop's."""
-    pc, states = ex.Contrastive(ex.rules.unit_nudge()), ex.solvers.StateCoordinates()
-    sides = {
-        "backprop": (CODING, stepping(1), ex.Backprop(), "maximum"),
-        "maximum, 2 steps": (CODING, stepping(2), pc, "maximum"),
-        "held, 2 steps": (CODING, stepping(2), pc, "held"),
-        "held, 3 steps": (CODING, stepping(3), pc, "held"),
-        "held, to .01": (CODING, stepping(40, 1), pc, "held"),
-        "softmax, 4 steps": (CODING, stepping(4), pc, "softmax"),
-        "skew feedback, held, 8 steps": (SKEW, stepping(8, coordinates=states), pc, "held"),
-    }
-    learners = {
-        name: Learner(with_pools(graph, WAYS[pool]), dynamics, solver, rule, optax.adam(1e-3))
-        for name, (dynamics, solver, rule, pool) in sides.items()
-    }
-    step, spent = eqx.filter_jit(update), {name: [] for name in learners}
-    for round_ in range(rounds + 1):
-        for name, learner in learners.items():
-            progress = begin(learner)
-            begun = time.process_time()
-            jax.block_until_ready(eqx.filter(step(learner, progress, batch), eqx.is_array))
-            if round_:  # the first round compiles
-                spent[name].append(time.process_time() - begun)
-    ratios = {
-        name: short(statistics.median(a / b for a, b in zip(values, spent["backprop"], strict=True)))
-        for name, values in spent.items()
-    }
-    print(ratios, flush=True)
-    return {"backprop_s": short(statistics.median(spent["backprop"])), "over_backprop": ratios}
-
-
-def train(graph: Any, data: Dataset, updates: int) -> Any:
-    """Some updates of backprop, batch 64."""
-    learner = Learner(graph, CODING, stepping(1), ex.Backprop(), optax.adam(1e-3))
-    feed, progress, step = make_device_split(data, data.train, standardise=True), begin(learner), eqx.filter_jit(update)
-    costs = []
-    for index in range(updates):
-        progress, info = step(learner, progress, feed.batch(jnp.arange(64) + 64 * index))
-        costs.append(float(jnp.mean(info.cost)))
-    print(f"trained to a cost of {statistics.mean(costs[-20:]):.3f}", flush=True)
-    return progress.model.graph
-
-
 def main() -> None:
     """Measure, report, print."""
-    options = options_of(__doc__, width=0.25, updates=400, images=32, rounds=7)
+    options = options_of(__doc__, width=0.25, images=32)
     data = load_data("cifar10")
     graph = ex.networks.hierarchical(
         data.image_shape, 10, jnp.tanh, width=options.width, pool=maximum, key=jax.random.key(0)
     )
     batch = make_device_split(data, data.validation, standardise=True).batch(jnp.arange(options.images))
-    report: dict = {"width": options.width, "updates": options.updates, "images": options.images}
-    nets = {"initial": graph, "trained": train(graph, data, options.updates)}
-    for name, net in nets.items():
-        print(name, flush=True)
-        report[name] = {**measure_quality(net, batch), "bidirectional": measure_bidirectional(net, batch)}
-        write(options.out, "kinks", report)
-    report["step_time"] = measure_time(graph, batch, options.rounds)
-    report.update(machine=platform.machine(), jax=jax.__version__, device=jax.default_backend())
+    report = {
+        "width": options.width,
+        "images": options.images,
+        **measure_quality(graph, batch),
+        "bidirectional": measure_bidirectional(graph, batch),
+        "machine": platform.machine(),
+        "jax": jax.__version__,
+        "device": jax.default_backend(),
+    }
     write(options.out, "kinks", report)
 
 
