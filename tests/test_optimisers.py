@@ -101,6 +101,33 @@ def test_it_scales_the_direction_of_another_optimiser():
             np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_it_goes_with_momentum_on_either_side(first):
+    """Oracle: numpy: of the steps' sum, or a sum of such steps; two updates."""
+    graph = deep()
+    parameters = eqx.filter(graph, eqx.is_inexact_array)
+    momentum = optax.trace(0.9)
+    ours = scale_by_lalr(momentum) if first else optax.chain(scale_by_lalr(), momentum)
+    state, gradients = (
+        ours.init(parameters),
+        [draw(graph, 1), scale_groups(draw(graph, 2), {"layer1": jnp.asarray(50.0)})],
+    )
+    for gradient in gradients:
+        steps, state = ours.update(gradient, state, parameters)
+
+    def scaled(tree):
+        norms = norms_of(tree)
+        mean = len(norms) / sum(1 / size for size in norms.values())
+        return scale_groups(tree, {name: jnp.asarray(mean / size) for name, size in norms.items()})
+
+    def sum_up(one, other):
+        return jax.tree.map(lambda a, b: 0.9 * a + b, one, other)
+
+    expected = scaled(sum_up(*gradients)) if first else sum_up(*map(scaled, gradients))
+    for a, b in zip(jax.tree.leaves(steps), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
 def test_a_floor_leaves_out_what_is_lost_in_rounding():
     """Oracle: eps |theta| by numpy; Adam alone would make a full step of it."""
     graph = deep()

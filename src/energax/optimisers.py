@@ -74,8 +74,8 @@ def scale_by_lalr(
 
     H is the harmonic mean of the norms |d| of all groups: one per function of the graph, and one per position of a
     `Stacked` one. Without a direction the gradient itself is d, and there is no state; Adam's direction is what works
-    at the paper's rate of .01. A layer without a gradient stands still, and leaves the others' steps alone;
-    `lalr_factors` tells which ones that are.
+    at the paper's rate of .01. A layer without a gradient stands still, and leaves the others' steps alone:
+    a training warns of it, and `lalr_factors` tells of any layer that is left out.
 
     Args:
         direction: what turns the gradient into d, as `optax.scale_by_adam()`.

@@ -81,8 +81,12 @@ def test_the_free_phase_has_a_gradient_of_its_own():
         ex.Contrastive(unit_nudge())(PrintedEq10(), graph, batch_for(graph, 2), ex.GradientFlow(), ())
 
 
-def test_eq_10_as_printed_does_not_train(data):
-    """Oracle: bipc.md: three hidden layers stay under a half, where the same net by skew feedback is far above."""
+@pytest.mark.parametrize("depth", [3, 8])
+def test_eq_10_does_not_train_and_eq_9_falls_behind_with_depth(data, depth):
+    """Oracle: bipc.md: under a half, where the same net by other energies is far above; two seeds where that is close.
+
+    With three hidden layers Eq. 9 is as good as skew feedback, with eight it is behind predictive coding.
+    """
     solver = ex.GradientFlow(0.2, momentum=0.8, stop=ex.Stopping(1e-2, 15, 0))
     rule, optimiser = ex.Contrastive(unit_nudge(), drop_free_term=True), optax.adam(3e-3)
     images, labels = (jnp.asarray(a) for a in (data.train.images / 16.0, jax.nn.one_hot(data.train.labels, 10)))
@@ -93,13 +97,18 @@ def test_eq_10_as_printed_does_not_train(data):
         steps, state = optimiser.update(gradient, state)
         return eqx.apply_updates(graph, steps), state
 
-    reached = {}
-    for dynamics in (PrintedEq10(), ex.SkewFeedback()):
-        graph = mlp([64, 32, 32, 32, 10], jnp.tanh, shape=(8, 8, 1), output_state=False, key=jax.random.key(0))
+    def train(dynamics, seed):
+        graph = mlp([64, *[32] * depth, 10], jnp.tanh, shape=(8, 8, 1), output_state=False, key=jax.random.key(seed))
         state = optimiser.init(eqx.filter(graph, eqx.is_inexact_array))
         for epoch in range(15):
             for rows in jnp.split(jax.random.permutation(jax.random.key(epoch), 200), 10):
                 graph, state = update(dynamics, graph, state, ex.Batch(images[rows], labels[rows]))
         guessed = jnp.argmax(graph.output_value(graph.sweep(images)), axis=1)
-        reached[type(dynamics)] = float(jnp.mean(guessed == data.train.labels))
-    assert reached[PrintedEq10] < 0.5 < 0.8 < reached[ex.SkewFeedback]
+        return float(jnp.mean(guessed == data.train.labels))
+
+    assert train(PrintedEq10(), 0) < 0.5
+    if depth == 3:
+        assert min(train(PrintedEq9(), 0), train(ex.SkewFeedback(), 0)) > 0.9
+    else:
+        dynamics = ex.PredictiveCoding(ex.CrossEntropy())
+        assert max(train(PrintedEq9(), seed) for seed in (0, 1)) < min(train(dynamics, seed) for seed in (0, 1)) - 0.05

@@ -442,6 +442,10 @@ def row_of(epoch: int, **changed):
             r"epoch 3: 0\.10 % of the relaxations diverged.*lower the nudge strength",
         ),
         ({"out_of_steps_fraction": 0.25}, r"epoch 3: 25\.00 % of the relaxations ran out of steps: allow more steps"),
+        (
+            {"layer_norm_ratio": {"layer1": 0.0, "layer2": 1e-30, "layer3": 0.0}},
+            r"epoch 3: on the first rows the gradient of 'layer1', 'layer3' is 0, and nothing is learnt there: ",
+        ),
         ({"validation_settled": 0.9}, r"epoch 3: 10\.00 % of the validation rows did not settle"),
     ],
 )
@@ -451,6 +455,13 @@ def test_what_is_wrong_with_an_epoch_is_named(changed, message):
     assert re.search(message, alarm.message)
     (told,) = gather_alarms([row_of(1), row_of(2, **changed), row_of(3, **changed)], Ending())
     assert told == f"{alarm.message} (2 epochs)"
+
+
+def test_layers_that_no_signal_reaches_are_told(learner, train):
+    """Oracle: one step of the states moves the highest node alone, so that errors reach two layers of four."""
+    stuck = learner("pc", hidden=(8, 7, 6), fixed_steps=1)
+    told = train(stuck, epochs=1, regime=True).result["warnings"]
+    assert any("the gradient of 'layer1', 'layer2' is 0, and nothing is learnt there" in message for message in told)
 
 
 def test_what_fixed_steps_leave_is_told_once():

@@ -80,6 +80,13 @@ def find_alarms(row: dict[str, Any], ending: Ending) -> list[Alarm]:
             f"their outputs are of no equilibrium: {remedy}, or shorter ones (--step-size)"
         )
         found.append(Alarm("validation", message))
+    still = [name for name, ratio in (row.get("layer_norm_ratio") or {}).items() if ratio == 0]
+    if still:
+        message = (
+            f"epoch {epoch}: on the first rows the gradient of {', '.join(map(repr, still))} is 0, and nothing is "
+            "learnt there: allow more steps (--max-relaxation-steps), or look for saturated units above (--gain)"
+        )
+        found.append(Alarm("still", message))
     return found
 
 

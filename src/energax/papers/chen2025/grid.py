@@ -225,10 +225,11 @@ def tabulate(title: str, rows: Sequence[Row], printed: Mapping[tuple, float] | N
     """
     lines = []
     for (net, data, method, optimiser, rate), found in gather(rows).items():
-        name = [NETS[net], data, TITLES[method], f"{optimiser} {rate:g}"]
+        cyclic = method == "ep" and net.startswith("scrn")  # `make_choice`
+        name = [NETS[net], data, TITLES[method] + " (cyclic graph)" * cyclic, f"{optimiser} {rate:g}"]
         if printed is not None:
             paper = printed.get((net, data, method, optimiser))
-            name.append("-" if paper is None else f"{paper:.2f}")
+            name.append("none, ours" if paper is None else f"{paper:.2f}")
         accuracies = [show_percent(found, part) for part in ("test_accuracy", "selected_test_accuracy")]
         lines.append([*name, *accuracies, str(len(found)), *show_regime(found)])
     paper = [] if printed is None else ["paper, validation %"]

@@ -28,8 +28,8 @@ class AbstractPrinted(AbstractEnergy):
     image, is left out. A pool is transposed along the routes that the node's state has at that moment. Training starts
     from the feed-forward pass.
 
-    Neither energy trains (docs/bipc.md): their free phase is no equilibrium with a gradient of 0, so `Contrastive`
-    refuses a scheme that leaves it out; `drop_free_term=True` runs them as printed.
+    Eq. 10 does not train, and Eq. 9 falls behind with depth (docs/bipc.md). Their free phase is no equilibrium with a
+    gradient of 0, so `Contrastive` refuses a scheme that leaves it out; `drop_free_term=True` runs them as printed.
     """
 
     cost: eqx.AbstractVar[AbstractCost]
