@@ -130,6 +130,16 @@ def test_exponents_are_those_of_the_numbers():
     assert depth.mean_steps(numbers, "pc-cg") == {4: 4, 8: 8}
 
 
+def test_the_table_has_every_way_at_every_depth():
+    """Oracle: the numbers; a way that a seed did not get there by has a dash for its steps."""
+    numbers = made_up()
+    set_steps("pc-cg", "lowest block", None)(numbers)
+    rows = depth.tabulate(numbers).rows
+    assert len(rows) == len(WAYS) * len(DEPTHS)
+    told = ", ".join(["0.95"] * 4), "0.1, 0.2, 0.4, 0.8"
+    assert [row[1:] for row in rows if row[0] == "PC, CG on states"][-1] == ["16", "16", "-", "48", *told]
+
+
 def test_the_picture_is_drawn_from_the_numbers():
     """Oracle: the numbers; every panel has a line for every way that it is about."""
     counts = [len(panel.lines) for panel in depth.draw(made_up()).axes]

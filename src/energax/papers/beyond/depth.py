@@ -22,7 +22,7 @@ import optax
 import energax as ex
 from energax import rules
 from energax.data import Dataset
-from energax.papers.beyond.picture import draw
+from energax.papers.beyond.picture import draw, tabulate
 from energax.papers.beyond.reading import PLACES, SHARES, average, exponent, mean_steps, tell, training_steps
 from energax.papers.beyond.ways import (
     COST,
@@ -297,4 +297,5 @@ EXPERIMENT = Experiment(
     run=run,
     draw=draw,
     judge=judge,
+    tabulate=tabulate,
 )

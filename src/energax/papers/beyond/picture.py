@@ -1,14 +1,16 @@
-"""The picture of `beyond-depth`."""
+"""The picture and the table of `beyond-depth`."""
 
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from energax.papers.beyond.reading import SHARES, average, exponent, mean_steps, training_steps
+from energax.papers.beyond.reading import PLACES, SHARES, average, exponent, mean_steps, training_steps
 from energax.papers.beyond.ways import ENERGIES, SOLVERS, label
 from energax.papers.experiment import Numbers
 from energax.papers.pictures import QUIET, panels
+from energax.papers.tables import Table
 
 COLORS = dict(zip(ENERGIES, ("C0", "C1", "C2", "C4"), strict=True))
 LINES = dict(zip(SOLVERS, ((":", "v"), ("-", "o"), ("--", "s"), ("-.", "^")), strict=True))
@@ -71,3 +73,29 @@ def draw_training(numbers: Numbers, accuracy: Axes, trained: Axes) -> None:
             trained.plot(list(found), list(found.values()), alpha=alpha, label=told, **style(way))
     accuracy.set(xscale="log", xlabel="steps T", ylabel="validation accuracy, %", title=f"after training, L = {deep}")
     trained.set(xscale="log", yscale="log", xlabel="blocks L", title="to 90 and 98 % of backprop's")
+
+
+def tabulate(numbers: Numbers) -> Table:
+    """Every way at every depth: steps, their cost, and the gradient that they leave, quarter by quarter."""
+    lines = []
+    for depth, seeds in numbers["counted"].items():
+        for way in seeds[0]:
+            steps = [mean_steps(numbers, way, place).get(int(depth)) for place in PLACES]
+            times = [seed[way]["times"] for seed in seeds if seed[way]["times"] is not None]
+            looks = [average(numbers, int(depth), way, name)[:4] for name in ("cosines", "sizes")]
+            lines.append(
+                [
+                    label(way),
+                    depth,
+                    *("-" if count is None else f"{count:g}" for count in steps),
+                    f"{np.mean(times):.3g}" if times else "-",
+                    ", ".join(f"{value:.2f}" for value in looks[0]),
+                    ", ".join(f"{value:.2g}" for value in looks[1]),
+                ]
+            )
+    return Table(
+        "Steps to a cosine of .9 with backprop's gradient at the initial weights",
+        ["way", "L", *PLACES, "times backprop", "cosines by quarter, lowest first", "sizes over backprop's"],
+        lines,
+        ["Cosines and sizes are those after the steps of the lowest quarter, or after the most that were tried."],
+    )
