@@ -298,3 +298,18 @@ def test_descent_without_a_minimum_diverges(dynamics):
     phase = prepare_phase(dynamics, graph, graph.clamp(x), target=y, beta=jnp.array([-0.5, -1.5]))
     settled = solve(GradientFlow(0.5, stop=Stopping(max_steps=500)), phase, phase.start().states)
     np.testing.assert_array_equal(settled.result, [Verdict.CONVERGED, Verdict.DIVERGED])
+
+
+@pytest.mark.parametrize(("scale", "gain"), [(None, 1.0), (0.5, 1.0), (0.2, 1.0), (0.2, 2.0)])
+def test_feedback_lowers_the_curvature_of_a_chain(scale, gain):
+    """Oracle: a chain of L linear layers with orthogonal weights: 1 - 2 gain sqrt(gamma) cos(pi / (L + 1))."""
+    layers, width = 6, 4
+    graph = mlp([width] * (layers + 1), None, key=jax.random.key(0))
+    for index in range(layers):
+        turned = gain * jnp.linalg.qr(jax.random.normal(jax.random.key(index), (width, width)))[0]
+        graph = eqx.tree_at(lambda g, name=f"layer{index + 1}": g.functions[name].weight, graph, turned)
+    phase = prepare_phase(Hopfield(feedback_scale=scale), graph, graph.clamp(jnp.ones((1, width))))
+    vector, unravel = jax.flatten_util.ravel_pytree(phase.start().states)
+    slopes = jax.jit(jax.jacobian(lambda v: jax.flatten_util.ravel_pytree(phase.force(unravel(v)))[0]))(vector)
+    expected = 1 - 2 * gain * np.sqrt(scale or 1) * np.cos(np.pi / (layers + 1))
+    np.testing.assert_allclose(np.min(np.linalg.eigvals(-np.asarray(slopes)).real), expected, rtol=1e-10)
