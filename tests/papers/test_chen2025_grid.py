@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import pytest
 
 from energax.exceptions import DivergenceError, RunError, SettingError
@@ -21,7 +22,7 @@ from energax.papers.chen2025.grid import (
 )
 from energax.papers.names import split_names
 from energax.papers.training import KEPT
-from energax.recipes import settings_read
+from energax.recipes import make_learner, settings_read
 from energax.training.run_folder import finite
 
 
@@ -107,6 +108,17 @@ def test_every_method_reads_what_it_is_given_on_every_network(net, method):
     assert [name for name, value in vars(choice).items() if value is not None and getattr(read, name) is None] == []
 
 
+def test_the_chain_begins_with_hes_weights():
+    """Oracle: He et al. 2015: variance 2 / fan-in, under which rectified layers keep the mean square of a signal."""
+    choice = make_choice("chain", "backprop", "adam", 0.01, 64, 1.0, 6)
+    graph = make_learner("backprop", (28, 28, 1), 10, settings=choice)[0].graph
+    shapes = [graph.functions[f"layer{layer}"].weight.shape for layer in range(1, 10)]
+    assert shapes == [(784, 128), *[(128, 128)] * 7, (128, 10)]
+    for layer in range(1, 9):
+        weight = graph.functions[f"layer{layer}"].weight
+        assert float(jnp.var(weight)) * len(weight) == pytest.approx(2, rel=0.05)
+
+
 def test_names_and_rates_are_read_or_refused():
     """Oracle: the pairs; messages name what was given and what there is."""
     assert split_optimisers("adam, lalr:0.5") == [("adam", RATES["adam"]), ("lalr", 0.5)]
@@ -126,6 +138,8 @@ def test_the_table_has_the_papers_numbers_beside_ours():
     table = tabulate("", rows, table3.PRINTED)
     assert [line[4] for line in table.rows] == ["98.82", "23.05"]
     assert table.rows[0][5] == "98.00 ± 1.41"
+    (own,) = tabulate("", [row("scrn", "ep", "lalr", 0.01, 0.5)], table3.PRINTED).rows  # the paper has no such cell
+    assert (own[2], own[4]) == ("EP (cyclic graph)", "none, ours")
     assert (table.headings[-1], table.rows[0][-1]) == ("on", "cpu")
     assert list(gather(rows)) == [
         ("hfn", "mnist", "bipc", "lalr", 0.01),
