@@ -6,6 +6,8 @@ from pathlib import Path
 import jax
 import pytest
 
+from energax.training.pages import write_row
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -109,3 +111,24 @@ def test_commands_that_pages_name_are_there():
     modules = {module for text in texts for module in re.findall(r"-m benchmarks\.([a-z_]+)", text)}
     assert modules
     assert modules <= {file.stem for file in (ROOT / "benchmarks").glob("*.py")}
+
+
+def test_every_row_of_a_table_is_whole():
+    """Oracle: as many cells as its heading has, on all pages: a stroke within a cell would end it."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "results").rglob("*.md")]
+    broken, tables = [], 0
+    for page in pages:
+        cells = 0
+        for number, line in enumerate(page.read_text().splitlines(), 1):
+            found = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
+            tables += found > 0 == cells
+            if found and cells and found != cells:
+                broken.append(f"{page.relative_to(ROOT)}:{number}")
+            cells = cells or found if found else 0
+    assert tables > 100
+    assert not broken
+
+
+def test_a_stroke_within_a_cell_is_written_so_that_it_stays():
+    """Oracle: Markdown's escape; and one line."""
+    assert write_row(["|a|", "b\nc", 1, ""]) == r"| \|a\| | b c | 1 |  |"

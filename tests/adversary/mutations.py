@@ -216,7 +216,12 @@ GENERAL: tuple[Mutation, ...] = (*map(rewrite, _BYTES * 2), *map(replace, _PLACE
 
 def mutate(rng: Random, folder: Path, own: tuple[Mutation, ...]) -> list[str]:
     """Change a folder in one to three ways."""
-    return [
-        rng.choice(own if own and rng.random() < 1 / 3 else GENERAL)(rng, folder)
-        for _ in range(rng.choice([1, 1, 1, 2, 3]))
-    ]
+
+    def change() -> str:
+        mutation = rng.choice(own if own and rng.random() < 1 / 3 else GENERAL)
+        try:
+            return mutation(rng, folder)
+        except OSError as error:  # what an earlier change has put in a file's place cannot be read
+            return f"nothing: {error}"
+
+    return [change() for _ in range(rng.choice([1, 1, 1, 2, 3]))]

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -11,6 +12,7 @@ from energax.exceptions import DataError
 
 from .case import FAILURES, Room, judge, run_case
 from .command import name_seed
+from .mutations import mutate
 from .target import Target, load_targets
 
 CASES = 8  # of each target; python -m tests.adversary runs more
@@ -116,3 +118,13 @@ def test_a_case_is_its_seed(room):
     one, again, other = (run_case(target, name_seed(0, number), room) for number in (3, 3, 4))
     assert (one.changes, one.kind, one.detail) == (again.changes, again.kind, again.detail)
     assert one.changes != other.changes
+
+
+def test_a_change_that_cannot_be_made_ends_nobody(tmp_path):
+    """Oracle: a file that opens and cannot be read, as an earlier change may have left it."""
+
+    def read_memory(rng, folder):
+        return Path("/proc/self/mem").read_bytes().hex()
+
+    told = {change for seed in range(20) for change in mutate(Random(seed), tmp_path, (read_memory,))}
+    assert any(change.startswith("nothing: ") for change in told)

@@ -23,7 +23,7 @@ from energax.recipes import settings_read
 from energax.recipes.settings import Settings
 from energax.training import RunFolder
 from energax.training.display import Terminal
-from energax.training.pages import LEAST_DRAWN, away, save_figure
+from energax.training.pages import LEAST_DRAWN, away, save_figure, write_row
 from energax.training.run_folder import finite
 
 Row = dict[str, Any]
@@ -156,9 +156,8 @@ def show(rows: list[Row], options: CompareOptions) -> None:
 
 def markdown(rows: list[Row]) -> str:
     """The table for a page, with a few more columns."""
-    headings = [heading for heading, _ in PAGE]
-    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(PAGE)]
-    return "\n".join(lines + ["| " + " | ".join(cell(row) for _, cell in PAGE) + " |" for row in rows]) + "\n"
+    lines = [write_row(heading for heading, _ in PAGE), "|" + "---|" * len(PAGE)]
+    return "\n".join(lines + [write_row(cell(row) for _, cell in PAGE) for row in rows]) + "\n"
 
 
 def draw(path: Path, histories: dict[str, list[list[Row]]], title: str) -> None:

@@ -15,7 +15,7 @@ from energax.papers.cells import Cells, Tell, read
 from energax.papers.experiment import Experiment, Judgement, Numbers, Outcome
 from energax.papers.tables import Table
 from energax.recipes.settings import MOST
-from energax.training.pages import save_figure
+from energax.training.pages import save_figure, write_row
 from energax.training.run_folder import machine
 
 FIGURE, NUMBERS, REPORT, PAGE, TABLE = "figure.png", "numbers.json", "report.json", "README.md", "table.html"
@@ -110,10 +110,10 @@ def page(experiment: Experiment, judgements: list[Judgement], facts: dict[str, A
     """One page: picture, verdicts, table, settings."""
     options = write_options(experiment, facts["settings"])
     rows = "\n".join(
-        f"| {one.source} | {one.claim} | **{one.outcome}** | {one.found} | {one.remark} |" for one in judgements
+        write_row([one.source, one.claim, f"**{one.outcome}**", one.found, one.remark]) for one in judgements
     )
-    settings = "\n".join(f"| {name} | {show_value(value)} |" for name, value in facts["settings"].items())
-    others = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if name not in ("size", "settings"))
+    settings = "\n".join(write_row([name, show_value(value)]) for name, value in facts["settings"].items())
+    others = "\n".join(write_row(pair) for pair in facts.items() if pair[0] not in ("size", "settings"))
     return f"""# {experiment.name}
 
 {experiment.summary} ({experiment.paper})

@@ -4,6 +4,8 @@ import dataclasses
 import html
 from collections.abc import Sequence
 
+from energax.training.pages import write_row
+
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1c1c1c}"
     "div{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
@@ -31,7 +33,7 @@ class Table:
     def markdown(self) -> str:
         """For a page of Markdown."""
         lines = [self.headings, ["---"] * len(self.headings), *self.rows]
-        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        body = "\n".join(map(write_row, lines))
         return "\n\n".join([self.title, body, *self.notes]) + "\n"
 
     def html(self) -> str:

@@ -76,12 +76,12 @@ def write_summary(
 ) -> None:
     """One page: what was run, on what, and how it went."""
     flat = {**{key: value for key, value in config.items() if key != "settings"}, **config.get("settings", {})}
-    settings = "\n".join(f"| {key} | {value} |" for key, value in flat.items() if value not in (None, {}))
+    settings = "\n".join(write_row(pair) for pair in flat.items() if pair[1] not in (None, {}))
     parts = [(part, {"train": "training"}.get(part, part)) for part in parts_of(history)]
     headings = [f"{word} {metric.title}" for _, word in parts for metric in metrics]
     headings = ["epoch", *headings, "residual", "gradient cosine", "seconds", "compiling"]
-    epochs = "\n".join(f"| {' | '.join(epoch_cells(row, metrics))} |" for row in history)
-    table = "\n".join(f"| {name} | {value} |" for name, value in result_rows(result, metrics))
+    epochs = "\n".join(write_row(epoch_cells(row, metrics)) for row in history)
+    table = "\n".join(write_row(pair) for pair in result_rows(result, metrics))
     warned = "".join(f"- **Warning**, {message}\n" for message in result["warnings"])
     text = f"""# {config.get("recipe", "run")} on {config["data"]}
 
@@ -92,7 +92,7 @@ def write_summary(
 {warned}
 ![course of the run](curve.png)
 
-| {" | ".join(headings)} |
+{write_row(headings)}
 {"|---" * len(headings)}|
 {epochs}
 
@@ -101,6 +101,11 @@ def write_summary(
 {settings}
 """
     write_atomically(path, text.encode())
+
+
+def write_row(cells: Iterable[object]) -> str:
+    """A row of a table in Markdown, where a stroke would end a cell, and the end of a line the row."""
+    return "| " + " | ".join(" ".join(str(cell).splitlines()).replace("|", "\\|") for cell in cells) + " |"
 
 
 def epoch_cells(row: dict[str, Any], metrics: tuple[Metric, ...]) -> list[str]:
