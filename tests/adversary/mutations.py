@@ -221,7 +221,7 @@ def mutate(rng: Random, folder: Path, own: tuple[Mutation, ...]) -> list[str]:
         mutation = rng.choice(own if own and rng.random() < 1 / 3 else GENERAL)
         try:
             return mutation(rng, folder)
-        except OSError as error:  # what an earlier change has put in a file's place cannot be read
+        except (OSError, RecursionError, ValueError) as error:  # what an earlier change has left cannot be read
             return f"nothing: {error}"
 
     return [change() for _ in range(rng.choice([1, 1, 1, 2, 3]))]
