@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from energax.training.pages import write_row
+
 Row = dict[str, Any]
 
 
@@ -72,6 +74,6 @@ def section(found: dict[str, Any]) -> str:
         f"T = {workload['steps']}{extra}, batch {workload['batch']}. Net trained on {found['data']}. "
         f"Reference: residual {residual}, first-layer gradient known to {known}."
     )
-    lines = ["| " + " | ".join(heading for heading, _ in COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    lines += ["| " + " | ".join(cell(row) for _, cell in COLUMNS) + " |" for row in found["rows"]]
+    lines = [write_row(heading for heading, _ in COLUMNS), "|" + "---|" * len(COLUMNS)]
+    lines += [write_row(cell(row) for _, cell in COLUMNS) for row in found["rows"]]
     return f"## {workload['title']}\n\n{about}\n\n" + "\n".join(lines) + "\n"

@@ -48,6 +48,7 @@ def find_alarms(row: dict[str, Any], ending: Ending) -> list[Alarm]:
             told with the first one, and stands in every row's shares.
     """
     epoch, first, found = row["epoch"], row.get("first_cost"), []
+    more = f"allow more steps ({'--max-relaxation-steps' if ending.fixed is None else '--fixed-steps'})"
     for part in ("train", "validation"):
         cost = row.get(f"{part}_cost")
         if cost is not None and first is not None and cost > GROWN * first:
@@ -74,17 +75,16 @@ def find_alarms(row: dict[str, Any], ending: Ending) -> list[Alarm]:
         message = f"epoch {epoch}: {percent(unsettled)} of the relaxations ran out of steps: {remedy}"
         found.append(Alarm("out of steps", message))
     if row.get("validation_settled", 1.0) < 1 - TOLERATED and (ending.fixed is None or epoch == 1):
-        remedy = f"allow more steps ({'--max-relaxation-steps' if ending.fixed is None else '--fixed-steps'})"
         message = (
             f"epoch {epoch}: {percent(1 - row['validation_settled'])} of the validation rows did not settle, so that "
-            f"their outputs are of no equilibrium: {remedy}, or shorter ones (--step-size)"
+            f"their outputs are of no equilibrium: {more}, or shorter ones (--step-size)"
         )
         found.append(Alarm("validation", message))
     still = [name for name, ratio in (row.get("layer_norm_ratio") or {}).items() if ratio == 0]
     if still:
         message = (
             f"epoch {epoch}: on the first rows the gradient of {', '.join(map(repr, still))} is 0, and nothing is "
-            "learnt there: allow more steps (--max-relaxation-steps), or look for saturated units above (--gain)"
+            f"learnt there: {more}, or look for saturated units above (--gain)"
         )
         found.append(Alarm("still", message))
     return found

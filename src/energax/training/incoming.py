@@ -28,7 +28,8 @@ def split_fields(place: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """A mapping's fields by name: its keys are x, y, weights and known, or the nodes of x where none is called x."""
     fields = dict(given) if "x" in given else {"x": given}
     if unknown := set(fields) - {"x", "y", "weights", "known"}:
-        raise DataError(f"{place} has the keys {', '.join(map(tell, sorted(unknown, key=str)))}: give x, y and weights")
+        keys = ", ".join(map(tell, sorted(unknown, key=str)))
+        raise DataError(f"{place} has the keys {keys}: give x, y and weights, and the values of nodes within x")
     return fields
 
 

@@ -67,7 +67,7 @@ class Settings:
 
     Attributes:
         data: data set, pixels normalised per channel.
-        net: a key of `NETS`; a recurrent one unless another is given, as conv.
+        net: a key of `NETS`; a recurrent one unless another is given, as conv or chain.
         width: factor of its units or channels, where it is a paper's.
         length: steps of time, where it is recurrent.
         steps: of the states, each relaxation.

@@ -82,6 +82,13 @@ def judge(numbers: Numbers) -> list[Judgement]:
     steps = {key: step_spread(trace) for key, trace in traces.items()}
     last = {key: statistics.fmean(finite_costs(trace)[-3:]) for key, trace in traces.items()}
     rough = {key: roughness(trace) for key, trace in traces.items()}
+    course = [
+        ratio
+        for trace in numbers["traces"]
+        for at in range(len(trace["rows"]))
+        for ratio in ratios(trace, "gradient", at, numbers["rate"]).values()
+        if ratio == ratio
+    ]
 
     def told(values: dict) -> str:
         return ", ".join(f"{TITLES[key[0]]} with {key[1]} {value:.3g}" for key, value in values.items())
@@ -92,7 +99,8 @@ def judge(numbers: Numbers) -> list[Judgement]:
             "the change of a layer beside its weights differs widely from layer to layer (tenfold)",
             min(plain.values()) > 10,
             "largest over least of |w| / (rate |gradient|): "
-            + ", ".join(f"{TITLES[method]} {value:.3g}" for method, value in plain.items()),
+            + ", ".join(f"{TITLES[method]} {value:.3g}" for method, value in plain.items())
+            + f"; the least of any layer at any point {min(course, default=math.nan):.3g}",
         ),
         judge_claim(
             "section 4",

@@ -94,7 +94,7 @@ def judge(numbers: Numbers) -> list[Judgement]:
             f"{TITLES[method]}'s weight gradient fluctuates least under LALR",
             max(own) < min(others) if own and others else None,
             f"median change of log |gradient| from point to point: {told}",
-            change="a small convolutional net's first layer for block 4 of SCRN (BiPC) and layer 1 of HFN (EP)",
+            change="the paper looks at block 4 of SCRN (BiPC) and layer 1 of HFN (EP)",
         )
 
     return [judge_method(method, values) for method, values in found.items()]

@@ -91,6 +91,11 @@ def split_optimisers(names: str) -> list[tuple[str, float]]:
         raise SettingError(f"optimisers={names!r}: give rates as numbers behind a colon, as adam:0.001") from error
 
 
+def takes_cyclic_graph(net: str, method: str) -> bool:
+    """Whether a recurrent network is taken as it is, not unrolled: by EP, and the paper has none of it."""
+    return method == "ep" and net.startswith("scrn")
+
+
 def make_choice(net: str, method: str, optimiser: str, rate: float, batch: int, width: float, length: int) -> Choice:
     """The method's own settings, and those that all methods share."""
     shared: dict[str, Any] = {
@@ -113,7 +118,7 @@ def make_choice(net: str, method: str, optimiser: str, rate: float, batch: int, 
         shared["width"] = width
     if recurrent:
         shared["length"] = length
-        if method == "ep":  # the cyclic graph itself; a node that leads back to itself is no block of its own
+        if takes_cyclic_graph(net, method):  # a node that leads back to itself is no block of its own
             shared |= {"length": 0, "solver": "flow", "check_every": None, "max_relaxation_steps": 60}
     return dataclasses.replace(METHODS[method][1], **shared)
 
@@ -225,7 +230,7 @@ def tabulate(title: str, rows: Sequence[Row], printed: Mapping[tuple, float] | N
     """
     lines = []
     for (net, data, method, optimiser, rate), found in gather(rows).items():
-        cyclic = method == "ep" and net.startswith("scrn")  # `make_choice`
+        cyclic = takes_cyclic_graph(net, method)
         name = [NETS[net], data, TITLES[method] + " (cyclic graph)" * cyclic, f"{optimiser} {rate:g}"]
         if printed is not None:
             paper = printed.get((net, data, method, optimiser))

@@ -48,7 +48,7 @@ class Settings:
 
     Attributes:
         data: data sets, separated by commas.
-        net: networks, separated by commas: hfn, scrn, scrn-complex; also mlp and conv.
+        net: networks, separated by commas: hfn, scrn, scrn-complex; also mlp, conv and chain.
         methods: hpc, nudge, bipc, ep, backprop, separated by commas.
         optimisers: adam, lalr and so on, separated by commas; adam:0.01 is one with its rate.
         seeds: number of seeds, from 0.
